@@ -1,0 +1,1 @@
+"""Choose the smallest model tier that suffices, in-process."""

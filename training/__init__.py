@@ -1,0 +1,1 @@
+"""Training jobs: from logged traffic to an artifact that `router` serves."""

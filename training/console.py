@@ -1,0 +1,41 @@
+"""Progress and words for people, on stderr, so that stdout stays for results.
+
+A terminal gets a spinner and styled lines; a file, a pipe or a scheduler's log gets plain lines.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from rich.console import Console
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def set_quiet(quiet: bool) -> None:
+    """Say nothing but errors (`--quiet`)."""
+    _console.quiet = quiet
+
+
+def say(line: str) -> None:
+    """Print one line of progress; `line` is text, never markup."""
+    _console.print(line, markup=False)
+
+
+def complain(line: str) -> None:
+    """Print an error, also under `--quiet`."""
+    was, _console.quiet = _console.quiet, False
+    _console.print(line, style="red", markup=False)
+    _console.quiet = was
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Show that `name` is under way and, at its end, how many seconds it took."""
+    started = perf_counter()
+    if _console.is_terminal and not _console.quiet:
+        with _console.status(name):
+            yield
+    else:
+        yield
+    say(f"{name}  {perf_counter() - started:.1f} s")
