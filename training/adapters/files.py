@@ -1,0 +1,191 @@
+"""Text files as records, in constant memory: physical lines, CSV records, JSON lines.
+
+Logs are cut, joined and re-encoded on their way. What cannot be read comes out as `Bad` with the
+physical line where it starts; reading goes on after it. gzip is recognised by content.
+"""
+
+import csv
+import gzip
+import io
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from training.adapters.rows import Bad
+from training.errors import BadInput
+
+LINE_LIMIT = 32 * 2**20  # bytes; longer lines are damage (or images in base64) and are not parsed
+RAW_LIMIT = 4_000  # characters of a bad row that the quarantine keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A physical line with its end; `problem` where it is no text or was not read to its end."""
+
+    number: int
+    text: str
+    problem: str | None = None
+    cut: bool = False
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a plain or gzip file for reading; refuse UTF-16, which no column can be read from."""
+    try:
+        file = path.open("rb")
+        magic = file.read(2)
+        file.seek(0)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+    if magic == b"\x1f\x8b":
+        return cast(IO[bytes], io.BufferedReader(_Gunzip(file), 2**18))
+    if magic in (b"\xff\xfe", b"\xfe\xff"):
+        file.close()
+        raise BadInput(f"{path}: is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
+    return file
+
+
+class _Gunzip(gzip.GzipFile):
+    """A GzipFile that closes the file under it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file)
+        self._under = file
+
+    def close(self) -> None:
+        super().close()
+        self._under.close()
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """Physical lines, numbered from 1, decoded as UTF-8 without the byte-order mark."""
+    with open_bytes(path) as file:
+        number = 0
+        while True:
+            number += 1
+            try:
+                raw = file.readline(LINE_LIMIT)
+                cut = len(raw) == LINE_LIMIT and not raw.endswith(b"\n")
+                while cut and not (rest := file.readline(LINE_LIMIT)).endswith(b"\n") and rest:
+                    pass
+            except (EOFError, OSError) as error:  # a gzip file that ends early, or is damaged
+                yield Line(number, "", f"the compressed file is damaged here ({error})", cut=True)
+                return
+            if not raw:
+                return
+            yield _decoded(number, raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw, cut)
+
+
+def _decoded(number: int, raw: bytes, cut: bool) -> Line:
+    if cut:
+        text = raw[:RAW_LIMIT].decode("utf-8", "replace")
+        return Line(number, text, f"a line of more than {LINE_LIMIT // 2**20} MiB", cut=True)
+    try:
+        return Line(number, raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1} of the line"
+        return Line(number, raw.decode("utf-8", "replace"), f"not valid UTF-8 ({where})")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
+    """One JSON object a line; blank lines are passed over."""
+    for line in lines(path):
+        if not line.problem and not line.text.strip():
+            continue
+        value, reason = (None, line.problem) if line.problem else _parsed(line.text)
+        if reason:
+            yield Bad(line.number, reason, line.text[:RAW_LIMIT])
+        else:
+            yield line.number, cast(dict[str, Any], value)
+
+
+def _parsed(text: str) -> tuple[object, str | None]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return None, f"not valid JSON ({error})"
+    if not isinstance(value, dict):
+        return None, "not a JSON object"
+    return value, None
+
+
+class _CutError(Exception):
+    """A line that was not read to its end: where its quotes close is unknown."""
+
+
+class _Feed:
+    """The lines of a CSV reader, with those of the current record kept so that they can go back."""
+
+    def __init__(self, source: Iterator[Line]) -> None:
+        self._source = source
+        self._back: deque[Line] = deque()
+        self.taken: list[Line] = []
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._source)
+        self.taken.append(line)
+        if line.cut:
+            raise _CutError(line.problem)
+        return line.text
+
+    def give_back(self, later: list[Line]) -> None:
+        self._back.extendleft(reversed(later))
+
+
+def csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]] | Bad]:
+    """Records with their first physical line, the header first; each has as many fields as it.
+
+    A quote left open swallows the rows behind it. So when a record fails, only its first line is
+    bad at once: reading starts again at the next line, and the lines up to the place of the failure
+    that don't begin a whole record are taken for the rest of the bad one.
+    """
+    csv.field_size_limit(LINE_LIMIT)
+    feed = _Feed(lines(path))
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    width = until = 0
+    damage: Bad | None = None
+    while True:
+        feed.taken = []
+        fields, broken = _next_record(reader, width)
+        if not feed.taken:
+            break
+        first, last = feed.taken[0].number, feed.taken[-1].number
+        if broken and damage and last <= until:
+            damage = Bad(damage.line, damage.reason, damage.raw + feed.taken[0].text)
+            feed.give_back(feed.taken[1:])
+            continue
+        if damage:
+            yield damage
+            damage = None
+        if broken:
+            damage, until = Bad(first, broken, feed.taken[0].text[:RAW_LIMIT]), last
+            feed.give_back(feed.taken[1:])
+        elif problem := next((line.problem for line in feed.taken if line.problem), None):
+            yield Bad(first, problem, "".join(line.text for line in feed.taken)[:RAW_LIMIT])
+        elif not _blank(fields):
+            width = width or len(fields)
+            yield first, fields
+    if damage:
+        yield damage
+
+
+def _next_record(reader: Any, width: int) -> tuple[list[str], str | None]:
+    """The next record and, where its form is broken, the reason."""
+    try:
+        fields = next(reader)
+    except StopIteration:
+        return [], None
+    except (csv.Error, _CutError) as error:
+        return [], str(error)
+    if width and len(fields) != width and not _blank(fields):
+        return fields, f"{len(fields)} fields where the header has {width}"
+    return fields, None
+
+
+def _blank(fields: list[str]) -> bool:
+    return len(fields) < 2 and not "".join(fields).strip()

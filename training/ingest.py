@@ -1,0 +1,320 @@
+"""Log files → the traffic table, in constant memory (24 bytes a row, the hashes of keys).
+
+Rows stream through an adapter and `training.traffic.normalise` into a Parquet file beside the
+target; duplicates are resolved at the end, in a second pass where there are any; then the file is
+renamed over the target. A row that cannot be read goes to a quarantine file with its line and the
+reason, and more than `max_bad` of them refuse the whole run: the target stays as it was.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from training.adapters import Bad, Row, read_mapping
+from training.adapters.files import RAW_LIMIT
+from training.errors import BadInput, EnvironmentProblem
+from training.keys import resolve
+from training.pseudonyms import Pseudonyms
+from training.sources import Source, find_sources
+from training.store import Writer, stored_batches
+from training.traffic import Problem, hashes_of, normalise, to_arrow
+
+BATCH_ROWS, BATCH_CHARS = 4096, 2**23
+COUNTS = ("read", "ingested", "failed", "duplicate", "skipped", "quarantined")
+
+
+@dataclass(slots=True)
+class FileReport:
+    """What became of the rows of one file; read is the sum of the other counts.
+
+    `failed` are calls that failed, kept with status error. `saw` says what the file was seen to be.
+    """
+
+    path: str
+    format: str
+    read: int = 0
+    ingested: int = 0
+    failed: int = 0
+    duplicate: int = 0
+    skipped: int = 0
+    quarantined: int = 0
+    saw: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """Counts per file, the rows that `out` now holds, and what people should know about them."""
+
+    files: tuple[FileReport, ...]
+    out: Path
+    rows: int
+    quarantine: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> dict[str, int]:
+        """The counts summed over the files."""
+        return {name: sum(getattr(file, name) for file in self.files) for name in COUNTS}
+
+    def as_json(self) -> dict[str, Any]:
+        """{"files": [{path, format, read, …}], "total": {read, …}} for machines."""
+        files = [{k: v for k, v in asdict(file).items() if k != "saw"} for file in self.files]
+        return {"files": files, "total": self.total}
+
+
+def ingest(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    format: str = "auto",
+    map_file: str | Path | None = None,
+    max_bad: float = 0.01,
+    keep_ids: bool = False,
+    quarantine: str | Path | None = None,
+) -> IngestReport:
+    """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
+
+    A row is known by request_id and tier (model, where it has no tier). The last content of a key
+    wins; what is there already is not added again. User and session ids are replaced by keyed
+    hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless `keep_ids`. `quarantine`
+    is `<out>.quarantine.jsonl` by default and holds the bad rows of the last run only.
+
+    Raises:
+        BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
+            rows; `out` is left as it was.
+        EnvironmentProblem: the disk does not take the files.
+    """
+    out = Path(out)
+    if not 0 <= max_bad <= 1:
+        raise BadInput(f"--max-bad {max_bad} is no fraction between 0 and 1")
+    mapping = read_mapping(Path(map_file) if map_file else None)
+    beside = Path(quarantine) if quarantine else out.with_name(f"{out.name}.quarantine.jsonl")
+    found, notes = find_sources(sources, format, mapping, (out, beside))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(out), _Quarantine(beside) as bad:
+            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes)
+    except OSError as error:
+        raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def _run(
+    found: list[Source],
+    out: Path,
+    ids: Pseudonyms,
+    bad: "_Quarantine",
+    max_bad: float,
+    notes: list[str],
+) -> IngestReport:
+    new, merged = (out.with_name(f".{out.name}.{name}.part") for name in ("new", "merged"))
+    with ExitStack() as stack:
+        for temporary in (new, merged):
+            stack.callback(temporary.unlink, missing_ok=True)
+        ledger = _Ledger()
+        for batch in stored_batches(out):
+            ledger.add(batch)
+        existing = ledger.rows
+        with Writer(new, ids.label) as writer:
+            for source in found:
+                _read(source, ids, bad, writer, ledger)
+        bad.finish()
+        _check(ledger.files, max_bad, bad, found)
+        keep, told = ledger.settle()
+        if not keep[:existing].all() or keep[existing:].any():
+            fresh = new
+            if existing or not keep.all():
+                fresh = merged
+                with Writer(merged, ids.label) as writer:
+                    _copy(out, keep[:existing], writer)
+                    _copy(new, keep[existing:], writer)
+            ids.save()
+            fresh.replace(out)
+        elif not existing:
+            raise BadInput(f"no row of {_names(found)} could be read; see {bad.path}")
+    if bad.rows:
+        notes = [*notes, f"{bad.rows} rows could not be read: {bad.path} says why"]
+    return IngestReport(ledger.files, out, int(keep.sum()), bad.kept, (*notes, *told))
+
+
+def _read(
+    source: Source, ids: Pseudonyms, bad: "_Quarantine", writer: Writer, ledger: "_Ledger"
+) -> None:
+    """Stream one file through normalisation into the writer, in batches of bounded size."""
+    report = ledger.begin(FileReport(str(source.path), source.format, saw=source.saw))
+    rows: list[Row] = []
+    weight = 0
+
+    def flush() -> None:
+        names = {name for row in rows for name in row.values}
+        columns = {name: [row.values.get(name) for row in rows] for name in names}
+        frame, problems = normalise(columns, len(rows))
+        for problem in problems:
+            bad.write(source.path, _as_bad(rows[problem.row], problem))
+        report.quarantined += len(problems)
+        if problems:
+            frame = frame.drop(index=[problem.row for problem in problems])
+        batch = to_arrow(ids.replace(frame))
+        writer.write(batch)
+        ledger.add(batch)
+        rows.clear()
+
+    for record in source.rows():
+        report.read += 1
+        if isinstance(record, Row):
+            rows.append(record)
+            weight += _weight(record.values)
+            if len(rows) >= BATCH_ROWS or weight > BATCH_CHARS:
+                flush()
+                weight = 0
+        elif isinstance(record, Bad):
+            bad.write(source.path, record)
+            report.quarantined += 1
+        else:
+            report.skipped += 1
+    if rows:
+        flush()
+
+
+def _as_bad(row: Row, problem: Problem) -> Bad:
+    raw = json.dumps(row.values, default=str)[:RAW_LIMIT]
+    return Bad(row.line, f"column {problem.column}: {problem.reason}", raw)
+
+
+def _weight(value: Any) -> int:
+    """About how many characters a value holds."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_weight, value.values()))
+    return sum(map(_weight, value)) if isinstance(value, list) else 8
+
+
+def _check(
+    files: Sequence[FileReport], max_bad: float, bad: "_Quarantine", found: list[Source]
+) -> None:
+    read = sum(file.read for file in files)
+    if not read:
+        raise BadInput(f"an empty log: no rows in {_names(found)}")
+    if bad.rows > max_bad * read:
+        raise BadInput(
+            f"{bad.rows} of {read} rows could not be read, more than --max-bad {max_bad:g} allows; "
+            f"nothing was written. First: {bad.first}. All of them: {bad.path}"
+        )
+
+
+def _names(found: list[Source]) -> str:
+    more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
+    return f"{found[0].path}{more}"
+
+
+def _copy(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
+    """Write the rows of `path` that are kept."""
+    start = 0
+    for batch in stored_batches(path):
+        part = keep[start : start + len(batch)]
+        start += len(batch)
+        writer.write(batch if part.all() else batch.filter(pa.array(part)))
+
+
+class _Ledger:
+    """Hashes of all rows in order: those there already, then those of each file."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.files: tuple[FileReport, ...] = ()
+        self._starts: list[int] = []
+        self._hashes: list[Any] = []
+        self._failed: list[npt.NDArray[np.bool_]] = []
+
+    def begin(self, report: FileReport) -> FileReport:
+        self.files += (report,)
+        self._starts.append(self.rows)
+        return report
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self.rows += len(batch)
+        self._hashes.append(hashes_of(batch))
+        self._failed.append(np.array(batch.column("status").to_pylist(), object) == "error")
+
+    def settle(self) -> tuple[npt.NDArray[np.bool_], list[str]]:
+        """Which rows stay (bool[rows]), and notes; the reports get their counts."""
+        resolved = resolve(self._hashes)
+        failed = np.concatenate([np.empty(0, bool), *self._failed])
+        for report, start, end in zip(
+            self.files, self._starts, [*self._starts[1:], self.rows], strict=True
+        ):
+            kept = resolved.keep[start:end]
+            report.duplicate = len(kept) - int(kept.sum())
+            report.failed = int((kept & failed[start:end]).sum())
+            report.ingested = int(kept.sum()) - report.failed
+        notes = []
+        if resolved.identical:
+            notes.append(f"{resolved.identical} identical duplicate rows dropped")
+        if resolved.conflicting:
+            notes.append(
+                f"{resolved.conflicting} rows dropped whose request_id and tier came again with "
+                "other values: the last one counts"
+            )
+        return resolved.keep, notes
+
+
+class _Quarantine:
+    """The file of bad rows, for the owner's eyes only; it replaces that of the run before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.first = ""
+        self._part = path.with_name(f".{path.name}.part")
+        self._file = os.fdopen(
+            os.open(self._part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w"
+        )
+
+    def __enter__(self) -> "_Quarantine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    @property
+    def kept(self) -> Path | None:
+        return self.path if self.rows else None
+
+    def write(self, path: Path, bad: Bad) -> None:
+        self.rows += 1
+        self.first = self.first or f"{path}, line {bad.line}: {bad.reason}"
+        told = {"path": str(path), "line": bad.line, "reason": bad.reason, "raw": bad.raw}
+        self._file.write(json.dumps(told) + "\n")
+
+    def finish(self) -> None:
+        if self._file.closed:
+            return
+        self._file.close()
+        if self.rows:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink()
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse to work on a table that another process is writing."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{out}: another ingest is writing it; wait for its end") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,83 @@
+"""Which rows say the same thing twice, found in 24 bytes a row.
+
+A row is known by a 128-bit hash of its key and a 64-bit hash of its content. Hashes are kept in
+plain arrays and compared at the end, part by part, so that no set of strings ever grows.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PART = 2**18  # rows that are sorted at a time
+HASHES = np.dtype([("high", "<u8"), ("low", "<u8"), ("content", "<i8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """keep: bool[n]. Of the rows dropped, so many were identical to the kept one or conflicted."""
+
+    keep: npt.NDArray[np.bool_]
+    identical: int
+    conflicting: int
+
+
+def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ...]]) -> Any:
+    """HASHES[n] of (request_id, tier or model) pairs and of the rows' values.
+
+    Contents are compared by Python's own hash: it is salted, so it holds within one process only.
+    """
+    digests = b"".join(
+        blake2b(f"{len(first)}:{first}{second}".encode(), digest_size=16).digest()
+        for first, second in keys
+    )
+    pairs = np.frombuffer(digests, "<u8").reshape(-1, 2)
+    hashes = np.empty(len(pairs), HASHES)
+    hashes["high"], hashes["low"] = pairs[:, 0], pairs[:, 1]
+    hashes["content"] = [hash(content) for content in contents]
+    return hashes
+
+
+def resolve(chunks: Sequence[Any]) -> Resolved:
+    """Of each key the content that came last wins, in the place where that content first stood.
+
+    So reading a log again, or a log that repeats itself, keeps the rows that are already there.
+    `chunks` are HASHES[m] arrays in row order; peak memory is theirs and one byte a row.
+    """
+    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+    keep = np.ones(int(starts[-1]), bool)
+    identical = conflicting = 0
+    parts = max(1, len(keep) // PART)
+    for part in range(parts):
+        found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
+        if not any(len(where) for where in found):
+            continue
+        rows = np.concatenate([w + start for w, start in zip(found, starts, strict=False)])
+        hashes = np.concatenate([chunk[w] for chunk, w in zip(chunks, found, strict=True)])
+        dropped, same = _dropped(hashes)
+        keep[rows[dropped]] = False
+        identical += same
+        conflicting += len(dropped) - same
+    return Resolved(keep, identical, conflicting)
+
+
+def _dropped(hashes: Any) -> tuple[npt.NDArray[np.intp], int]:
+    """Positions to drop in one part, and how many of them equal the row that is kept."""
+    order = np.lexsort((hashes["low"], hashes["high"]))  # stable: equal keys stay in row order
+    high, low = hashes["high"][order], hashes["low"][order]
+    new = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))
+    if new.all():
+        return np.empty(0, np.intp), 0
+    firsts = np.flatnonzero(new)
+    lasts = np.append(firsts[1:], len(order)) - 1
+    group = np.cumsum(new) - 1
+    content = hashes["content"][order]
+    wins = content == content[lasts][group]
+    place = np.arange(len(order))
+    kept = np.minimum.reduceat(np.where(wins, place, len(order)), firsts)
+    lost = np.ones(len(order), bool)
+    lost[kept] = False
+    return order[lost], int((lost & wins).sum())

@@ -1,0 +1,119 @@
+"""Chat messages in the one form of the traffic table: JSON text of a list of {role, content, …}.
+
+Bytes of images, sound and files are left out: what stays is the part, its type and its size.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+INLINE = 256  # characters: a longer value of a part that holds data is bytes, not a link
+
+
+def bare_prompt(text: str) -> list[dict[str, Any]]:
+    """A text as one user message."""
+    return [{"role": "user", "content": text}]
+
+
+def is_chat(value: object) -> bool:
+    """Whether a value is a list of messages, each an object with a role."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
+    )
+
+
+def canonical_messages(value: object) -> str:
+    """Messages in any spelling (list, JSON text of one, bare prompt) → canonical JSON text.
+
+    Text that is no JSON list is the prompt itself, unless it is a JSON object or a list of messages
+    that is cut off: ValueError with the reason, as for every other type, an empty list and messages
+    without role.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    value = _from_text(value) if isinstance(value, str) else _listed(value)
+    if not isinstance(value, list):
+        raise ValueError(f"is not a list of messages but {_kind(value)}")
+    if not value:
+        raise ValueError("is an empty list")
+    messages = [_message(number, message) for number, message in enumerate(value)]
+    text = json.dumps(messages, ensure_ascii=False)
+    return clean(text)
+
+
+def clean(text: str) -> str:
+    """The text with lone surrogates replaced by U+FFFD: such text has no UTF-8 form."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _from_text(text: str) -> object:
+    start = text[:100].lstrip()[:1]
+    if start != "[" and start != "{":
+        return bare_prompt(text)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        if "".join(text[:100].split()).startswith(('[{"role"', '[{"content"')):
+            raise ValueError("is a list of messages that is cut off or damaged") from None
+        return bare_prompt(text)
+    return value
+
+
+def _listed(value: object) -> object:
+    """A tuple or a numpy array (as pandas reads lists of a Parquet file) as a list."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _message(number: int, message: object) -> dict[str, Any]:
+    """One checked message; keys that are null are left out, except content."""
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise ValueError(f"holds an entry ({number}) that is no object with a role")
+    content = message.get("content")
+    content = _listed(content)
+    if content is not None and not isinstance(content, str | list):
+        raise ValueError(f"holds a message ({number}) whose content is {_kind(content)}")
+    if isinstance(content, list):
+        content = [_without_bytes(part) for part in content]
+    kept = {key: value for key, value in message.items() if value is not None}
+    return {**kept, "content": content}
+
+
+def _without_bytes(part: Any) -> Any:
+    """A part of a message with inline data replaced by its kind and size."""
+    if isinstance(part, list):
+        return [_without_bytes(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    return dict(_entries(part))
+
+
+def _entries(part: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    for key, value in part.items():
+        if value is None:
+            continue
+        if isinstance(value, str) and key != "text" and len(value) > INLINE:
+            if value.startswith("data:"):
+                yield key, value[:INLINE].split(",")[0]
+                yield f"{key}_characters", len(value)
+                continue
+            if key in ("data", "file_data"):
+                yield f"{key}_characters", len(value)
+                continue
+        yield key, _without_bytes(value)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", type(None): "null", str: "text", bool: "a boolean", list: "a list"}
+    return names.get(type(value), f"a value of type {type(value).__name__}")
