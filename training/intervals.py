@@ -17,7 +17,7 @@ from training.errors import BadInput
 Floats = NDArray[np.float64]
 Estimator = Callable[[Floats], dict[str, Floats]]
 
-_CELLS_PER_BLOCK = 1 << 19  # 4 MB of weights at once: stays near the cache, bounds the memory
+_CELLS_PER_BLOCK = 1 << 15  # 256 kB of weights at once stay in the cache
 
 
 @dataclass(frozen=True, slots=True)

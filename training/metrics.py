@@ -37,7 +37,9 @@ def curve_metrics(walk: Walk, quality: ArrayLike, cost: ArrayLike) -> Estimator:
     top = walk.tiers - 1
     moves = (walk.deltas(quality), walk.deltas(cost))
     to_top = (walk.after == top).astype(np.float64) - (walk.before == top)
-    ends = walk.ends - 1
+    ends = walk.ends
+    # Along a path that never falls, the least allowed value is the first: no need to look on.
+    c_rises, u_rises = bool((to_top >= 0).all()), bool((moves[1] >= 0).all())
 
     def estimate(weights: Floats) -> dict[str, Floats]:
         moved = np.take(weights, walk.request, axis=1)
@@ -52,10 +54,10 @@ def curve_metrics(walk: Walk, quality: ArrayLike, cost: ArrayLike) -> Estimator:
             found["apgr"] = np.full(len(q), np.nan)
         for x in RECOVERIES:
             enough = recovered >= x - _ROUNDING
-            found[f"cpt_{100 * x:.0f}"] = _least(c, enough)
-            found[f"cpt_{100 * x:.0f}_cost"] = _least(spent, enough)
+            found[f"cpt_{100 * x:.0f}"] = _least(c, enough, c_rises)
+            found[f"cpt_{100 * x:.0f}_cost"] = _least(spent, enough, u_rises)
         for r in PARITIES:
-            cheapest = _least(u, q >= r * q[:, -1:] - _ROUNDING)
+            cheapest = _least(u, q >= r * q[:, -1:] - _ROUNDING, u_rises)
             found[f"saving_{100 * r:.0f}"] = _ratio(u[:, -1], cheapest)
         found["aiq"] = np.array([aiq(*state) for state in zip(u, q, strict=True)])
         return found
@@ -75,7 +77,7 @@ def random_metrics(quality: ArrayLike, cost: ArrayLike) -> Estimator:
     def estimate(weights: Floats) -> dict[str, Floats]:
         mass = weights.sum(axis=1, keepdims=True)
         q, u = weights @ quality[:, ends] / mass, weights @ cost[:, ends] / mass
-        gap, spread = q[:, 1] > q[:, 0], u[:, 1] > u[:, 0]
+        gap, spread = _above(q[:, 1], q[:, 0]), _above(u[:, 1], u[:, 0])
         found = {
             "apgr": np.where(gap, 0.5, np.nan),
             "apgr_cost": np.where(gap & spread, 0.5, np.nan),
@@ -125,7 +127,8 @@ def policy_metrics(
         q, u = weights @ quality / mass, weights @ cost / mass
         share = weights @ sent / mass
         with np.errstate(divide="ignore", invalid="ignore"):
-            pgr = np.where(q[:, -1] > q[:, 0], (own - q[:, 0]) / (q[:, -1] - q[:, 0]), np.nan)
+            pgr = (own - q[:, 0]) / (q[:, -1] - q[:, 0])
+            pgr[~_above(q[:, -1], q[:, 0])] = np.nan
         return {
             "quality": own,
             "cost_usd": spent,
@@ -146,7 +149,7 @@ def states(walk: Walk, quality: ArrayLike, at: Ints) -> Estimator:
 
     def estimate(weights: Floats) -> dict[str, Floats]:
         moved = np.take(weights, walk.request, axis=1)
-        q = _along(moved, moves, walk.ends - 1, weights @ quality[:, [0, -1]])
+        q = _along(moved, moves, walk.ends, weights @ quality[:, [0, -1]])
         return {"quality": q[:, at] / weights.sum(axis=1, keepdims=True)}
 
     return estimate
@@ -161,18 +164,23 @@ def aiq(cost: Floats, quality: Floats) -> float:
     of the chords' slopes gives (Barlow et al., 1972), which SciPy does in linear time.
     """
     low, high = cost[0], cost[-1]
-    if not high > low:
+    if not _above(high, low):
         return float("nan")
     by_cost = np.argsort(cost, kind="stable")
     x, best = cost[by_cost], np.maximum.accumulate(quality[by_cost])
+    # Only a record can be a corner: the hull never falls, and is flat after the last record.
+    record = np.append(True, best[1:] > best[:-1])
+    x, best = x[record], best[record]
     last = np.append(x[1:] > x[:-1], True)
     x, best = x[last], best[last]
+    if len(x) == 1:
+        return float(best[0])
     width = np.diff(x)
     with np.errstate(over="ignore"):
         chords = np.minimum(np.diff(best) / width, np.finfo(float).max / len(x))
     slopes = isotonic_regression(chords, weights=width, increasing=False).x
     hull = best[0] + np.concatenate([[0.0], np.cumsum(slopes * width)])
-    inside = np.clip(x, low, high)
+    inside = np.clip(np.append(x, high), low, high)
     return float(np.trapezoid(np.interp(inside, x, hull), inside) / (high - low))
 
 
@@ -219,12 +227,12 @@ def undefined(quality: ArrayLike, cost: ArrayLike) -> dict[str, str]:
     reasons = {}
     if quality.shape[1] > 2:
         reasons["apgr"] = "the share sent to the top orders mixes of two tiers only; see apgr_cost"
-    if not q[-1] > q[0]:
+    if not _above(q[-1], q[0]):
         reasons["pgr, apgr, apgr_cost, cpt"] = (
             f"always-top ({q[-1]:.4f}) is not better than always-cheapest ({q[0]:.4f}) here:"
             " there is no gap to recover"
         )
-    if not u[-1] > u[0]:
+    if not _above(u[-1], u[0]):
         reasons["apgr_cost, cpt_cost, aiq"] = (
             f"always-top ({u[-1]:.3g} USD) is not dearer than always-cheapest ({u[0]:.3g} USD)"
         )
@@ -249,30 +257,43 @@ def _tiers(tier: ArrayLike, n: int, k: int) -> Ints:
 
 def _along(moved: Floats, change: Floats, ends: Ints, bounds: Floats) -> Floats:
     """Weighted sums at every state: float64[r, s]; `bounds` (float64[r, 2]) are the exact ends."""
-    path = np.empty((len(moved), len(ends) + 1))
-    path[:, 1:] = np.cumsum(moved * change, axis=1)[:, ends] + bounds[:, :1]
-    path[:, [0, -1]] = bounds
+    path = np.empty((moved.shape[0], moved.shape[1] + 1))
+    path[:, 0] = bounds[:, 0]
+    np.multiply(moved, change, out=path[:, 1:])
+    np.cumsum(path, axis=1, out=path)
+    if len(ends) < len(change):
+        path = path[:, np.append(0, ends)]
+    path[:, -1] = bounds[:, 1]
     return path
+
+
+def _above(high: ArrayLike, low: ArrayLike) -> NDArray[np.bool_]:
+    """Whether one mean is above another by more than the order of a sum can make up."""
+    high, low = np.asarray(high), np.asarray(low)
+    above: NDArray[np.bool_] = high - low > _ROUNDING * np.abs(high)
+    return above
 
 
 def _normalised(path: Floats) -> Floats:
     """0 at always-cheapest, 1 at always-top; NaN where the top is not above (float64[r, s])."""
     gap = path[:, -1:] - path[:, :1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        normalised: Floats = np.where(gap > 0, (path - path[:, :1]) / gap, np.nan)
-    return normalised
+    above = path - path[:, :1]
+    above /= np.where(_above(path[:, -1:], path[:, :1]), gap, np.nan)
+    return above
 
 
 def _area(x: Floats, y: Floats) -> Floats:
     """Trapezoids under each round's path: float64[r]."""
-    area: Floats = ((x[:, 1:] - x[:, :-1]) * (y[:, 1:] + y[:, :-1])).sum(axis=1) / 2
+    area: Floats = np.einsum("ij,ij->i", np.diff(x, axis=1), y[:, 1:] + y[:, :-1]) / 2
     return area
 
 
-def _least(path: Floats, allowed: NDArray[np.bool_]) -> Floats:
+def _least(path: Floats, allowed: NDArray[np.bool_], rises: bool) -> Floats:
     """The least value of allowed states per round; NaN where none is (float64[r])."""
-    least = np.where(allowed, path, np.inf).min(axis=1)
-    return np.where(np.isfinite(least), least, np.nan)
+    rows = np.arange(len(path))
+    at = allowed.argmax(axis=1) if rises else np.where(allowed, path, np.inf).argmin(axis=1)
+    least: Floats = np.where(allowed[rows, at], path[rows, at], np.nan)
+    return least
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:
