@@ -113,10 +113,9 @@ def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
 
     `empty` is what empty text becomes. Lone surrogates are replaced.
     """
-    array = _array(values).astype(object)
-    read = np.empty(len(array), object)
-    read[:] = [_text(value, empty) for value in array.tolist()]
-    return read, np.zeros(len(array), bool)
+    read = np.empty(len(values), object)
+    read[:] = [_text(value, empty) for value in values]
+    return read, np.zeros(len(values), bool)
 
 
 def _text(value: Any, empty: str | None) -> str | None:

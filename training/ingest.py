@@ -100,7 +100,7 @@ def ingest(
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(out), _Quarantine(beside) as bad:
+        with _lean_memory(), _alone(out), _Quarantine(beside) as bad:
             return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
@@ -303,6 +303,17 @@ class _Quarantine:
         else:
             self._part.unlink()
             self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lean_memory() -> Iterator[None]:
+    """Arrow's default pool keeps freed pages: after a long run that is more than all the keys."""
+    default = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(default)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PART = 2**18  # rows that are sorted at a time
+PART, PARTS = 2**16, 64  # rows sorted at a time, and at most so many passes
 HASHES = np.dtype([("high", "<u8"), ("low", "<u8"), ("content", "<i8")])
 
 
@@ -50,7 +50,7 @@ def resolve(chunks: Sequence[Any]) -> Resolved:
     starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
     keep = np.ones(int(starts[-1]), bool)
     identical = conflicting = 0
-    parts = max(1, len(keep) // PART)
+    parts = min(PARTS, len(keep) // PART + 1)  # a sort takes 120 bytes a row: 2 over all of them
     for part in range(parts):
         found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
         if not any(len(where) for where in found):

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from training.errors import BadInput
 from training.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
 
-GROUP_ROWS, GROUP_BYTES = 2**16, 2**25
+GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
 BATCH_ROWS = 4096
 LABEL = b"suffice.ids"  # file metadata: how user and session ids were replaced
 REPEATING = ["session_id", "user_id", "tier", "model", "source", "finish_reason", "score_source"]
@@ -43,7 +43,11 @@ class Writer:
         self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
+        if not len(batch):
+            return
         self._pending.append(batch)
+        if len(self._pending) > GROUP_BATCHES:  # a filtered batch holds more than its rows
+            self._pending = pa.Table.from_batches(self._pending).combine_chunks().to_batches()
         self._rows += len(batch)
         self._bytes += batch.nbytes
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
@@ -51,9 +55,9 @@ class Writer:
 
     def _flush(self) -> None:
         if self._rows:
-            table = pa.Table.from_batches(self._pending)
-            self._file.write_table(table, row_group_size=len(table))
+            self._file.write_table(pa.Table.from_batches(self._pending), GROUP_ROWS * 2)
         self._pending, self._rows, self._bytes = [], 0, 0
+        pa.default_memory_pool().release_unused()  # else freed pages add up over a long run
 
 
 def stored_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -71,7 +75,7 @@ def stored_batches(path: Path) -> Iterator[pa.RecordBatch]:
             f"{path}: has columns that ingest does not keep ({', '.join(other)}); "
             "choose another --out and merge later"
         )
-    for batch in file.iter_batches(BATCH_ROWS):
+    for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
         yield batch.cast(SCHEMA) if ours else _normalised(path, batch)
 
 

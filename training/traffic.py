@@ -158,7 +158,7 @@ def to_arrow(frame: pd.DataFrame) -> pa.RecordBatch:
             numbers = pa.array(values, mask=np.isnan(values))
             arrays.append(numbers.cast(field.type))
         else:
-            arrays.append(pa.array(column, field.type, from_pandas=True))
+            arrays.append(pa.array(_plain(column), field.type, from_pandas=True))
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
 
 
@@ -174,7 +174,11 @@ def hashes_of(batch: pa.RecordBatch) -> Any:
 
 def arrow_columns(table: pa.Table | pa.RecordBatch) -> dict[str, read.Column]:
     """The columns of SCHEMA that an Arrow table has, as arrays that `normalise` reads."""
-    return {name: _array(table.column(name)) for name in table.schema.names if name in SCHEMA.names}
+    return {
+        name: _array(table.column(name), name in NUMBERS)
+        for name in table.schema.names
+        if name in SCHEMA.names
+    }
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -267,8 +271,8 @@ def _object_columns(found: dict[str, Any]) -> dict[str, pd.Series]:
     }
 
 
-def _array(column: Any) -> read.Column:
-    """An Arrow column as float64 where it holds numbers, a Series of times, else objects."""
+def _array(column: Any, numeric: bool) -> read.Column:
+    """An Arrow column as float64 where its numbers count, a Series of times, else objects."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     kind = column.type
@@ -277,11 +281,16 @@ def _array(column: Any) -> read.Column:
         kind = column.type
     if pa.types.is_timestamp(kind):
         return pd.Series(column.to_pandas())
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if numeric and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         return column.to_numpy(zero_copy_only=False)
     values = np.empty(len(column), object)
     values[:] = column.to_pylist()
     return values
+
+
+def _plain(column: pd.Series) -> npt.NDArray[Any]:
+    """Times without their zone (UTC), the other columns as they are."""
+    return (column.dt.tz_convert(None) if column.name == "at" else column).to_numpy()
 
 
 def _hashable(column: Any) -> list[Any]:
