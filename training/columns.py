@@ -7,6 +7,7 @@ boolean array that is true where a value could not be read.
 import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -67,21 +68,17 @@ def times(values: Column) -> tuple[pd.Series, Bools]:
         cells = [_time_cell(value) for value in array.tolist()]
         epoch = np.array([number for number, _ in cells], np.float64)
         texts = _array([text for _, text in cells])
-    read = pd.Series(pd.NaT, index=range(len(array)), dtype="datetime64[us, UTC]")
+    stamps = np.full(len(array), "NaT", "datetime64[us]")
     given = pd.notna(texts)
     if given.any():
-        parsed = pd.to_datetime(
-            pd.Series(texts[given]), utc=True, format="ISO8601", errors="coerce"
-        )
-        read[given] = _utc(parsed).to_numpy()
-    timed = np.isfinite(epoch)
-    if timed.any():
-        micros = _micros(epoch[timed])
-        in_range = np.abs(micros) < 2**62
-        stamps = np.where(in_range, micros, 0).astype("int64").view("datetime64[us]")
-        stamps[~in_range] = np.datetime64("NaT")
-        read[timed] = pd.Series(stamps).dt.tz_localize("UTC").to_numpy()
-    return read, (given | ~np.isnan(epoch)) & read.isna().to_numpy()
+        spelled = pd.Series(texts[given], dtype=object)
+        parsed = pd.to_datetime(spelled, utc=True, format="ISO8601", errors="coerce")
+        stamps[given] = _utc(parsed).dt.tz_localize(None).to_numpy()
+    micros = _micros(epoch)
+    timed = np.abs(micros) < 2**62
+    stamps[timed] = micros[timed].astype(np.int64).view("datetime64[us]")
+    bad = (given | ~np.isnan(epoch)) & np.isnat(stamps)
+    return pd.Series(stamps).dt.tz_localize("UTC"), bad
 
 
 def _time_cell(value: Any) -> tuple[float, Any]:
@@ -91,9 +88,15 @@ def _time_cell(value: Any) -> tuple[float, Any]:
         if text.lower() in NOTHING:
             return np.nan, None
         return (float(text), None) if EPOCH.fullmatch(text) else (np.nan, text)
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        return float(value), None
-    return np.nan, None if pd.api.types.is_scalar(value) and pd.isna(value) else value
+    if value is None or value is pd.NaT or value is pd.NA:
+        return np.nan, None
+    if isinstance(value, date):
+        return np.nan, value
+    number = isinstance(value, int | float | Decimal | np.number) and not isinstance(value, bool)
+    try:
+        return (float(value), None) if number else (np.nan, "no time")
+    except OverflowError:
+        return np.inf, None
 
 
 def _micros(epoch: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -6,8 +6,8 @@ physical line where it starts; reading goes on after it. gzip is recognised by c
 
 import csv
 import gzip
-import io
 import json
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from training.errors import BadInput
 
 LINE_LIMIT = 32 * 2**20  # bytes; longer lines are damage (or images in base64) and are not parsed
 RAW_LIMIT = 4_000  # characters of a bad row that the quarantine keeps
+DAMAGED = (EOFError, OSError, zlib.error)  # what a cut or broken gzip file raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,20 @@ def open_bytes(path: Path) -> IO[bytes]:
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
     if magic == b"\x1f\x8b":
-        return cast(IO[bytes], io.BufferedReader(_Gunzip(file), 2**18))
+        return cast(IO[bytes], _Gunzip(file))
     if magic in (b"\xff\xfe", b"\xfe\xff"):
         file.close()
         raise BadInput(f"{path}: is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
     return file
+
+
+def head(path: Path) -> bytes:
+    """The first bytes of a file, as many as come at once, without the byte-order mark."""
+    with open_bytes(path) as file:
+        try:
+            return cast(bytes, cast(Any, file).read1(4096)).removeprefix(b"\xef\xbb\xbf")
+        except DAMAGED as error:
+            raise BadInput(f"{path}: the compressed file is damaged ({error})") from None
 
 
 class _Gunzip(gzip.GzipFile):
@@ -70,7 +80,7 @@ def lines(path: Path) -> Iterator[Line]:
                 cut = len(raw) == LINE_LIMIT and not raw.endswith(b"\n")
                 while cut and not (rest := file.readline(LINE_LIMIT)).endswith(b"\n") and rest:
                     pass
-            except (EOFError, OSError) as error:  # a gzip file that ends early, or is damaged
+            except DAMAGED as error:
                 yield Line(number, "", f"the compressed file is damaged here ({error})", cut=True)
                 return
             if not raw:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.adapters.files import csv_records, json_lines, open_bytes
+from training.adapters.files import csv_records, head, json_lines
 from training.adapters.rows import Bad, Record, Row
 from training.errors import BadInput
 from training.messages import bare_prompt, is_chat
@@ -128,11 +128,10 @@ def csv_header(path: Path, mapping: Mapping | None = None) -> tuple[str, list[st
 
 
 def _kind(path: Path) -> str:
-    with open_bytes(path) as file:
-        head = file.read(4096).removeprefix(b"\xef\xbb\xbf")
-    if head[:4] == b"PAR1":
+    first = head(path)
+    if first[:4] == b"PAR1":
         return "Parquet"
-    start = head.lstrip()[:1]
+    start = first.lstrip()[:1]
     return {b"": "empty", b"{": "JSONL", b"[": "array"}.get(start, "CSV")
 
 
