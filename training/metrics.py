@@ -40,6 +40,7 @@ def curve_metrics(walk: Walk, quality: ArrayLike, cost: ArrayLike) -> Estimator:
     ends = walk.ends
     # Along a path that never falls, the least allowed value is the first: no need to look on.
     c_rises, u_rises = bool((to_top >= 0).all()), bool((moves[1] >= 0).all())
+    free = _ROUNDING * cost.max()  # less than this is what adding and subtracting left of zero
 
     def estimate(weights: Floats) -> dict[str, Floats]:
         moved = np.take(weights, walk.request, axis=1)
@@ -58,6 +59,7 @@ def curve_metrics(walk: Walk, quality: ArrayLike, cost: ArrayLike) -> Estimator:
             found[f"cpt_{100 * x:.0f}_cost"] = _least(spent, enough, u_rises)
         for r in PARITIES:
             cheapest = _least(u, q >= r * q[:, -1:] - _ROUNDING, u_rises)
+            cheapest[cheapest <= free] = 0.0
             found[f"saving_{100 * r:.0f}"] = _ratio(u[:, -1], cheapest)
         found["aiq"] = np.array([aiq(*state) for state in zip(u, q, strict=True)])
         return found
