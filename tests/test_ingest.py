@@ -148,6 +148,7 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
         ("[columns\n", "TOML"),
         ('[columns]\npromt = "x"', "promt is no column"),
         ("[columns]\nmodel = 3", "a column's name"),
+        ("[values]\nscore = 3", r"\[values.score\]"),
         ('[colums]\nmodel = "x"', r"\[colums\] is not"),
         ('[columns]\nmodel = "absent"', "no column absent, which the mapping names for model"),
     ],

@@ -70,6 +70,9 @@ def read_mapping(path: Path | None) -> Mapping:
             if name not in NAMES:
                 known = ", ".join(sorted(NAMES))
                 raise BadInput(f"{path}: [{section}] {name} is no column of the table ({known})")
+    for name, table in loaded.get("values", {}).items():
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}: [values] {name} must be a section of its own, [values.{name}]")
     columns = {key: _names(path, key, value) for key, value in loaded.get("columns", {}).items()}
     values = {
         key: {str(said).lower(): meant for said, meant in table.items()}
