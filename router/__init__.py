@@ -1,1 +1,14 @@
-"""Choose the smallest model tier that suffices, in-process."""
+"""Choose the smallest model tier that suffices, in-process.
+
+>>> from router import Router
+>>> router = Router.load("artifacts/current")
+>>> decision = router.route("What is the capital of France?")
+"""
+
+from router.artifact import ArtifactError
+from router.decision import Decision
+from router.policy import Policy, Promise
+from router.service import Router
+from router.tier import Tier
+
+__all__ = ["ArtifactError", "Decision", "Policy", "Promise", "Router", "Tier"]

@@ -1,0 +1,243 @@
+"""The exported folder, verified before anything is built from it.
+
+    manifest.json    what it is: tiers, feature spec, policy and promise, hashes of the rest
+    manifest.sha256  of manifest.json
+    heads.npz        arrays of heads, neighbours, n-grams and token models
+    embedder/        tokenizer.json and vectors.npy
+    golden.jsonl     prompts and the probabilities that training computed for them
+    CARD.md          the model card
+
+Every file is read once, checked against its hash and size, and built from the bytes that were
+checked. Nothing in it is a pickle.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from router.calibration import Calibration
+from router.cost import TokenModel
+from router.embedder import StaticEmbedder
+from router.features import CURRENT, FeatureSpec
+from router.forest import Forest
+from router.head import Blend, Constant, Head, Linear
+from router.neighbours import Neighbours
+from router.ngrams import NGrams
+from router.policy import Policy
+from router.predictor import Predictor
+from router.tier import parse_tiers
+from router.vectorizer import Vectorizer
+
+PROTOCOL: Final = 1
+FILES: Final = (
+    "heads.npz",
+    "embedder/tokenizer.json",
+    "embedder/vectors.npy",
+    "golden.jsonl",
+    "CARD.md",
+)
+MAX_BYTES: Final = 512 * 2**20
+MAX_MANIFEST_BYTES: Final = 4 * 2**20
+
+
+class ArtifactError(Exception):
+    """The folder is not a whole, known and valid artifact; nothing was built from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A verified artifact.
+
+    Attributes:
+        path: the folder.
+        version: first 12 hexadecimal digits of the manifest's sha256.
+        manifest: the manifest, as read.
+        predictor: probabilities and costs.
+        policy: the operating point.
+        golden: the golden prompts, as read: ``messages`` and ``p_suffices``.
+    """
+
+    path: Path
+    version: str
+    manifest: Mapping[str, Any]
+    predictor: Predictor
+    policy: Policy
+    golden: tuple[Mapping[str, Any], ...]
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Verify and read an artifact folder.
+
+    Raises:
+        ArtifactError: a file is missing, changed, too large or outside the folder, the protocol is
+            unknown, or a value is not what it should be. The message names the file.
+    """
+    raw, digest = _read_manifest(path)
+    manifest = _parse_manifest(path, raw)
+    contents = {name: _read_checked(path, name, manifest["files"][name]) for name in FILES}
+    try:
+        predictor = _build(manifest, contents)
+        policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
+        lines = contents["golden.jsonl"].decode("utf-8").splitlines()
+        golden = tuple(_parse_json(line) for line in lines)
+    except Exception as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    return Artifact(path, digest[:12], manifest, predictor, policy, golden)
+
+
+def _read_manifest(path: Path) -> tuple[bytes, str]:
+    raw = _read(path, "manifest.json", MAX_MANIFEST_BYTES)
+    stated = _read(path, "manifest.sha256", 200).decode("ascii", "replace").split()
+    digest = hashlib.sha256(raw).hexdigest()
+    if stated[:1] != [digest]:
+        raise ArtifactError(f"{path}: manifest.json is not the file that manifest.sha256 names")
+    return raw, digest
+
+
+def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        manifest = _parse_json(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: manifest.json is not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: manifest.json is not a JSON object")
+    protocol = manifest.get("protocol")
+    if protocol != PROTOCOL or isinstance(protocol, bool):
+        raise ArtifactError(
+            f"{path}: protocol {protocol!r} is unknown; this router reads {PROTOCOL}: "
+            "update suffice, or export the artifact again"
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict) or set(files) != set(FILES):
+        raise ArtifactError(f"{path}: manifest.json must list exactly {', '.join(FILES)}")
+    return manifest
+
+
+def _read_checked(path: Path, name: str, stated: Any) -> bytes:
+    raw = _read(path, name, MAX_BYTES)
+    if not isinstance(stated, dict) or stated.get("size") != len(raw):
+        raise ArtifactError(f"{path}: {name} has {len(raw)} bytes, not what the manifest states")
+    if stated.get("sha256") != hashlib.sha256(raw).hexdigest():
+        raise ArtifactError(f"{path}: {name} was changed after export (its sha256 differs)")
+    return raw
+
+
+def _read(path: Path, name: str, limit: int) -> bytes:
+    file = path / name
+    try:
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise ArtifactError(f"{path}: {name} leads out of the folder")
+        with file.open("rb") as stream:
+            raw = stream.read(limit + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path}: {name} cannot be read: {error.strerror}") from error
+    if len(raw) > limit:
+        raise ArtifactError(f"{path}: {name} is larger than {limit} bytes")
+    return raw
+
+
+def _parse_json(text: str) -> Any:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is not a number")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _build(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Predictor:
+    spec = manifest["features"]
+    stated = FeatureSpec(tuple(spec["names"]), spec["version"], spec["text_version"])
+    if stated != CURRENT:
+        raise ValueError(
+            f"features {stated.version}/{stated.text_version} are not this router's "
+            f"({CURRENT.version}/{CURRENT.text_version}): train again"
+        )
+    tiers = parse_tiers(manifest["tiers"])
+    arrays = _read_arrays(contents["heads.npz"])
+    return Predictor(
+        tiers=tiers,
+        vectorizer=Vectorizer(
+            _embedder(contents["embedder/tokenizer.json"], contents["embedder/vectors.npy"]),
+            NGrams(arrays["ngrams.idf"], arrays["ngrams.projection"], arrays["ngrams.scale"]),
+        ),
+        neighbours=_neighbours(arrays),
+        blend=Blend(*(_floats(arrays[f"blend.{part}"], np.float64) for part in ("level", "gap"))),
+        heads=tuple(_head(arrays, f"{k}.") for k in range(len(tiers))),
+        tokens=tuple(_tokens(arrays, f"{k}.tokens.") for k in range(len(tiers))),
+    )
+
+
+def _embedder(tokenizer: bytes, vectors: bytes) -> StaticEmbedder:
+    table = np.load(io.BytesIO(vectors), allow_pickle=False)
+    return StaticEmbedder.from_table(Tokenizer.from_str(tokenizer.decode("utf-8")), table)
+
+
+def _read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
+    """Arrays of an uncompressed .npz, so that none can be larger than the file itself."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        for item in archive.infolist():
+            if item.compress_type != zipfile.ZIP_STORED or item.file_size > len(raw):
+                raise ValueError(f"heads.npz: {item.filename} is compressed")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _neighbours(arrays: Mapping[str, NDArray[Any]]) -> Neighbours:
+    return Neighbours(
+        projection=_floats(arrays["neighbours.projection"], np.float32),
+        offset=_floats(arrays["neighbours.offset"], np.float32),
+        centroids=_floats(arrays["neighbours.centroids"], np.float32),
+        rows=_floats(arrays["neighbours.rows"], np.float64),
+        successes=_floats(arrays["neighbours.successes"], np.float64),
+        mean=_floats(arrays["neighbours.mean"], np.float64),
+        width=_number(arrays["neighbours.width"]),
+        prior=_number(arrays["neighbours.prior"]),
+    )
+
+
+def _head(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Head | Constant:
+    if f"{prefix}constant" in arrays:
+        return Constant(_number(arrays[f"{prefix}constant"]))
+    linear = Linear(
+        weights=_floats(arrays[f"{prefix}linear.weights"], np.float64),
+        terms=_floats(arrays[f"{prefix}linear.terms"], np.float32),
+        bias=_number(arrays[f"{prefix}linear.bias"]),
+        low=_floats(arrays[f"{prefix}linear.low"], np.float32),
+        high=_floats(arrays[f"{prefix}linear.high"], np.float32),
+    )
+    names = ("feature", "threshold", "nan_right", "mask", "first_node", "first_leaf", "leaf")
+    parts = {name: arrays[f"{prefix}forest.{name}"] for name in names}
+    forest = Forest(**parts, bias=_number(arrays[f"{prefix}forest.bias"]))
+    knots = (arrays[f"{prefix}calibration.margin"], arrays[f"{prefix}calibration.logit"])
+    return Head(linear, forest, Calibration(*knots))
+
+
+def _tokens(arrays: Mapping[str, NDArray[Any]], prefix: str) -> TokenModel:
+    return TokenModel(
+        input_base=_number(arrays[f"{prefix}input_base"]),
+        input_slope=_number(arrays[f"{prefix}input_slope"]),
+        weights=_floats(arrays[f"{prefix}weights"], np.float64),
+        bias=_number(arrays[f"{prefix}bias"]),
+        low=_number(arrays[f"{prefix}low"]),
+        high=_number(arrays[f"{prefix}high"]),
+    )
+
+
+def _floats(array: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    if array.dtype != dtype:
+        raise ValueError(f"heads.npz: an array is {array.dtype}, expected {np.dtype(dtype)}")
+    return array
+
+
+def _number(array: NDArray[Any]) -> float:
+    if array.shape != () or array.dtype != np.float64:
+        raise ValueError(f"heads.npz: expected one float64, got {array.dtype}{array.shape}")
+    return float(array)

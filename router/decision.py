@@ -1,0 +1,37 @@
+"""What the router answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import time
+from uuid import uuid4
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The tier for one request, and why.
+
+    Attributes:
+        tier: name of the chosen tier.
+        model: its model id.
+        p_suffices: probability for each tier that it suffices; empty on a fallback.
+        expected_cost_usd: expected cost on each tier, USD; empty on a fallback.
+        reason: ``"policy"``, or ``"fallback:<error>"`` where the top tier stands in for a failure.
+        propensity: probability with which this tier was chosen, 1.0 without exploration.
+        router_version: first 12 digits of the artifact's manifest hash.
+        prompt_hash: keyed hash of the embedded text; None without a key.
+        latency_us: time the decision took, microseconds.
+        id: unique, to join outcomes by.
+        at: seconds since the epoch.
+    """
+
+    tier: str
+    model: str
+    p_suffices: Mapping[str, float]
+    expected_cost_usd: Mapping[str, float]
+    reason: str
+    propensity: float
+    router_version: str
+    prompt_hash: str | None
+    latency_us: float
+    id: str = field(default_factory=lambda: uuid4().hex)
+    at: float = field(default_factory=time)

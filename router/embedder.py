@@ -1,0 +1,123 @@
+"""Embedders: a prompt's tokens as one vector of length one."""
+
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+TOKEN_HEAD, TOKEN_TAIL = 384, 128
+MAX_TOKENS: Final = TOKEN_HEAD + TOKEN_TAIL
+
+
+class Embedder(Protocol):
+    """Turns tokens into a vector; `tokenize` is shared with the n-grams and the cost model."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def tokenize(self, text: str) -> NDArray[np.int64]:
+        """Token ids, int64[t], of the whole text (not yet cut)."""
+        ...
+
+    def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[dim] of length one, or zeros where there is no token."""
+        ...
+
+
+class StaticEmbedder:
+    """A table of token vectors, weighted and mean pooled: no network is evaluated.
+
+    The row of token i is ``weights[i] * vectors[i]``. Weights (0…255) and vectors (−127…127) are
+    whole numbers, and at most 512 tokens are added up, so every partial sum is a whole number below
+    2**24: float32 arithmetic is exact, in any order, on any machine. Training and serving cannot
+    differ.
+    """
+
+    __slots__ = ("_tokenizer", "_vectors", "_weights")
+
+    def __init__(
+        self, tokenizer: Tokenizer, vectors: NDArray[np.int8], weights: NDArray[np.uint8]
+    ) -> None:
+        """Take int8[vocabulary, dim] vectors and uint8[vocabulary] weights.
+
+        Raises:
+            ValueError: shapes or dtypes are not these, or the tokenizer knows more tokens.
+        """
+        if vectors.dtype != np.int8 or vectors.ndim != 2:
+            raise ValueError(
+                f"vectors must be int8[vocabulary, dim], got {vectors.dtype}{vectors.shape}"
+            )
+        if weights.dtype != np.uint8 or weights.shape != vectors.shape[:1]:
+            raise ValueError(
+                f"weights must be uint8[vocabulary], got {weights.dtype}{weights.shape}"
+            )
+        if tokenizer.get_vocab_size() > len(vectors):
+            raise ValueError(
+                f"{tokenizer.get_vocab_size()} tokens in the tokenizer, {len(vectors)} rows"
+            )
+        if vectors.min(initial=0) == -128:
+            raise ValueError("a vector holds −128; the table keeps to −127…127")
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer, self._vectors, self._weights = tokenizer, vectors, weights
+
+    @classmethod
+    def from_table(cls, tokenizer: Tokenizer, table: NDArray[np.int8]) -> "StaticEmbedder":
+        """Take the table as stored: int8[vocabulary, dim + 1], the last column the weights' bits.
+
+        Raises:
+            ValueError: the table is not of that shape and dtype, or does not fit the tokenizer.
+        """
+        if table.dtype != np.int8 or table.ndim != 2 or table.shape[1] < 2:
+            raise ValueError(
+                f"a table is int8[vocabulary, dim + 1], got {table.dtype}{table.shape}"
+            )
+        weights = np.ascontiguousarray(table[:, -1]).view(np.uint8)
+        return cls(tokenizer, np.ascontiguousarray(table[:, :-1]), weights)
+
+    @classmethod
+    def load(cls, folder: Path) -> "StaticEmbedder":
+        """Read ``tokenizer.json`` and ``vectors.npy`` from a folder.
+
+        Raises:
+            ValueError: see `from_table`.
+            OSError: a file cannot be read.
+        """
+        table = np.load(folder / "vectors.npy", allow_pickle=False)
+        return cls.from_table(Tokenizer.from_file(str(folder / "tokenizer.json")), table)
+
+    def save(self, folder: Path) -> None:
+        """Write the two files that `load` reads; the folder must exist."""
+        table = np.concatenate([self._vectors, self._weights[:, None].view(np.int8)], axis=1)
+        np.save(folder / "vectors.npy", table, allow_pickle=False)
+        self._tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return int(self._vectors.shape[1])
+
+    def tokenize(self, text: str) -> NDArray[np.int64]:
+        """Token ids, int64[t], without special tokens."""
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Weighted sum of the token vectors, scaled to length one; of long texts head and tail."""
+        ids = cut_tokens(ids)
+        if not len(ids):
+            return np.zeros(self.dim, dtype=np.float32)
+        weights = self._weights[ids].astype(np.float32)
+        total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.float64)
+        length = np.sqrt(total @ total)
+        return (total / (length or 1.0)).astype(np.float32)
+
+
+def cut_tokens(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of more than 512 tokens keep the first 384 and the last 128."""
+    if len(ids) <= MAX_TOKENS:
+        return ids
+    return np.concatenate([ids[:TOKEN_HEAD], ids[-TOKEN_TAIL:]])

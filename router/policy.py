@@ -1,0 +1,95 @@
+"""One dial: how much quality a dollar is worth."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What an operating point was chosen to hold, and how surely.
+
+    Attributes:
+        rule: e.g. ``"min_quality"``.
+        target: the rule's value, e.g. 0.99 of the top tier's mean quality.
+        confidence: one-sided, e.g. 0.95.
+        n: independent units (sessions, else requests) that it was certified on.
+        estimate: the rate on those rows, in the rule's unit.
+        bound: its confidence limit, same unit; the promise holds where it reaches `target`.
+        certified: whether it does.
+    """
+
+    rule: str
+    target: float
+    confidence: float
+    n: int
+    estimate: float
+    bound: float
+    certified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which tier a prompt goes to: argmax over tiers of P(suffices) − mu · expected USD.
+
+    With two tiers that is expected gain per expected extra dollar against a threshold; with more it
+    needs no ladder, and dominated tiers drop out by themselves.
+
+    Attributes:
+        mu: quality (a probability) given up per dollar, at least 0; unused with `constant`.
+        constant: index of the one tier that every prompt gets, or None.
+        promise: what the chosen point promises, or None.
+        why: in words, how the point was chosen.
+    """
+
+    mu: float
+    constant: int | None = None
+    promise: Promise | None = None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a dial that is negative or not finite."""
+        if not (isfinite(self.mu) and self.mu >= 0):
+            raise ValueError(f"policy: mu must be finite and at least 0, got {self.mu!r}")
+
+    def choose(self, p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Tiers of many prompts at once.
+
+        Args:
+            p: float64[n, tiers] probabilities.
+            usd: float64[n, tiers] expected costs, USD.
+
+        Returns:
+            int64[n]; of equals the cheapest.
+        """
+        if self.constant is not None:
+            return np.full(len(p), self.constant, dtype=np.int64)
+        return np.asarray(np.argmax(p - self.mu * usd, axis=1), dtype=np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as JSON values, as kept in the manifest."""
+        promise = self.promise
+        return {
+            "mu": self.mu,
+            "constant": self.constant,
+            "why": self.why,
+            "promise": None
+            if promise is None
+            else {name: getattr(promise, name) for name in Promise.__dataclass_fields__},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], tiers: int) -> "Policy":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: a key is missing or a value is not what it should be.
+        """
+        constant, promise = values["constant"], values["promise"]
+        if constant is not None and not (type(constant) is int and 0 <= constant < tiers):
+            raise ValueError(f"policy: constant {constant!r} is not one of {tiers} tiers")
+        read = None if promise is None else Promise(**promise)
+        return cls(float(values["mu"]), constant, read, str(values["why"]))

@@ -1,0 +1,56 @@
+"""From a prompt to what every head reads: surface features | embedding | n-grams."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.embedder import Embedder, cut_tokens
+from router.features import NAMES, surface
+from router.ngrams import NGrams
+from router.prompt import Prompt
+
+SURFACE = len(NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A prompt as numbers.
+
+    Attributes:
+        dense: float32[dim], surface features | embedding | reduced n-grams; finite.
+        terms: int64[m], buckets of the known n-grams.
+        weights: float64[m], their TF-IDF weights.
+        tokens: input tokens of the whole request, counted by the embedder's tokenizer.
+    """
+
+    dense: NDArray[np.float32]
+    terms: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Vectorizer:
+    """The feature spec at work; training and serving call this and nothing else."""
+
+    embedder: Embedder
+    ngrams: NGrams
+
+    @property
+    def dim(self) -> int:
+        """Length of a dense vector."""
+        return SURFACE + self.embedder.dim + self.ngrams.dim
+
+    def vector(self, prompt: Prompt) -> Vector:
+        """Compute the features of one prompt."""
+        ids = self.embedder.tokenize(prompt.text)
+        kept = cut_tokens(ids)
+        terms, weights = self.ngrams.weigh(kept)
+        parts = [surface(prompt), self.embedder.embed(kept), self.ngrams.reduce(terms, weights)]
+        return Vector(np.concatenate(parts), terms, weights, count_tokens(prompt, len(ids)))
+
+
+def count_tokens(prompt: Prompt, tokens: int) -> float:
+    """Input tokens of the whole request: those of its text, scaled up to all of its characters."""
+    return tokens * max(prompt.chars / max(len(prompt.text), 1), 1.0)
