@@ -1,0 +1,94 @@
+"""The model card of an artifact, for people."""
+
+from collections.abc import Sequence
+
+from router.policy import Policy
+from router.tier import Tier
+from training.labels import LabelRule
+from training.report import Report
+
+
+def model_card(
+    tiers: Sequence[Tier],
+    policy: Policy,
+    rule: LabelRule,
+    counts: dict[str, int],
+    window: tuple[str | None, str | None],
+    notes: Sequence[str],
+    report: Report | None,
+) -> str:
+    """Write the card in Markdown: what it decides, on what it rests, what to be careful of."""
+    lines = [
+        "# Suffice router",
+        "",
+        "Picks, per prompt, the cheapest tier that is likely to suffice. Trained on this team's own "
+        "log; it says nothing of other traffic.",
+        "",
+        "| tier | model | USD per million tokens, input / output |",
+        "|---|---|---|",
+        *(
+            f"| {tier.name} | {tier.model} | {tier.input_usd_per_mtok:g} / "
+            f"{tier.output_usd_per_mtok:g} |"
+            for tier in tiers
+        ),
+        "",
+        "## Operating point",
+        f"{describe_policy(policy, tiers)}",
+        "",
+        "## Data",
+        f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
+        f"{counts['test']} to report",
+        f"- window: {window[0] or 'no times in the log'} to {window[1] or 'no times in the log'}",
+        f"- label rule: {describe_rule(rule)}",
+        "",
+        "## Notes",
+        *(f"- {note}" for note in notes),
+    ]
+    if report is not None:
+        lines += ["", f"## On {report.rows} later or unseen requests", *_figures(report)]
+    return "\n".join(lines) + "\n"
+
+
+def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
+    """The operating point and its promise in two sentences."""
+    if policy.constant is not None:
+        what = f"Always {tiers[policy.constant].name}: {policy.why}."
+    else:
+        what = f"A prompt may cost a dollar more for {policy.mu:.4g} of quality: {policy.why}."
+    promise = policy.promise
+    if promise is None:
+        return what
+    held = "holds" if promise.certified else "could NOT be certified"
+    return (
+        f"{what} Promise: mean quality at least {promise.target:.1%} of the top tier's; it {held} at "
+        f"{promise.confidence:.0%} confidence on {promise.n} independent choose rows (estimate "
+        f"{promise.estimate:.2%}, lower limit {promise.bound:.2%})."
+    )
+
+
+def describe_rule(rule: LabelRule) -> str:
+    """The label rule in words."""
+    if rule.assume_top_suffices:
+        return (
+            f"score at least {rule.sufficed_at:g}; ASSUMED: the top tier always suffices (it was never "
+            "observed), so every figure for it is an assumption, not a measurement"
+        )
+    if rule.margin is not None:
+        return f"score at least the top tier's minus {rule.margin:g}"
+    return f"score at least {rule.sufficed_at:g}"
+
+
+def _figures(report: Report) -> list[str]:
+    policy = report.figures["policy"]
+    rows = [
+        ("mean quality", "quality", ".4f"),
+        ("share of the top tier's quality", "quality_of_top", ".2%"),
+        ("cost of always-top ÷ its cost", "saving", ".2f"),
+        ("quality above the same share sent at random", "above_random", "+.4f"),
+        ("bad downgrades", "bad_downgrade", ".2%"),
+    ]
+    return [
+        f"- {name}: {policy[key].value:{form}} (95 %: {policy[key].low:{form}} to "
+        f"{policy[key].high:{form}})"
+        for name, key, form in rows
+    ]

@@ -1,0 +1,267 @@
+"""The command line: thin, lazy, and the only place that turns errors into exit codes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training.console import complain, say, set_quiet, step
+from training.errors import BadInput, SufficeError
+
+app = typer.Typer(
+    name="suffice",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Learn from your own LLM logs which prompts a small model answers well enough.\n\n"
+    "Exit codes: 0 ok, 1 the job's own no, 2 usage or bad input, 3 environment.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Traffic = Annotated[Path, typer.Option(help="Traffic table, Parquet.")]
+ArtifactPath = Annotated[Path, typer.Argument(help="Artifact folder.", metavar="ARTIFACT")]
+
+
+@app.callback()
+def _common(quiet: Annotated[bool, typer.Option(help="Say nothing but errors.")] = False) -> None:
+    set_quiet(quiet)
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="SRC...")],
+    out: Annotated[Path, typer.Option(help="Traffic table to write or to add to.")],
+    format: Annotated[str, typer.Option(help="auto, table or routellm.")] = "auto",
+    map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
+    max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
+    keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read logs into the traffic table.
+
+    Example: suffice ingest llm_requests.csv --out traffic.parquet --map columns.toml
+    """
+    from training.ingest import ingest as run
+
+    with step("ingest"):
+        report = run(sources, out, format, map, max_bad, keep_ids)
+    for note in report.notes:
+        say(note)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        counts = ", ".join(f"{count} {name}" for name, count in report.total.items())
+        typer.echo(f"{report.out}: {report.rows} rows ({counts})")
+
+
+@app.command()
+def train(
+    traffic: Traffic,
+    tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
+    out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
+    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, folds, trees.")] = 0,
+    embedder: Annotated[str, typer.Option(help="static, minilm or a folder.")] = "static",
+    split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
+    policy: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, e.g. min_quality=0.98; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a router and export it.
+
+    Example: suffice train --traffic traffic.parquet --tiers tiers.toml --out artifacts/current
+    """
+    from training.config import read_config, read_tiers
+    from training.splits import parse_shares
+    from training.train import train as run
+
+    settings = read_config(config, _pairs(policy or []))
+    done = run(
+        traffic, read_tiers(tiers), out, settings, parse_shares(split), seed, embedder
+    )
+    if as_json:
+        result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
+        result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]
+        _print_json(result | {"report": done.report.as_json() if done.report else None})
+        return
+    for line in done.summary:
+        typer.echo(line)
+    if done.report is not None:
+        _show(done.report)
+    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+
+
+@app.command()
+def score(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    out: Annotated[Path, typer.Option(help="Parquet to write, one row per request.")],
+) -> None:
+    """Score every request of a traffic table with an artifact.
+
+    Example: suffice score artifacts/current --traffic traffic.parquet --out scores.parquet
+    """
+    from training.evaluate import score as run
+
+    with step("score"):
+        rows = run(artifact, traffic, out)
+    typer.echo(f"{out}: {rows} requests")
+
+
+@app.command()
+def evaluate(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the two figures.")] = None,
+) -> None:
+    """Measure an artifact on labelled traffic that it was not fitted on.
+
+    Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
+    """
+    from training.evaluate import evaluate as run
+
+    with step("evaluate"):
+        report, left_out = run(artifact, traffic, json_path, plots)
+    typer.echo(f"{report.rows} requests; {left_out} left out, the artifact was fitted on them")
+    _show(report)
+    for note in report.notes:
+        typer.echo(note)
+
+
+@app.command()
+def route(
+    artifact: ArtifactPath,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
+    messages: Annotated[Path | None, typer.Option(help="JSON list of chat messages.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decide one prompt.
+
+    Example: suffice route artifacts/current "What is the capital of France?"
+    """
+    from router import Router
+
+    if (prompt is None) == (messages is None):
+        raise BadInput("give a prompt or --messages FILE.json, one of the two")
+    asked: Any = prompt if prompt is not None else _read_json(messages)
+    decision = Router.load(artifact).route(asked)
+    if as_json:
+        _print_json({name: getattr(decision, name) for name in decision.__dataclass_fields__})
+        return
+    typer.echo(f"{decision.tier} ({decision.model}), {decision.reason}")
+    for name, p in decision.p_suffices.items():
+        usd = decision.expected_cost_usd[name]
+        typer.echo(f"  {name}: suffices with probability {p:.3f}, costs about ${usd:.6f}")
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Artifact folder or traffic table.")],
+) -> None:
+    """Say in words what is in an artifact or a traffic table.
+
+    Example: suffice inspect artifacts/current
+    """
+    from training.inspect import describe
+
+    for line in describe(path):
+        typer.echo(line)
+
+
+@app.command()
+def init(
+    traffic: Annotated[Path, typer.Argument(help="Traffic table, Parquet.", metavar="TRAFFIC")],
+    out: Annotated[Path, typer.Option(help="Tiers file to write.")] = Path("tiers.toml"),
+) -> None:
+    """Write a tiers file from the models and prices seen in a log.
+
+    Example: suffice init traffic.parquet --out tiers.toml
+    """
+    from training.inspect import write_tiers
+
+    for line in write_tiers(traffic, out):
+        typer.echo(line)
+
+
+@app.command()
+def distill(
+    model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),
+) -> None:
+    """Distil a transformer into a static table (extra: encoders).
+
+    Example: suffice distill all-MiniLM-L6-v2/ --out static-embedder
+    """
+    from training.distill import distill as run
+
+    typer.echo(str(run(model_dir, out)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("suffice-demo"),
+) -> None:
+    """Everything above on the bundled sample, in a couple of minutes.
+
+    Example: suffice demo
+    """
+    from training.demo import demo as run
+
+    for line in run(out):
+        typer.echo(line)
+
+
+def main() -> None:
+    """Run the command line; every error becomes a sentence and an exit code."""
+    from router import ArtifactError
+
+    try:
+        app()
+    except SufficeError as error:
+        complain(f"error: {error}")
+        sys.exit(error.exit_code)
+    except ArtifactError as error:
+        complain(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        complain(f"error: {error}")
+        sys.exit(3)
+    except ModuleNotFoundError as error:
+        complain(f"error: {error.name} is not installed; pip install 'suffice[train]'")
+        sys.exit(3)
+
+
+def _show(report: Any) -> None:
+    from training.tables import report_tables
+
+    for table in report_tables(report):
+        typer.echo(table)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    pairs = dict(item.partition("=")[::2] for item in items)
+    if any(not value for value in pairs.values()):
+        raise BadInput(f"--policy {' '.join(items)}: expected NAME=VALUE")
+    return pairs
+
+
+def _read_json(path: Path | None) -> Any:
+    assert path is not None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: not JSON: {error}") from error
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+if __name__ == "__main__":
+    main()

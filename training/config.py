@@ -1,0 +1,94 @@
+"""Files that people write: the tiers and the training configuration, both TOML."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from router.tier import Tier, parse_tiers
+from training.errors import BadInput
+from training.labels import LabelRule
+from training.operating import MinQuality
+
+_KEYS = {
+    "label": ("sufficed_at", "margin", "assume_top_suffices"),
+    "policy": ("min_quality", "confidence"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a training job may be told besides its files."""
+
+    label: LabelRule = LabelRule()
+    policy: MinQuality = MinQuality()
+
+
+def read_tiers(path: Path) -> tuple[Tier, ...]:
+    """Read ``[[tier]]`` tables, cheapest first.
+
+    Raises:
+        BadInput: no such file, no TOML, or a table that is not a tier; the message names the place.
+    """
+    values = _read_toml(path)
+    tables = values.get("tier")
+    if set(values) != {"tier"} or not isinstance(tables, list):
+        raise BadInput(f"{path}: expected [[tier]] tables and nothing else, got {sorted(values)}")
+    try:
+        tiers = parse_tiers(tables)
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from error
+    prices = [tier.input_usd_per_mtok + tier.output_usd_per_mtok for tier in tiers]
+    if prices[0] > prices[-1]:
+        raise BadInput(
+            f"{path}: tiers must be ordered cheapest first; the first, {tiers[0].name!r}, costs more "
+            f"than the last, {tiers[-1].name!r}"
+        )
+    return tiers
+
+
+def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
+    """Read the configuration; `overrides` are ``--policy NAME=VALUE``.
+
+    Raises:
+        BadInput: an unknown key (with the nearest known one) or a value that does not fit.
+    """
+    values = {} if path is None else _read_toml(path)
+    for section, table in values.items():
+        _known(section, tuple(_KEYS), f"{path}: section")
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}: [{section}] must be a table")
+        for key in table:
+            _known(key, _KEYS[section], f"{path}: [{section}]")
+    policy: dict[str, Any] = dict(values.get("policy", {}))
+    for name, text in overrides.items():
+        _known(name, _KEYS["policy"], "--policy")
+        try:
+            policy[name] = float(text)
+        except ValueError:
+            raise BadInput(f"--policy {name}={text}: not a number") from None
+    try:
+        if "min_quality" in policy:
+            policy["share"] = policy.pop("min_quality")
+        return Config(LabelRule(**values.get("label", {})), MinQuality(**policy))
+    except TypeError as error:
+        raise BadInput(f"{path}: a value has the wrong type: {error}") from error
+
+
+def _known(name: str, names: tuple[str, ...], place: str) -> None:
+    if name in names:
+        return
+    near = get_close_matches(name, names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+    raise BadInput(f"{place}: unknown key {name!r}{hint}")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not TOML: {error}") from error

@@ -1,0 +1,116 @@
+"""Token models fitted to a log, and the account: what each tier's answer did cost or would."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from router.cost import TokenModel
+from router.tier import Tier
+from router.vectorizer import Vector
+from training.members import Matrix
+from training.requests import Requests
+
+MIN_ROWS = 50
+PENALTY = 200.0
+
+
+def fit_tokens(x: Matrix, requests: Requests) -> tuple[tuple[TokenModel, ...], tuple[str, ...]]:
+    """Fit one token model per tier on the fit rows; a tier with few answers uses all tiers'.
+
+    Returns:
+        The models, and notes on what the log does not say.
+    """
+    notes: list[str] = []
+    tiers = requests.score.shape[1]
+    if np.isnan(requests.output_tokens).all():
+        notes.append("the log holds no answer lengths: costs count input tokens only")
+    models = []
+    for k in range(tiers):
+        base, slope = _input_line(x.tokens, requests.input_tokens[:, k])
+        known = ~np.isnan(requests.output_tokens[:, k])
+        rows, columns = np.flatnonzero(known), np.full(known.sum(), k)
+        if known.sum() < MIN_ROWS:
+            rows, columns = np.nonzero(~np.isnan(requests.output_tokens))
+        tokens = requests.output_tokens[rows, columns]
+        models.append(_output_model(x.dense[rows], tokens, base, slope))
+    return tuple(models), tuple(notes)
+
+
+def _input_line(counted: NDArray[np.float64], billed: NDArray[np.float64]) -> tuple[float, float]:
+    """Base and slope of billed on counted input tokens; 0 and 1 where none was logged."""
+    known = ~np.isnan(billed) & (counted > 0)
+    if known.sum() < 2:
+        return 0.0, 1.0
+    x, y = counted[known], billed[known]
+    slope = float(np.cov(x, y)[0, 1] / np.var(x, ddof=1)) if np.ptp(x) > 0 else -1.0
+    base = float(y.mean() - slope * x.mean())
+    if slope <= 0 or base < 0:
+        return 0.0, float(y.sum() / x.sum())
+    return base, slope
+
+
+def _output_model(
+    dense: NDArray[np.float32], tokens: NDArray[np.float64], base: float, slope: float
+) -> TokenModel:
+    """Ridge regression on log(1 + tokens), with the mean restored (Duan's smearing, 1983)."""
+    dim = dense.shape[1]
+    if len(tokens) < MIN_ROWS:
+        mean = float(tokens.mean()) if len(tokens) else 0.0
+        bias = float(np.log(mean)) if mean > 0 else 0.0
+        return TokenModel(base, slope, np.zeros(dim), bias, mean, mean)
+    scaler = StandardScaler().fit(dense.astype(np.float64))
+    rows = scaler.transform(dense.astype(np.float64))
+    model = Ridge(alpha=PENALTY).fit(rows, np.log(np.maximum(tokens, 1.0)))
+    weights = model.coef_ / scaler.scale_
+    bias = float(model.intercept_ - scaler.mean_ @ weights)
+    low, high = float(tokens.min()), float(tokens.max())
+    predicted = np.clip(np.exp(model.predict(rows)), low, high)
+    bias += float(np.log(max(tokens.mean(), 1e-9) / max(predicted.mean(), 1e-9)))
+    return TokenModel(base, slope, weights, bias, low, high)
+
+
+def account(
+    x: Matrix, requests: Requests, models: Sequence[TokenModel], tiers: Sequence[Tier]
+) -> NDArray[np.float64]:
+    """USD of each request on each tier, float64[n, k].
+
+    As billed where the log says so; else prices × logged tokens; and where a tier did not answer,
+    or its tokens are unknown, its token model's.
+    """
+    usd = requests.cost_usd.copy()
+    for k, (model, tier) in enumerate(zip(models, tiers, strict=True)):
+        sent = requests.input_tokens[:, k]
+        sent = np.where(np.isnan(sent), [model.input_tokens(t) for t in x.tokens], sent)
+        got = requests.output_tokens[:, k]
+        got = np.where(np.isnan(got), _predicted(model, x), got)
+        priced = (tier.input_usd_per_mtok * sent + tier.output_usd_per_mtok * got) / 1e6
+        usd[:, k] = np.where(np.isnan(usd[:, k]), priced, usd[:, k])
+    return usd
+
+
+def expected(x: Matrix, models: Sequence[TokenModel], tiers: Sequence[Tier]) -> NDArray[np.float64]:
+    """Expected USD as serving computes it, before the call: float64[n, k]."""
+    return np.stack(
+        [
+            (
+                tier.input_usd_per_mtok * np.array([model.input_tokens(t) for t in x.tokens])
+                + tier.output_usd_per_mtok * _predicted(model, x)
+            )
+            / 1e6
+            for model, tier in zip(models, tiers, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def _predicted(model: TokenModel, x: Matrix) -> NDArray[np.float64]:
+    none = np.zeros(0, dtype=np.int64)
+    return np.array(
+        [
+            model.output_tokens(Vector(dense, none, none.astype(np.float64), 0.0))
+            for dense in x.dense
+        ]
+    )

@@ -1,0 +1,165 @@
+"""Writing an artifact: beside, verified through `router`, then renamed into place."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import FILES, PROTOCOL, load_artifact
+from router.embedder import StaticEmbedder
+from router.features import CURRENT
+from router.head import Constant
+from router.policy import Policy
+from router.predictor import Predictor
+from training.errors import BadInput, SufficeError
+from training.golden import TOLERANCE, replay
+
+
+class ParityError(SufficeError):
+    """The exported predictor does not repeat what training computed; nothing was put in place."""
+
+    exit_code = 3
+
+
+def export(
+    out: Path,
+    predictor: Predictor,
+    embedder: StaticEmbedder,
+    policy: Policy,
+    golden: str,
+    card: str,
+    fitted: NDArray[np.uint64],
+    facts: Mapping[str, Any],
+) -> str:
+    """Write the artifact folder `out`, replacing an older artifact there.
+
+    Args:
+        golden: JSON lines, see `training.golden`.
+        card: the model card, Markdown.
+        fitted: uint64[·], sorted hashes of the request ids used for fitting and choosing.
+        facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
+
+    Returns:
+        The artifact's version.
+
+    Raises:
+        BadInput: `out` exists and is not an artifact.
+        ParityError: a golden probability differs by more than 1e-6.
+    """
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise BadInput(f"{out} exists and is not an artifact; choose another --out or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        (beside / "embedder").mkdir()
+        arrays = arrays_of(predictor) | {"fitted": fitted}
+        np.savez(beside / "heads.npz", allow_pickle=False, **arrays)
+        embedder.save(beside / "embedder")
+        (beside / "golden.jsonl").write_text(golden, encoding="utf-8")
+        (beside / "CARD.md").write_text(card, encoding="utf-8")
+        _write_manifest(beside, predictor, policy, facts)
+        artifact = load_artifact(beside)
+        difference = replay(artifact.predictor, artifact.golden)
+        if difference > TOLERANCE:
+            raise ParityError(
+                f"the exported heads differ from training by {difference:.2g} on a golden prompt "
+                f"(allowed: {TOLERANCE:g}); please report this with the library versions"
+            )
+        beside.chmod(0o755)
+        _swap(beside, out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return artifact.version
+
+
+def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:
+    """The predictor's arrays under the names that `router.artifact` reads."""
+    ngrams, near = predictor.vectorizer.ngrams, predictor.neighbours
+    arrays: dict[str, Any] = {
+        f"ngrams.{name}": getattr(ngrams, name) for name in ("idf", "projection", "scale")
+    }
+    for name in (
+        "projection",
+        "offset",
+        "centroids",
+        "rows",
+        "successes",
+        "mean",
+        "width",
+        "prior",
+    ):
+        arrays[f"neighbours.{name}"] = getattr(near, name)
+    arrays |= {"blend.level": predictor.blend.level, "blend.gap": predictor.blend.gap}
+    for k, head in enumerate(predictor.heads):
+        if isinstance(head, Constant):
+            arrays[f"{k}.constant"] = head.probability
+            continue
+        for name in ("weights", "terms", "bias", "low", "high"):
+            arrays[f"{k}.linear.{name}"] = getattr(head.linear, name)
+        for name in head.forest.__dataclass_fields__:
+            arrays[f"{k}.forest.{name}"] = getattr(head.forest, name)
+        arrays[f"{k}.calibration.margin"] = head.calibration.margin
+        arrays[f"{k}.calibration.logit"] = head.calibration.logit
+    for k, tokens in enumerate(predictor.tokens):
+        for name in tokens.__dataclass_fields__:
+            arrays[f"{k}.tokens.{name}"] = getattr(tokens, name)
+    return {
+        name: np.float64(value) if isinstance(value, float) else np.asarray(value)
+        for name, value in arrays.items()
+    }
+
+
+def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+    """Sorted 64-bit hashes of request ids."""
+    digests = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
+    return np.sort(np.frombuffer(b"".join(digests), dtype=np.uint64))
+
+
+def fitted_ids(path: Path) -> NDArray[np.uint64]:
+    """Hashes of the requests that a verified artifact was fitted and chosen on."""
+    with np.load(path / "heads.npz", allow_pickle=False) as arrays:
+        return np.asarray(arrays["fitted"])
+
+
+def _write_manifest(
+    folder: Path, predictor: Predictor, policy: Policy, facts: Mapping[str, Any]
+) -> None:
+    manifest = {
+        "protocol": PROTOCOL,
+        "tiers": [tier.to_dict() for tier in predictor.tiers],
+        "features": {
+            "names": list(CURRENT.names),
+            "version": CURRENT.version,
+            "text_version": CURRENT.text_version,
+        },
+        "policy": policy.to_dict(),
+        **facts,
+        "files": {name: _described(folder / name) for name in FILES},
+    }
+    raw = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    (folder / "manifest.json").write_bytes(raw)
+    digest = hashlib.sha256(raw).hexdigest()
+    (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n", encoding="ascii")
+
+
+def _described(file: Path) -> dict[str, Any]:
+    raw = file.read_bytes()
+    return {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
+
+
+def _swap(new: Path, out: Path) -> None:
+    """Put `new` where `out` is; a reader sees the old folder or the new one."""
+    if not out.exists():
+        new.rename(out)
+        return
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""Golden prompts, written for the project: no logged text leaves with an artifact."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.predictor import Predictor
+from router.prompt import Prompt
+
+TOLERANCE = 1e-6
+
+PROMPTS: tuple[str | list[dict[str, Any]], ...] = (
+    "What is the capital of France?",
+    "hi",
+    "",
+    "   \n\t ",
+    "Translate to German: The weather is lovely today.",
+    "Write a Python function that reverses a linked list, and explain its complexity.",
+    "Solve for x: 3x^2 - 12x + 9 = 0. Show every step.",
+    "Which of these is a mammal?\nA. Shark\nB. Dolphin\nC. Trout\nD. Octopus\nAnswer:",
+    "Is 9.11 larger than 9.9? Answer yes or no.",
+    "Summarise the following e-mail in one sentence:\n\nDear team, the launch moves to Thursday "
+    "because the load test found two slow queries. Please rebase and run the suite tonight. Ana",
+    "¿Cuál es la capital de Perú?",
+    "Wie viele Bundesländer hat Deutschland, und wie heißen sie?",
+    "请把下面的句子翻译成英文：我们明天上午十点开会。",
+    "اكتب رسالة شكر قصيرة لزميل ساعدني في مشروع.",
+    "Классифицируй отзыв как положительный или отрицательный: «Доставка опоздала на неделю».",
+    "🎉🎉 Write a birthday wish with three emoji for my sister 🎂",
+    "```sql\nSELECT a.id, COUNT(*) FROM a JOIN b ON a.id = b.a_id GROUP BY 1;\n```\nWhy is it slow?",
+    "A train leaves at 14:05 and travels 210 km at 84 km/h. When does it arrive?",
+    "Prove that the square root of two is irrational.",
+    'Give me the JSON {"name": ..., "age": ...} for: Maria, who turned 34 last week.',
+    "List the prime numbers between 100 and 150, " * 60,
+    [
+        {
+            "role": "system",
+            "content": "You label support tickets with one of: billing, bug, other.",
+        },
+        {"role": "user", "content": "I was charged twice in October."},
+    ],
+    [
+        {"role": "user", "content": "Plan a three-day trip to Lisbon."},
+        {
+            "role": "assistant",
+            "content": "Day 1: Alfama and the castle. Day 2: Belém. Day 3: Sintra.",
+        },
+        {"role": "user", "content": "yes, go on"},
+    ],
+    [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is in this picture?"},
+                {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+            ],
+        }
+    ],
+)
+
+
+def golden_prompts() -> list[Prompt]:
+    """The golden prompts as the features see them."""
+    return [Prompt.of(messages) for messages in PROMPTS]
+
+
+def golden_lines(p: NDArray[np.float64], names: Sequence[str]) -> str:
+    """JSON lines of the prompts and the probabilities p, float64[prompts, k], of training."""
+    lines = [
+        json.dumps(
+            {"messages": messages, "p_suffices": dict(zip(names, row.tolist(), strict=True))},
+            ensure_ascii=False,
+        )
+        for messages, row in zip(PROMPTS, p, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def replay(predictor: Predictor, golden: Sequence[Any]) -> float:
+    """Largest difference of a probability between the golden lines and the predictor's answers."""
+    names = [tier.name for tier in predictor.tiers]
+    stated = np.array([[line["p_suffices"][name] for name in names] for line in golden])
+    answered = predictor.estimate([Prompt.of(line["messages"]) for line in golden]).p
+    return float(np.abs(stated - answered).max())

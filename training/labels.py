@@ -1,0 +1,65 @@
+"""The label rule: what counts as "this tier sufficed"."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import BadInput
+from training.requests import Requests
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """How scores become "sufficed", for the promise and the report; heads learn the score itself.
+
+    Attributes:
+        sufficed_at: a score of at least this sufficed.
+        margin: relative rule instead: sufficed if the score is at least the top tier's − margin.
+        assume_top_suffices: the top tier was never observed and counts as always right.
+    """
+
+    sufficed_at: float = 0.5
+    margin: float | None = None
+    assume_top_suffices: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise BadInput for a limit outside its range, or for rules that exclude each other."""
+        if not 0.0 < self.sufficed_at <= 1.0:
+            raise BadInput(f"[label] sufficed_at must be in (0, 1], got {self.sufficed_at}")
+        if self.margin is not None and not 0.0 <= self.margin < 1.0:
+            raise BadInput(f"[label] margin must be in [0, 1), got {self.margin}")
+        if self.margin is not None and self.assume_top_suffices:
+            raise BadInput(
+                "[label] margin compares with the top tier's score, which assume_top_suffices "
+                "says was never observed: choose one"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def apply(self, requests: Requests) -> Requests:
+        """The requests with the assumption, if any, filled in.
+
+        Raises:
+            BadInput: `assume_top_suffices` beside observed top scores.
+        """
+        if not self.assume_top_suffices:
+            return requests
+        observed = int((~np.isnan(requests.score[:, -1])).sum())
+        if observed:
+            raise BadInput(
+                f"[label] assume_top_suffices: {observed} rows hold a score of the top tier; take "
+                "the assumption out, what was observed is better"
+            )
+        score = requests.score.copy()
+        score[:, -1] = 1.0
+        return replace(requests, score=score)
+
+    def sufficed(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool[n, k] from scores float64[n, k] without NaN."""
+        if self.margin is None:
+            return np.asarray(score >= self.sufficed_at)
+        return np.asarray(score >= score[:, -1:] - self.margin)

@@ -1,0 +1,228 @@
+"""The report: what a router is worth on given rows, beside what it has to beat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.policy import Policy
+from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
+from training.intervals import Bootstrap, Interval, bootstrap
+from training.metrics import (
+    best_constant,
+    curve_metrics,
+    policy_metrics,
+    random_metrics,
+    states,
+    undefined,
+)
+from training.plots import Band, Point
+from training.reliability import Reliability, reliability_metrics, reliability_table
+
+RESAMPLES = 1000
+GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
+HARD_TO_PREDICT = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n rows that a report is about, every tier's score known.
+
+    Attributes:
+        names: of the k tiers, cheapest first.
+        p, usd: float64[n, k], the predictor's estimates.
+        score, paid: float64[n, k], outcomes and the account.
+        sufficed: bool[n, k], by the label rule.
+        session: int64[n].
+        characters: float64[n], prompt length.
+        baselines: {name: float64[n, k]}, other methods' estimates of the score.
+    """
+
+    names: tuple[str, ...]
+    p: NDArray[np.float64]
+    usd: NDArray[np.float64]
+    score: NDArray[np.float64]
+    paid: NDArray[np.float64]
+    sufficed: NDArray[np.bool_]
+    session: NDArray[np.int64]
+    characters: NDArray[np.float64]
+    baselines: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics with paired bootstrap intervals, and what the plots need.
+
+    Attributes:
+        rows: how many requests.
+        figures: {method: {metric: Interval}}.
+        calibration: {tier: {metric: Interval}} for brier, ece and auc.
+        against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
+        missing: {metric: why it does not exist on these rows}.
+        curves: {method: Curve}.
+        band: interval of the mean quality along Suffice's curve.
+        reliability: {tier: Reliability}.
+        constants: always-one-tier points, cheapest first.
+        chosen: the operating point.
+        notes: what a reader must know, in words.
+    """
+
+    rows: int
+    figures: dict[str, dict[str, Interval]]
+    calibration: dict[str, dict[str, Interval]]
+    against: dict[str, dict[str, Interval]]
+    missing: dict[str, str]
+    curves: dict[str, Curve]
+    band: Band
+    reliability: dict[str, Reliability]
+    constants: tuple[Point, ...]
+    chosen: Point
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures for a machine; what does not exist is null."""
+        return {
+            "rows": self.rows,
+            "methods": _plain(self.figures),
+            "calibration": _plain(self.calibration),
+            "suffice_minus": _plain(self.against),
+            "undefined": self.missing,
+            "notes": list(self.notes),
+        }
+
+    def flat(self) -> dict[str, float]:
+        """The router's own figures by short names, for a tracker: value, low and high."""
+        shown = {"policy": self.figures["policy"], "gain": self.figures[GAIN]}
+        shown |= {"dollar": self.figures[DOLLAR]}
+        shown |= {f"tier_{name}": values for name, values in self.calibration.items()}
+        found = {}
+        for method, metrics in shown.items():
+            for metric, interval in metrics.items():
+                for end in ("value", "low", "high"):
+                    number = getattr(interval, end)
+                    if isfinite(number):
+                        suffix = "" if end == "value" else f".{end}"
+                        found[f"{method}.{metric}{suffix}"] = number
+        return found
+
+
+def build_report(rows: Rows, policy: Policy, seed: int = 0) -> Report:
+    """Measure a router once on rows it was neither fitted nor chosen on."""
+    n, k = rows.score.shape
+    walks = _walks(rows)
+    tier = policy.choose(rows.p, rows.usd)
+    estimators = {name: curve_metrics(walk, rows.score, rows.paid) for name, walk in walks.items()}
+    estimators["random"] = random_metrics(rows.score, rows.paid)
+    estimators["policy"] = policy_metrics(tier, rows.score, rows.paid, rows.sufficed)
+    best = best_constant(rows.score, rows.paid, 0.99)
+    for name, constant in {
+        "best constant": best,
+        "always cheapest": 0,
+        "always top": k - 1,
+    }.items():
+        fixed = np.full(n, constant)
+        estimators[name] = policy_metrics(fixed, rows.score, rows.paid, rows.sufficed)
+    main = walks[DOLLAR]
+    steps = np.unique(np.linspace(0, len(main.mu), 60).astype(np.int64))
+    estimators["band"] = states(main, rows.score, steps)
+    for j, name in enumerate(rows.names):
+        estimators[f"tier:{name}"] = reliability_metrics(
+            rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
+        )
+    rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES, seed=seed)
+    curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
+    low, high = rounds.band("band", "quality")
+    intervals = rounds.intervals()
+    calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
+    intervals.pop("band")
+    return Report(
+        rows=n,
+        figures=intervals,
+        calibration=calibration,
+        against=_differences(
+            rounds, [name for name in walks if name not in (GAIN, DOLLAR, "oracle")]
+        ),
+        missing=undefined(rows.score, rows.paid),
+        curves=curves,
+        band=Band(curves[DOLLAR].cost_usd[steps], low, high),
+        reliability={
+            name: reliability_table(rows.p[:, j], rows.score[:, j])
+            for j, name in enumerate(rows.names)
+        },
+        constants=tuple(
+            Point(float(rows.paid[:, j].mean()), float(rows.score[:, j].mean()), f"always {name}")
+            for j, name in enumerate(rows.names)
+        ),
+        chosen=_chosen(intervals["policy"]),
+        notes=_notes(rows, calibration, intervals, best),
+    )
+
+
+def _walks(rows: Rows) -> dict[str, Walk]:
+    two = rows.score.shape[1] == 2
+    walks = {DOLLAR: policy_walk(rows.p, rows.usd)}
+    walks[GAIN] = order_walk(rows.p[:, 1] - rows.p[:, 0]) if two else walks[DOLLAR]
+    for name, p in rows.baselines.items():
+        walks[name] = order_walk(p[:, 1] - p[:, 0]) if two else policy_walk(p, rows.usd)
+    if two:
+        walks["prompt length"] = order_walk(rows.characters)
+    walks["oracle"] = oracle_walk(rows.score, rows.paid)
+    return walks
+
+
+def _differences(rounds: Bootstrap, baselines: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    pairs = {"apgr": GAIN, "apgr_cost": DOLLAR, "saving_99": DOLLAR, "aiq": DOLLAR}
+    found = {
+        name: {metric: rounds.difference(metric, ours, name) for metric, ours in pairs.items()}
+        for name in (*baselines, "random")
+    }
+    for name in ("best constant", "always top"):
+        found[name] = {
+            metric: rounds.difference(metric, "policy", name) for metric in ("quality", "cost_usd")
+        }
+    return found
+
+
+def _chosen(policy: Mapping[str, Interval]) -> Point:
+    saving = policy["saving"].value
+    label = f"chosen: {saving:.2f}× cheaper than the top tier" if isfinite(saving) else "chosen"
+    return Point(policy["cost_usd"].value, policy["quality"].value, label)
+
+
+def _notes(
+    rows: Rows,
+    calibration: Mapping[str, Mapping[str, Interval]],
+    figures: Mapping[str, Mapping[str, Interval]],
+    best: int,
+) -> tuple[str, ...]:
+    notes = [f"best constant (cheapest tier within 1 % of the best): {rows.names[best]}"]
+    for name, metrics in calibration.items():
+        auc = metrics["auc"]
+        if isfinite(auc.value) and auc.low < HARD_TO_PREDICT:
+            notes.append(
+                f"tier {name}: whether it suffices is hardly predictable on this traffic "
+                f"(AUC {auc.value:.2f}, 95 % {auc.low:.2f}–{auc.high:.2f}; 0.5 is chance)"
+            )
+    above = figures["policy"]["above_random"]
+    if not above.low > 0:
+        notes.append(
+            "the operating point is not shown to beat sending the same share at random "
+            f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"
+        )
+    return tuple(notes)
+
+
+def _plain(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return value if isfinite(value) else None
+
+    return {
+        group: {
+            metric: {end: number(getattr(interval, end)) for end in ("value", "low", "high")}
+            for metric, interval in metrics.items()
+        }
+        for group, metrics in groups.items()
+    }

@@ -1,0 +1,145 @@
+"""The traffic table seen by request: one row per prompt, one column per tier."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from router.prompt import Prompt
+from router.tier import Tier
+from training.errors import BadInput
+
+CHARS_PER_TOKEN = 4.0  # where a log keeps the answer's text but not its tokens
+MAX_WEIGHT = 20.0  # a logged propensity below 1/20 counts as 1/20
+
+_SNAPSHOT = re.compile(r"(?:-|@)(?:20\d{2}-?\d{2}-?\d{2}|\d{4})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """n requests and what is known of each of k tiers on them; NaN is "not observed".
+
+    Attributes:
+        ids: object[n], request ids.
+        prompts: object[n], `Prompt`s.
+        at: datetime64[us][n], UTC; NaT where unknown.
+        session: object[n], session id or None.
+        source: object[n], application, task or tenant, or None.
+        score: float64[n, k] in [0, 1].
+        weight: float64[n, k], 1/propensity of the logging policy, clipped; 1 where unknown.
+        input_tokens, output_tokens: float64[n, k].
+        cost_usd: float64[n, k], as billed.
+    """
+
+    ids: NDArray[np.object_]
+    prompts: NDArray[np.object_]
+    at: NDArray[np.datetime64]
+    session: NDArray[np.object_]
+    source: NDArray[np.object_]
+    score: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    input_tokens: NDArray[np.float64]
+    output_tokens: NDArray[np.float64]
+    cost_usd: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.int64]) -> "Requests":
+        """The requests at `rows`, int64[m]."""
+        return Requests(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+    @property
+    def paired(self) -> NDArray[np.bool_]:
+        """bool[n]: every tier's score is known."""
+        return np.asarray(~np.isnan(self.score).any(axis=1))
+
+    @property
+    def sessions(self) -> NDArray[np.int64]:
+        """int64[n], numbers of the sessions; a request without one is its own."""
+        own = [i if s is None else s for s, i in zip(self.session, self.ids, strict=True)]
+        return np.asarray(pd.factorize(np.array(own, dtype=object))[0], dtype=np.int64)
+
+
+def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
+    """Turn a checked traffic frame into requests, in the order in which they first appear.
+
+    Failed calls (status error) say nothing of an answer's quality and are left out.
+
+    Raises:
+        BadInput: a tier or model that the tiers do not name, or no answered call at all.
+    """
+    frame = frame[frame["status"] != "error"].reset_index(drop=True)
+    if frame.empty:
+        raise BadInput(
+            "column status: every row is an error; there is no answered call to learn from"
+        )
+    column = tier_index(frame, tiers)
+    row, ids = pd.factorize(frame["request_id"])
+    first = np.unique(row, return_index=True)[1]
+    shape = (len(ids), len(tiers))
+
+    def spread(values: pd.Series) -> NDArray[np.float64]:
+        matrix = np.full(shape, np.nan)
+        matrix[row, column] = values.to_numpy(dtype=np.float64)
+        return matrix
+
+    weights = 1.0 / frame["propensity"].clip(lower=1.0 / MAX_WEIGHT)
+    length = frame["response"].map(len, na_action="ignore").astype("float64") / CHARS_PER_TOKEN
+    heads = frame.iloc[first]
+    return Requests(
+        ids=np.asarray(ids, dtype=object),
+        prompts=_objects([Prompt.of(json.loads(text)) for text in heads["messages"]]),
+        at=heads["at"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]"),
+        session=_objects(_texts(heads["session_id"])),
+        source=_objects(_texts(heads["source"])),
+        score=spread(frame["score"]),
+        weight=np.nan_to_num(spread(weights), nan=1.0),
+        input_tokens=spread(frame["input_tokens"]),
+        output_tokens=spread(frame["output_tokens"].fillna(length)),
+        cost_usd=spread(frame["cost_usd"]),
+    )
+
+
+def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
+    """Which tier answered each row, int64[rows]: by the tier's name, else by the model's.
+
+    Raises:
+        BadInput: a row names neither; the message lists what was seen.
+    """
+    by_name = {tier.name: k for k, tier in enumerate(tiers)}
+    by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
+    named = frame["tier"].map(by_name, na_action="ignore")
+    models = frame["model"].map(lambda model: by_model.get(plain_model(model)), na_action="ignore")
+    found = named.astype("float64").fillna(models.astype("float64"))
+    if found.isna().any():
+        lost = frame[found.isna()]
+        seen = sorted(
+            {f"{t or '–'} / {m or '–'}" for t, m in zip(lost["tier"], lost["model"], strict=True)}
+        )
+        raise BadInput(
+            f"columns tier and model: {len(lost)} rows are of no tier in the tiers file "
+            f"({', '.join(by_name)}); tier / model seen: {', '.join(seen[:8])}. Add a [[tier]] table "
+            "for each, or leave those rows out"
+        )
+    return found.to_numpy(dtype=np.int64)
+
+
+def plain_model(model: str) -> str:
+    """A model's name without provider prefix and dated snapshot, for matching."""
+    return _SNAPSHOT.sub("", model.rsplit("/", 1)[-1].strip().lower())
+
+
+def _texts(column: pd.Series) -> list[str | None]:
+    return [value if isinstance(value, str) else None for value in column]
+
+
+def _objects(values: Sequence[object]) -> NDArray[np.object_]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
