@@ -64,9 +64,10 @@ _SETS: Final = (
 )
 
 _OPENERS: Final = frozenset(
-    """what which who whom whose when where why how is are was were do does did can could should would
-    will wer wie wo wann warum welche welcher welches que qué cuál cuáles quién cómo dónde quel quelle
-    quels quelles qui où quand comment pourquoi qual quais quem onde come chi dove""".split()
+    """what which who whom whose when where why how is are was were do does did can could
+    should would will wer wie wo wann warum welche welcher welches que qué cuál cuáles quién
+    cómo dónde quel quelle quels quelles qui où quand comment pourquoi qual quais quem onde
+    come chi dove""".split()
 )
 _ENGLISH: Final = frozenset(
     """the of and to in a is that it for on as with was be by at this are from or which not you

@@ -39,7 +39,9 @@ class Policy:
     needs no ladder, and dominated tiers drop out by themselves.
 
     Attributes:
-        mu: quality (a probability) given up per dollar, at least 0; unused with `constant`.
+        mu: quality (a probability) given up per dollar; unused with `constant`. Below 0 it pays to
+            spend: between argmax p and always-top lie the dials that downgrade only where a cheaper
+            tier is likelier to suffice.
         constant: index of the one tier that every prompt gets, or None.
         promise: what the chosen point promises, or None.
         why: in words, how the point was chosen.
@@ -51,9 +53,9 @@ class Policy:
     why: str = ""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a dial that is negative or not finite."""
-        if not (isfinite(self.mu) and self.mu >= 0):
-            raise ValueError(f"policy: mu must be finite and at least 0, got {self.mu!r}")
+        """Raise ValueError for a dial that is not finite."""
+        if not isfinite(self.mu):
+            raise ValueError(f"policy: mu must be finite, got {self.mu!r}")
 
     def choose(self, p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.int64]:
         """Tiers of many prompts at once.

@@ -8,6 +8,16 @@ from sklearn.neighbors import NearestNeighbors
 NEIGHBOURS = 40
 
 
+def estimates(
+    embedding: NDArray[np.float32], score: NDArray[np.float64], asked: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
+    """All baselines that learn, {name: float64[m, k]}; arguments as `knn`."""
+    return {
+        "kNN": knn(embedding, score, asked),
+        "logistic regression": logistic(embedding, score, asked),
+    }
+
+
 def knn(
     embedding: NDArray[np.float32], score: NDArray[np.float64], asked: NDArray[np.float32]
 ) -> NDArray[np.float64]:

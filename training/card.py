@@ -21,8 +21,8 @@ def model_card(
     lines = [
         "# Suffice router",
         "",
-        "Picks, per prompt, the cheapest tier that is likely to suffice. Trained on this team's own "
-        "log; it says nothing of other traffic.",
+        "Picks, per prompt, the cheapest tier that is likely to suffice. Trained on this team's "
+        "own log; it says nothing of other traffic.",
         "",
         "| tier | model | USD per million tokens, input / output |",
         "|---|---|---|",
@@ -60,8 +60,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         return what
     held = "holds" if promise.certified else "could NOT be certified"
     return (
-        f"{what} Promise: mean quality at least {promise.target:.1%} of the top tier's; it {held} at "
-        f"{promise.confidence:.0%} confidence on {promise.n} independent choose rows (estimate "
+        f"{what} Promise: mean quality at least {promise.target:.1%} of the top tier's; it {held} "
+        f"at {promise.confidence:.0%} confidence on {promise.n} independent choose rows (estimate "
         f"{promise.estimate:.2%}, lower limit {promise.bound:.2%})."
     )
 
@@ -70,8 +70,8 @@ def describe_rule(rule: LabelRule) -> str:
     """The label rule in words."""
     if rule.assume_top_suffices:
         return (
-            f"score at least {rule.sufficed_at:g}; ASSUMED: the top tier always suffices (it was never "
-            "observed), so every figure for it is an assumption, not a measurement"
+            f"score at least {rule.sufficed_at:g}; ASSUMED: the top tier always suffices (it was "
+            "never observed), so every figure for it is an assumption, not a measurement"
         )
     if rule.margin is not None:
         return f"score at least the top tier's minus {rule.margin:g}"

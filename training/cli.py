@@ -79,9 +79,7 @@ def train(
     from training.train import train as run
 
     settings = read_config(config, _pairs(policy or []))
-    done = run(
-        traffic, read_tiers(tiers), out, settings, parse_shares(split), seed, embedder
-    )
+    done = run(traffic, read_tiers(tiers), out, settings, parse_shares(split), seed, embedder)
     if as_json:
         result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
         result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ _KEYS = {
 class Config:
     """What a training job may be told besides its files."""
 
-    label: LabelRule = LabelRule()
-    policy: MinQuality = MinQuality()
+    label: LabelRule = field(default_factory=LabelRule)
+    policy: MinQuality = field(default_factory=MinQuality)
 
 
 def read_tiers(path: Path) -> tuple[Tier, ...]:
@@ -43,8 +43,8 @@ def read_tiers(path: Path) -> tuple[Tier, ...]:
     prices = [tier.input_usd_per_mtok + tier.output_usd_per_mtok for tier in tiers]
     if prices[0] > prices[-1]:
         raise BadInput(
-            f"{path}: tiers must be ordered cheapest first; the first, {tiers[0].name!r}, costs more "
-            f"than the last, {tiers[-1].name!r}"
+            f"{path}: tiers must be ordered cheapest first; the first, {tiers[0].name!r}, costs "
+            f"more than the last, {tiers[-1].name!r}"
         )
     return tiers
 

@@ -9,7 +9,6 @@ from sklearn.preprocessing import StandardScaler
 
 from router.cost import TokenModel
 from router.tier import Tier
-from router.vectorizer import Vector
 from training.members import Matrix
 from training.requests import Requests
 
@@ -107,10 +106,4 @@ def expected(x: Matrix, models: Sequence[TokenModel], tiers: Sequence[Tier]) -> 
 
 
 def _predicted(model: TokenModel, x: Matrix) -> NDArray[np.float64]:
-    none = np.zeros(0, dtype=np.int64)
-    return np.array(
-        [
-            model.output_tokens(Vector(dense, none, none.astype(np.float64), 0.0))
-            for dense in x.dense
-        ]
-    )
+    return np.array([model.output_tokens(vector) for vector in x.vectors()])

@@ -109,10 +109,7 @@ def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:
     for k, tokens in enumerate(predictor.tokens):
         for name in tokens.__dataclass_fields__:
             arrays[f"{k}.tokens.{name}"] = getattr(tokens, name)
-    return {
-        name: np.float64(value) if isinstance(value, float) else np.asarray(value)
-        for name, value in arrays.items()
-    }
+    return {name: np.asarray(value) for name, value in arrays.items()}
 
 
 def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:

@@ -30,7 +30,7 @@ PROMPTS: tuple[str | list[dict[str, Any]], ...] = (
     "اكتب رسالة شكر قصيرة لزميل ساعدني في مشروع.",
     "Классифицируй отзыв как положительный или отрицательный: «Доставка опоздала на неделю».",
     "🎉🎉 Write a birthday wish with three emoji for my sister 🎂",
-    "```sql\nSELECT a.id, COUNT(*) FROM a JOIN b ON a.id = b.a_id GROUP BY 1;\n```\nWhy is it slow?",
+    "```sql\nSELECT a.id, COUNT(*) FROM a JOIN b ON a.id = b.a_id GROUP BY 1;\n```\nWhy so slow?",
     "A train leaves at 14:05 and travels 210 km at 84 km/h. When does it arrive?",
     "Prove that the square root of two is irrational.",
     'Give me the JSON {"name": ..., "age": ...} for: Maria, who turned 34 last week.',

@@ -192,8 +192,8 @@ def _sort_tiers(
         known = score[~np.isnan(score[:, k]), k]
         if not len(known):
             raise BadInput(
-                f"tier {name!r}: no labelled row among the fit rows; log or replay some calls of it, "
-                "or take it out of the tiers file (the top tier: label rule assume_top_suffices)"
+                f"tier {name!r}: no labelled row among the fit rows; log or replay some calls "
+                "of it, or take it out of the tiers file (the top tier: label rule assume_top_suffices)"
             )
         if np.ptp(known) == 0:
             assumed = len(known) == len(score) and known[0] == 1.0
@@ -207,8 +207,8 @@ def _sort_tiers(
         learned.append(k)
     if not learned:
         raise BadInput(
-            "column score: no tier's scores vary, so there is nothing to learn; label rows on which "
-            "a tier fails as well as rows on which it suffices"
+            "column score: no tier's scores vary, so there is nothing to learn; label rows on "
+            "which a tier fails as well as rows on which it suffices"
         )
     return learned, constants, notes
 

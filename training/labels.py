@@ -1,13 +1,16 @@
 """The label rule: what counts as "this tier sufficed"."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.tier import Tier
 from training.errors import BadInput
-from training.requests import Requests
+from training.requests import Requests, gather
+from training.traffic import read_traffic, require_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,28 @@ class LabelRule:
         score[:, -1] = 1.0
         return replace(requests, score=score)
 
+    def warnings(self) -> tuple[str, ...]:
+        """What every report under this rule must say."""
+        if not self.assume_top_suffices:
+            return ()
+        return ("ASSUMED, not measured: the top tier suffices always (assume_top_suffices)",)
+
     def sufficed(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
         """bool[n, k] from scores float64[n, k] without NaN."""
         if self.margin is None:
             return np.asarray(score >= self.sufficed_at)
         return np.asarray(score >= score[:, -1:] - self.margin)
+
+
+def load_requests(
+    traffic: Path, tiers: tuple[Tier, ...], rule: LabelRule
+) -> tuple[Requests, tuple[str, ...]]:
+    """Labelled requests of a traffic file under a label rule, and what was left out, in words."""
+    table = read_traffic(traffic)
+    require_scores(table)
+    requests = gather(table.frame, tiers)
+    labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))
+    notes = list(table.notes)
+    if len(labelled) < len(requests):
+        notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
+    return rule.apply(requests.take(labelled)), tuple(notes)

@@ -4,6 +4,7 @@ Each `fit_*` returns what `router` serves; each `*_margins` gives the same margi
 once, for cross-fitting.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -16,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from router.forest import Forest
 from router.head import Linear
 from router.neighbours import Neighbours
-from router.ngrams import BUCKETS
+from router.vectorizer import Vector
 from training.flatten import flatten_booster
 
 # Dense features enter the linear member standardised and small beside the n-grams, whose rows have
@@ -61,6 +62,13 @@ class Matrix:
     def take(self, rows: NDArray[np.int64]) -> "Matrix":
         """The vectors at `rows`, int64[m]."""
         return Matrix(self.dense[rows], self.terms[rows], self.tokens[rows])
+
+    def vectors(self) -> Iterator[Vector]:
+        """The rows as serving sees them."""
+        starts = self.terms.indptr
+        for i, (dense, tokens) in enumerate(zip(self.dense, self.tokens, strict=True)):
+            known = slice(starts[i], starts[i + 1])
+            yield Vector(dense, self.terms.indices[known], self.terms.data[known], float(tokens))
 
 
 def fit_linear(
@@ -248,8 +256,3 @@ def _at_prototypes(
 def neighbour_margins(neighbours: Neighbours, dense: NDArray[np.float32]) -> NDArray[np.float64]:
     """Margins of the neighbours, float64[n, k]."""
     return np.stack([neighbours.margins(row) for row in dense])
-
-
-def empty_terms(rows: int) -> sparse.csr_matrix:
-    """No n-grams for `rows` rows."""
-    return sparse.csr_matrix((rows, BUCKETS))

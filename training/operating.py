@@ -1,8 +1,8 @@
 """The operating point: the cheapest dial whose promise the choose rows certify.
 
-Fixed-sequence testing (Bauer 1991; Angelopoulos et al., arXiv 2110.01052): the grid of dials is fixed
-on the fit rows; it is walked from always-top towards cheaper, and the walk stops at the first step
-that cannot be certified, so that no confidence is lost to the number of steps.
+Fixed-sequence testing (Bauer 1991; Angelopoulos et al., arXiv 2110.01052): the grid of dials is
+fixed on the fit rows; it is walked from always-top towards cheaper, and the walk stops at the first
+step that cannot be certified, so that no confidence is lost to the number of steps.
 """
 
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class MinQuality:
 
 
 def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most 60 rising dials μ ≥ 0, evenly spread over the prompts that change tier.
+    """At most 60 rising dials μ, evenly spread over the prompts that change tier.
 
     Args:
         p: float64[n, k], cross-fitted probabilities of the fit rows.
@@ -63,9 +63,7 @@ def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.fl
     walk = policy_walk(p, usd)
     steps = np.unique(np.linspace(0, len(walk.mu), STEPS).astype(np.int64))
     dials = np.array([walk.dial(int(step)) for step in steps])
-    dials = dials[np.isfinite(dials) & (dials > 0)]
-    dearest = dials.max(initial=0.0) * 2.0
-    return np.unique(np.concatenate([[0.0], dials, [dearest]]))
+    return np.unique(dials[np.isfinite(dials)])
 
 
 def choose(
@@ -74,8 +72,8 @@ def choose(
     """Choose the operating point, once.
 
     Returns:
-        A policy with its promise; the constant always-top where nothing cheaper can be certified, or
-        a constant tier that is not dearer and shown to be at most half a point worse.
+        A policy with its promise; the constant always-top where nothing cheaper can be certified,
+        or a constant tier that is not dearer and shown to be at most half a point worse.
 
     Raises:
         BadInput: too few independent choose rows to certify anything.
@@ -106,7 +104,7 @@ def _shortfall(policy: Policy, share: float, evidence: Evidence) -> NDArray[np.f
 
 
 def _or_constant(best: Policy, evidence: Evidence, confidence: float, names: list[str]) -> Policy:
-    """The cheapest constant that is not dearer and non-inferior by half a point, if there is one."""
+    """The cheapest constant that is not dearer and non-inferior by half a point, if any."""
     if best.constant is not None and best.constant == 0:
         return best
     rows = np.arange(len(evidence.score))
@@ -118,9 +116,7 @@ def _or_constant(best: Policy, evidence: Evidence, confidence: float, names: lis
             break
         gain = _per_session(evidence.score[:, k] - score, evidence.session)
         if _above_zero(gain + HALF_A_POINT, HALF_A_POINT - 1.0, 1.0 + HALF_A_POINT, confidence):
-            why = (
-                f"always {names[k]} is not dearer and at most half a point worse: no routing needed"
-            )
+            why = "not dearer than routing and at most half a point worse"
             return Policy(0.0, constant=int(k), why=why)
     return best
 
@@ -159,8 +155,9 @@ def _per_session(values: NDArray[np.float64], session: NDArray[np.int64]) -> NDA
 def _above_zero(values: NDArray[np.float64], low: float, high: float, confidence: float) -> bool:
     """Whether the mean of independent values in [low, high] is shown to be at least 0.
 
-    A test by betting (Waudby-Smith & Ramdas 2024, arXiv 2010.09686): the capital of a gambler who bets
-    against "the mean is below 0" passes 1/α with probability at most α, whatever the distribution.
+    A test by betting (Waudby-Smith & Ramdas 2024, arXiv 2010.09686): the capital of a gambler who
+    bets against "the mean is below 0" passes 1/α with probability at most α, whatever the
+    distribution.
     The order of bets is shuffled with a fixed seed, as sessions come in order of time.
     """
     order = np.random.default_rng(0).permutation(len(values))

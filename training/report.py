@@ -3,14 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.policy import Policy
+from router.predictor import Estimates
+from router.tier import Tier
+from training import plots as drawing
 from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
 from training.intervals import Bootstrap, Interval, bootstrap
+from training.labels import LabelRule
 from training.metrics import (
     best_constant,
     curve_metrics,
@@ -21,6 +26,7 @@ from training.metrics import (
 )
 from training.plots import Band, Point
 from training.reliability import Reliability, reliability_metrics, reliability_table
+from training.requests import Requests
 
 RESAMPLES = 1000
 GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
@@ -50,6 +56,29 @@ class Rows:
     session: NDArray[np.int64]
     characters: NDArray[np.float64]
     baselines: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(
+        cls,
+        tiers: Sequence[Tier],
+        estimates: Estimates,
+        paid: NDArray[np.float64],
+        requests: Requests,
+        rule: LabelRule,
+        others: Mapping[str, NDArray[np.float64]],
+    ) -> "Rows":
+        """Gather what a report looks at; every array is in the order of `requests`."""
+        return cls(
+            names=tuple(tier.name for tier in tiers),
+            p=estimates.p,
+            usd=estimates.usd,
+            score=requests.score,
+            paid=paid,
+            sufficed=rule.sufficed(requests.score),
+            session=requests.sessions,
+            characters=np.array([prompt.chars for prompt in requests.prompts], dtype=np.float64),
+            baselines=others,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +138,8 @@ class Report:
         return found
 
 
-def build_report(rows: Rows, policy: Policy, seed: int = 0) -> Report:
-    """Measure a router once on rows it was neither fitted nor chosen on."""
+def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
+    """Measure a router on rows it was neither fitted nor chosen on; `warnings` lead its notes."""
     n, k = rows.score.shape
     walks = _walks(rows)
     tier = policy.choose(rows.p, rows.usd)
@@ -132,7 +161,7 @@ def build_report(rows: Rows, policy: Policy, seed: int = 0) -> Report:
         estimators[f"tier:{name}"] = reliability_metrics(
             rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
         )
-    rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES, seed=seed)
+    rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES)
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
     low, high = rounds.band("band", "quality")
     intervals = rounds.intervals()
@@ -157,7 +186,7 @@ def build_report(rows: Rows, policy: Policy, seed: int = 0) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(intervals["policy"]),
-        notes=_notes(rows, calibration, intervals, best),
+        notes=(*warnings, *_notes(rows, calibration, intervals, best)),
     )
 
 
@@ -226,3 +255,26 @@ def _plain(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
         }
         for group, metrics in groups.items()
     }
+
+
+def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
+    """Draw the cost–quality curve and the reliability plot into `folder`."""
+    curves = dict(report.curves)
+    oracle = curves.pop("oracle")
+    ours = curves.pop(DOLLAR)
+    curves.pop(GAIN, None)
+    curves.pop("prompt length", None)
+    figure = drawing.cost_quality_curve(
+        ours,
+        report.constants,
+        chosen=report.chosen,
+        band=report.band,
+        baselines=curves,
+        oracle=oracle,
+        title=title,
+        subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
+    )
+    return [
+        drawing.save(figure, folder / "cost_quality.png"),
+        drawing.save(drawing.reliability(report.reliability), folder / "reliability.png"),
+    ]

@@ -124,10 +124,10 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
         )
         raise BadInput(
             f"columns tier and model: {len(lost)} rows are of no tier in the tiers file "
-            f"({', '.join(by_name)}); tier / model seen: {', '.join(seen[:8])}. Add a [[tier]] table "
-            "for each, or leave those rows out"
+            f"({', '.join(by_name)}); tier / model seen: {', '.join(seen[:8])}. Add a [[tier]] "
+            "table for each, or leave those rows out"
         )
-    return found.to_numpy(dtype=np.int64)
+    return np.asarray(found, dtype=np.int64)
 
 
 def plain_model(model: str) -> str:

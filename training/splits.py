@@ -58,7 +58,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 
 def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> Splits:
-    """Assign whole groups to fit, choose and test: by time where every request has one, else random.
+    """Assign whole groups to fit, choose and test: by time where every request has one.
 
     A group is a session with all near-duplicates of its prompts and their sessions.
     """

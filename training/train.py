@@ -14,27 +14,26 @@ from numpy.typing import NDArray
 
 from router.embedder import StaticEmbedder
 from router.policy import Policy
-from router.predictor import Predictor
+from router.predictor import Estimates, Predictor
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
-from training import baselines, plots
+from training import baselines
 from training.card import describe_policy, describe_rule, model_card
 from training.config import Config
-from training.console import say, step
+from training.console import step
 from training.costs import account, expected, fit_tokens
 from training.embedders import resolve_embedder
 from training.errors import BadInput
 from training.export import export, id_hashes
 from training.golden import golden_lines, golden_prompts
 from training.heads import FittedHeads, fit_heads, probabilities
-from training.labels import LabelRule
+from training.labels import LabelRule, load_requests
 from training.members import Matrix
 from training.operating import Evidence, choose, dial_grid
-from training.report import Report, Rows, build_report
-from training.requests import Requests, gather
+from training.report import Report, Rows, build_report, save_plots
+from training.requests import Requests
 from training.splits import Splits, split
 from training.tracking import log_run
-from training.traffic import read_traffic, require_scores
 from training.vectorize import fit_ngrams, vectorize
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
@@ -94,7 +93,13 @@ def train(
         x = vectorize(vectorizer, list(requests.prompts))
     with step("heads"):
         learned = _learn(
-            x.take(splits.fit), fit_rows, splits.group[splits.fit], tiers, embedder, vectorizer, seed
+            x.take(splits.fit),
+            fit_rows,
+            splits.group[splits.fit],
+            tiers,
+            embedder,
+            vectorizer,
+            seed,
         )
     paid = account(x, requests, learned.predictor.tokens, tiers)
     with step("operating point"):
@@ -111,9 +116,7 @@ def train(
         window = (facts["training"]["since"], facts["training"]["until"])
         card = model_card(tiers, policy, config.label, sizes, window, notes, report)
         used = requests.ids[np.concatenate([splits.fit, splits.choose])]
-        name = export(
-            out, learned.predictor, embedder, policy, lines, card, id_hashes(used), facts
-        )
+        name = export(out, learned.predictor, embedder, policy, lines, card, id_hashes(used), facts)
     with step("MLflow run"):
         run_id, store = _track(out, name, report, facts, learned, policy, config, shares, seed)
     summary = (
@@ -122,55 +125,6 @@ def train(
         describe_policy(policy, tiers),
     )
     return Trained(out, name, policy, report, run_id, store, summary)
-
-
-def load_requests(
-    traffic: Path, tiers: tuple[Tier, ...], rule: LabelRule
-) -> tuple[Requests, tuple[str, ...]]:
-    """Labelled requests of a traffic file under a label rule, and what was left out, in words."""
-    table = read_traffic(traffic)
-    require_scores(table)
-    requests = gather(table.frame, tiers)
-    labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))
-    notes = list(table.notes)
-    if len(labelled) < len(requests):
-        notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
-    return rule.apply(requests.take(labelled)), tuple(notes)
-
-
-def baseline_scores(
-    x: Matrix, score: NDArray[np.float64], asked: Matrix
-) -> dict[str, NDArray[np.float64]]:
-    """kNN and logistic regression on the embeddings of the same rows, {name: float64[m, k]}."""
-    end = SURFACE + (x.dense.shape[1] - SURFACE)
-    fitted, wanted = x.dense[:, SURFACE:end], asked.dense[:, SURFACE:end]
-    return {
-        "kNN": baselines.knn(fitted, score, wanted),
-        "logistic regression": baselines.logistic(fitted, score, wanted),
-    }
-
-
-def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
-    """Draw the cost–quality curve and the reliability plot into `folder`."""
-    curves = dict(report.curves)
-    oracle = curves.pop("oracle")
-    ours = curves.pop("Suffice, by gain per dollar")
-    curves.pop("Suffice, by gain", None)
-    curves.pop("prompt length", None)
-    figure = plots.cost_quality_curve(
-        ours,
-        report.constants,
-        chosen=report.chosen,
-        band=report.band,
-        baselines=curves,
-        oracle=oracle,
-        title=title,
-        subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
-    )
-    return [
-        plots.save(figure, folder / "cost_quality.png"),
-        plots.save(plots.reliability(report.reliability), folder / "reliability.png"),
-    ]
 
 
 def _check_sizes(splits: Splits) -> None:
@@ -241,39 +195,20 @@ def _report(
     if len(test) < 2:
         return None
     asked = x.take(test)
-    rows = report_rows(
+    rows = Rows.of(
         learned.tiers,
-        probabilities(learned.heads, asked),
-        expected(asked, learned.predictor.tokens, learned.tiers),
+        Estimates(
+            probabilities(learned.heads, asked),
+            expected(asked, learned.predictor.tokens, learned.tiers),
+        ),
         paid[test],
         requests.take(test),
         rule,
-        baseline_scores(x.take(splits.fit), requests.score[splits.fit], asked),
+        baselines.estimates(
+            x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
+        ),
     )
-    return build_report(rows, policy)
-
-
-def report_rows(
-    tiers: Sequence[Tier],
-    p: NDArray[np.float64],
-    usd: NDArray[np.float64],
-    paid: NDArray[np.float64],
-    requests: Requests,
-    rule: LabelRule,
-    others: dict[str, NDArray[np.float64]],
-) -> Rows:
-    """Gather what a report looks at; every array is in the order of `requests`."""
-    return Rows(
-        names=tuple(tier.name for tier in tiers),
-        p=p,
-        usd=usd,
-        score=requests.score,
-        paid=paid,
-        sufficed=rule.sufficed(requests.score),
-        session=requests.sessions,
-        characters=np.array([prompt.chars for prompt in requests.prompts], dtype=np.float64),
-        baselines=others,
-    )
+    return build_report(rows, policy, rule.warnings())
 
 
 def _facts(

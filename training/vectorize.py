@@ -24,8 +24,8 @@ def fit_ngrams(embedder: StaticEmbedder, prompts: Sequence[Prompt], seed: int) -
     counts = _sparse([row[0] for row in found], [row[1] for row in found])
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
     idf = np.log((1 + len(ids)) / (1 + frequency)) + 1.0
-    idf = np.where(frequency >= MIN_PROMPTS, idf, 0.0).astype(np.float32)
-    blank = NGrams(idf, np.zeros((BUCKETS, 1), np.int8), np.ones(1, np.float32))
+    kept: NDArray[np.float32] = np.where(frequency >= MIN_PROMPTS, idf, 0.0).astype(np.float32)
+    blank = NGrams(kept, np.zeros((BUCKETS, 1), np.int8), np.ones(1, np.float32))
     weighed = [blank.weigh(row) for row in ids]
     matrix = _sparse([row[0] for row in weighed], [row[1] for row in weighed])
     dim = min(NGRAM_DIM, max(len(ids) - 1, 1))
@@ -33,7 +33,7 @@ def fit_ngrams(embedder: StaticEmbedder, prompts: Sequence[Prompt], seed: int) -
     columns = svd.components_.T
     scale = np.maximum(np.abs(columns).max(axis=0), 1e-12) / 127.0
     projection = np.rint(columns / scale).astype(np.int8)
-    return NGrams(idf, projection, scale.astype(np.float32))
+    return NGrams(kept, projection, scale.astype(np.float32))
 
 
 def vectorize(vectorizer: Vectorizer, prompts: Sequence[Prompt]) -> Matrix:

@@ -1,0 +1,116 @@
+"""Using an artifact on a traffic table: scores for every request, a report on labelled ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+
+from router.artifact import load_artifact
+from router.predictor import Estimates, Predictor
+from router.prompt import Prompt
+from router.vectorizer import SURFACE
+from training import baselines
+from training.costs import account
+from training.errors import BadInput
+from training.export import fitted_ids, id_hashes
+from training.labels import LabelRule, load_requests
+from training.members import Matrix
+from training.report import Report, Rows, build_report, save_plots
+from training.traffic import read_traffic
+from training.vectorize import vectorize
+
+FOLDS = 5
+MIN_ROWS = 20
+
+
+def score(artifact_path: Path, traffic: Path, out: Path) -> int:
+    """Write one row per request: p_suffices__<tier>, expected_cost_usd__<tier>, tier.
+
+    Returns:
+        The number of requests.
+
+    Raises:
+        BadInput: the traffic cannot be read.
+        ArtifactError: the artifact is refused.
+    """
+    artifact = load_artifact(artifact_path)
+    requests = read_traffic(traffic).frame.drop_duplicates("request_id")
+    prompts = [Prompt.of(json.loads(text)) for text in requests["messages"]]
+    estimates = artifact.predictor.estimate(prompts)
+    names = [tier.name for tier in artifact.predictor.tiers]
+    columns = {"request_id": requests["request_id"].to_numpy()}
+    columns |= {f"p_suffices__{name}": estimates.p[:, k] for k, name in enumerate(names)}
+    columns |= {f"expected_cost_usd__{name}": estimates.usd[:, k] for k, name in enumerate(names)}
+    chosen = artifact.policy.choose(estimates.p, estimates.usd)
+    columns["tier"] = np.array(names, dtype=object)[chosen]
+    beside = out.with_name(f".{out.name}.part")
+    pd.DataFrame(columns).to_parquet(beside, index=False)
+    beside.replace(out)
+    return len(requests)
+
+
+def evaluate(
+    artifact_path: Path, traffic: Path, report_json: Path | None, plots: Path | None
+) -> tuple[Report, int]:
+    """Measure an artifact on the labelled requests it was neither fitted nor chosen on.
+
+    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
+
+    Returns:
+        The report, and how many requests were left out as the artifact knows them.
+
+    Raises:
+        BadInput: too few requests on which every tier's score is known.
+        ArtifactError: the artifact is refused.
+    """
+    artifact = load_artifact(artifact_path)
+    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
+    requests, notes = load_requests(traffic, predictor.tiers, rule)
+    hashes = id_hashes(requests.ids)
+    known = np.isin(hashes, fitted_ids(artifact_path))
+    usable = np.flatnonzero(~known & requests.paired)
+    if len(usable) < MIN_ROWS:
+        raise BadInput(
+            f"{traffic}: {len(usable)} requests with every tier's score that the artifact was not "
+            f"fitted on ({int(known.sum())} it was), {MIN_ROWS} are needed: give newer traffic, or "
+            "replay some requests on the tiers that did not answer"
+        )
+    requests = requests.take(usable)
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    estimates = _estimate(predictor, x)
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, rule, others)
+    report = build_report(rows, artifact.policy, (*notes, *rule.warnings()))
+    if report_json is not None:
+        summary = {"artifact": artifact.version, "left_out": int(known.sum()), **report.as_json()}
+        beside = report_json.with_name(f".{report_json.name}.part")
+        beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        beside.replace(report_json)
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        save_plots(report, plots)
+    return report, int(known.sum())
+
+
+def _estimate(predictor: Predictor, x: Matrix) -> Estimates:
+    vectors = list(x.vectors())
+    return Estimates(
+        p=np.array([predictor.probabilities(vector) for vector in vectors]),
+        usd=np.array([predictor.costs(vector) for vector in vectors]),
+    )
+
+
+def _cross_fitted(
+    embedding: NDArray[np.float32], score: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for fit, asked in KFold(FOLDS, shuffle=True, random_state=0).split(embedding):
+        fold = baselines.estimates(embedding[fit], score[fit], embedding[asked])
+        for name, estimates in fold.items():
+            found.setdefault(name, np.empty_like(score))[asked] = estimates
+    return found

@@ -1,0 +1,96 @@
+"""The report as tables for a terminal."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
+from math import isfinite
+
+from rich.console import Console
+from rich.table import Table
+
+from training.intervals import Interval
+from training.report import DOLLAR, GAIN, Report
+
+WIDTH = 150
+
+
+def report_tables(report: Report) -> list[str]:
+    """The tables of a report as plain text, ready to print."""
+    return [_render(table) for table in (_curves(report), _policies(report), _calibration(report))]
+
+
+def _curves(report: Report) -> Table:
+    shown = {
+        "APGR": ("apgr", ".3f"),
+        "APGR by cost": ("apgr_cost", ".3f"),
+        "CPT 50 %": ("cpt_50", ".1%"),
+        "saving 100 %": ("saving_100", ".2f"),
+        "99 %": ("saving_99", ".2f"),
+        "95 %": ("saving_95", ".2f"),
+    }
+    table = Table(title=f"Ordering prompts, {report.rows:,} unseen requests (savings are read off)")
+    table.add_column("method")
+    for name in shown:
+        table.add_column(name, justify="right")
+    methods = [name for name, metrics in report.figures.items() if "apgr" in metrics]
+    methods.sort(key=lambda name: name not in (GAIN, DOLLAR))
+    for method in methods:
+        table.add_row(method, *(_cell(report.figures[method], *what) for what in shown.values()))
+    return table
+
+
+def _policies(report: Report) -> Table:
+    shown = {
+        "quality": ("quality", ".4f"),
+        "of top": ("quality_of_top", ".1%"),
+        "USD per 1,000": ("cost_usd", ".4f"),
+        "saving": ("saving", ".2f"),
+        "above random": ("above_random", "+.4f"),
+        "bad downgrades": ("bad_downgrade", ".2%"),
+    }
+    table = Table(title="Fixed choices, with 95 % intervals")
+    table.add_column("policy")
+    for name in shown:
+        table.add_column(name, justify="right")
+    for method in ("policy", "best constant", "always cheapest", "always top"):
+        metrics = dict(report.figures[method])
+        metrics["cost_usd"] = _times(metrics["cost_usd"], 1000.0)
+        name = "Suffice, chosen point" if method == "policy" else method
+        table.add_row(name, *(_cell(metrics, *what, interval=True) for what in shown.values()))
+    return table
+
+
+def _calibration(report: Report) -> Table:
+    table = Table(title="Does the tier suffice? Probabilities against outcomes")
+    for name in ("tier", "AUC", "Brier", "ECE"):
+        table.add_column(name, justify="left" if name == "tier" else "right")
+    for tier, metrics in report.calibration.items():
+        shown = (("auc", ".3f"), ("brier", ".4f"), ("ece", ".4f"))
+        table.add_row(tier, *(_cell(metrics, *what, interval=True) for what in shown))
+    return table
+
+
+def _cell(metrics: Mapping[str, Interval], name: str, form: str, interval: bool = False) -> str:
+    found = metrics.get(name)
+    if found is None or not isfinite(found.value):
+        return "–"
+    if not interval or not (isfinite(found.low) and isfinite(found.high)):
+        return f"{found.value:{form}}"
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    return replace(
+        interval,
+        value=interval.value * factor,
+        mean=interval.mean * factor,
+        low=interval.low * factor,
+        high=interval.high * factor,
+    )
+
+
+def _render(table: Table) -> str:
+    console = Console(file=StringIO(), width=WIDTH, no_color=True)
+    console.print(table)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue().rstrip()
