@@ -45,7 +45,7 @@ class StaticEmbedder:
         """Take int8[vocabulary, dim] vectors and uint8[vocabulary] weights.
 
         Raises:
-            ValueError: shapes or dtypes are not these, or the tokenizer knows more tokens.
+            ValueError: shapes or dtypes are not these, or the tokenizer has ids without a row.
         """
         if vectors.dtype != np.int8 or vectors.ndim != 2:
             raise ValueError(
@@ -55,10 +55,9 @@ class StaticEmbedder:
             raise ValueError(
                 f"weights must be uint8[vocabulary], got {weights.dtype}{weights.shape}"
             )
-        if tokenizer.get_vocab_size() > len(vectors):
-            raise ValueError(
-                f"{tokenizer.get_vocab_size()} tokens in the tokenizer, {len(vectors)} rows"
-            )
+        last = max(tokenizer.get_vocab().values(), default=-1)
+        if last >= len(vectors):
+            raise ValueError(f"the tokenizer has ids up to {last}, the table {len(vectors)} rows")
         if vectors.min(initial=0) == -128:
             raise ValueError("a vector holds −128; the table keeps to −127…127")
         tokenizer.no_truncation()
@@ -102,8 +101,17 @@ class StaticEmbedder:
         return int(self._vectors.shape[1])
 
     def tokenize(self, text: str) -> NDArray[np.int64]:
-        """Token ids, int64[t], without special tokens."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        """Token ids, int64[t], without special tokens.
+
+        Raises:
+            ValueError: the tokenizer failed on the text.
+        """
+        try:
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            raise_panic(error)
+            raise
+        return np.array(ids, dtype=np.int64)
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted sum of the token vectors, scaled to length one; of long texts head and tail."""
@@ -114,6 +122,16 @@ class StaticEmbedder:
         total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.float64)
         length = np.sqrt(total @ total)
         return (total / (length or 1.0)).astype(np.float32)
+
+
+def raise_panic(error: BaseException) -> None:
+    """Raise ValueError where `error` is a panic of Rust, as tokenizers lets through.
+
+    Its class, which cannot be imported, derives from BaseException: `except Exception`, by which a
+    service keeps up and a loader refuses, would miss it.
+    """
+    if type(error).__name__ == "PanicException":
+        raise ValueError(f"tokenizer: {error}") from error
 
 
 def cut_tokens(ids: NDArray[np.int64]) -> NDArray[np.int64]:
