@@ -14,6 +14,7 @@ checked. Nothing in it is a pickle.
 import hashlib
 import io
 import json
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer
 
 from router.calibration import Calibration
 from router.cost import TokenModel
-from router.embedder import StaticEmbedder
+from router.embedder import StaticEmbedder, raise_panic
 from router.features import CURRENT, FeatureSpec
 from router.forest import Forest
 from router.head import Blend, Constant, Head, Linear
@@ -87,8 +88,9 @@ def load_artifact(path: Path) -> Artifact:
     try:
         predictor = _build(manifest, contents)
         policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
-        lines = contents["golden.jsonl"].decode("utf-8").splitlines()
-        golden = tuple(_parse_json(line) for line in lines)
+        golden = _golden(contents["golden.jsonl"], [tier.name for tier in predictor.tiers])
+    except KeyError as error:
+        raise ArtifactError(f"{path}: {error} is missing in the manifest or heads.npz") from error
     except Exception as error:
         raise ArtifactError(f"{path}: {error}") from error
     return Artifact(path, digest[:12], manifest, predictor, policy, golden)
@@ -96,9 +98,9 @@ def load_artifact(path: Path) -> Artifact:
 
 def _read_manifest(path: Path) -> tuple[bytes, str]:
     raw = _read(path, "manifest.json", MAX_MANIFEST_BYTES)
-    stated = _read(path, "manifest.sha256", 200).decode("ascii", "replace").split()
+    stated = _read(path, "manifest.sha256", 200)
     digest = hashlib.sha256(raw).hexdigest()
-    if stated[:1] != [digest]:
+    if stated != f"{digest}  manifest.json\n".encode():
         raise ArtifactError(f"{path}: manifest.json is not the file that manifest.sha256 names")
     return raw, digest
 
@@ -111,7 +113,7 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path}: manifest.json is not a JSON object")
     protocol = manifest.get("protocol")
-    if protocol != PROTOCOL or isinstance(protocol, bool):
+    if type(protocol) is not int or protocol != PROTOCOL:
         raise ArtifactError(
             f"{path}: protocol {protocol!r} is unknown; this router reads {PROTOCOL}: "
             "update suffice, or export the artifact again"
@@ -136,10 +138,13 @@ def _read(path: Path, name: str, limit: int) -> bytes:
     try:
         if not file.resolve().is_relative_to(path.resolve()):
             raise ArtifactError(f"{path}: {name} leads out of the folder")
+        if not stat.S_ISREG(file.stat().st_mode):  # opening a pipe would wait for ever
+            raise ArtifactError(f"{path}: {name} is not a file")
         with file.open("rb") as stream:
             raw = stream.read(limit + 1)
-    except OSError as error:
-        raise ArtifactError(f"{path}: {name} cannot be read: {error.strerror}") from error
+    except (OSError, RuntimeError, ValueError) as error:  # also a ring of links, a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{path}: {name} cannot be read: {reason}") from error
     if len(raw) > limit:
         raise ArtifactError(f"{path}: {name} is larger than {limit} bytes")
     return raw
@@ -150,6 +155,14 @@ def _parse_json(text: str) -> Any:
         raise ValueError(f"{constant} is not a number")
 
     return json.loads(text, parse_constant=refuse)
+
+
+def _golden(raw: bytes, tiers: list[str]) -> tuple[Mapping[str, Any], ...]:
+    lines = [_parse_json(line) for line in raw.decode("utf-8").split("\n") if line]
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or set(line.get("p_suffices") or ()) != set(tiers):
+            raise ValueError(f"golden.jsonl: line {number} does not state a probability per tier")
+    return tuple(lines)
 
 
 def _build(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Predictor:
@@ -176,18 +189,34 @@ def _build(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Predic
 
 
 def _embedder(tokenizer: bytes, vectors: bytes) -> StaticEmbedder:
-    table = np.load(io.BytesIO(vectors), allow_pickle=False)
-    return StaticEmbedder.from_table(Tokenizer.from_str(tokenizer.decode("utf-8")), table)
+    try:
+        table = np.load(io.BytesIO(vectors), allow_pickle=False)
+    except Exception as error:
+        raise ValueError(f"embedder/vectors.npy: {error}") from error
+    try:
+        words = Tokenizer.from_str(tokenizer.decode("utf-8"))
+    except BaseException as error:
+        raise_panic(error)
+        if isinstance(error, Exception):
+            raise ValueError(f"embedder/tokenizer.json: {error}") from error
+        raise
+    return StaticEmbedder.from_table(words, table)
 
 
 def _read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
-    """Arrays of an uncompressed .npz, so that none can be larger than the file itself."""
+    """Arrays of an uncompressed .npz, so that together they are no larger than the file itself."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        for item in archive.infolist():
-            if item.compress_type != zipfile.ZIP_STORED or item.file_size > len(raw):
-                raise ValueError(f"heads.npz: {item.filename} is compressed")
-    with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        items = archive.infolist()
+    for item in items:
+        if item.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"heads.npz: {item.filename} is compressed")
+    if sum(item.file_size for item in items) > len(raw):
+        raise ValueError("heads.npz: its arrays claim to be larger than the file")
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:
+        raise ValueError(f"heads.npz: {error}") from error
 
 
 def _neighbours(arrays: Mapping[str, NDArray[Any]]) -> Neighbours:
