@@ -3,6 +3,7 @@
 import hmac
 import os
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -38,7 +39,7 @@ class Router:
             ArtifactError: the folder is not a whole, known and valid artifact; nothing was built.
         """
         key = os.environ.get("SUFFICE_KEY")
-        return cls(load_artifact(Path(path)), key.encode() if key else None)
+        return cls(load_artifact(Path(path)), os.fsencode(key) if key else None)
 
     @property
     def artifact(self) -> Artifact:
@@ -64,6 +65,8 @@ class Router:
 
     def _decide(self, prompt: Prompt, started: float) -> Decision:
         estimates = self._predictor.estimate([prompt])
+        if not (isfinite(estimates.p.sum()) and isfinite(estimates.usd.sum())):
+            raise ArithmeticError("an estimate is not a finite number")  # argmax would take NaN
         chosen = int(self._policy.choose(estimates.p, estimates.usd)[0])
         tiers = self._predictor.tiers
         names = [tier.name for tier in tiers]
