@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 
@@ -55,6 +54,7 @@ def parse_tiers(tables: Sequence[Mapping[str, Any]]) -> tuple[Tier, ...]:
 
 _REQUIRED = ("name", "model", "input_usd_per_mtok", "output_usd_per_mtok")
 _OPTIONAL = ("context_window", "capabilities")
+_MAX_PRICE = 1e9  # USD for a million tokens; keeps every expected cost finite
 
 
 def _parse_tier(number: int, table: Mapping[str, Any]) -> Tier:
@@ -69,7 +69,9 @@ def _parse_tier(number: int, table: Mapping[str, Any]) -> Tier:
     window, capabilities = table.get("context_window"), table.get("capabilities")
     if window is not None and (type(window) is not int or window <= 0):
         raise ValueError(f"{place}: context_window must be a positive whole number, got {window!r}")
-    if capabilities is not None and not all(isinstance(item, str) for item in capabilities):
+    if capabilities is not None and not (
+        isinstance(capabilities, list | tuple) and all(isinstance(i, str) for i in capabilities)
+    ):
         raise ValueError(f"{place}: capabilities must be a list of texts, got {capabilities!r}")
     return Tier(
         name=table["name"],
@@ -85,6 +87,6 @@ def _price(place: str, table: Mapping[str, Any], key: str) -> float:
     value = table[key]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{place}: {key} must be a number of USD, got {value!r}")
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(f"{place}: {key} must be finite and at least 0, got {value!r}")
+    if not (0 <= value <= _MAX_PRICE):  # also False for NaN
+        raise ValueError(f"{place}: {key} must lie between 0 and {_MAX_PRICE:g}, got {value!r}")
     return float(value)
