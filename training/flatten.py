@@ -46,7 +46,7 @@ def flatten_booster(booster: lgb.Booster) -> Forest:
         ValueError: a categorical split, zero as missing, or a tree of more than 64 leaves.
     """
     nodes, first_node, first_leaf, bias = _Nodes(), [], [], 0.0
-    for tree in booster.dump_model()["tree_info"]:
+    for tree in booster.dump_model(num_iteration=-1)["tree_info"]:
         root = tree["tree_structure"]
         if "leaf_value" in root:
             bias += float(root["leaf_value"])
