@@ -52,6 +52,7 @@ def export(
         BadInput: `out` exists and is not an artifact.
         ParityError: a golden probability differs by more than 1e-6.
     """
+    out = out.resolve()  # of a link, the folder it names is replaced, not the link
     if out.exists() and not (out / "manifest.json").is_file():
         raise BadInput(f"{out} exists and is not an artifact; choose another --out or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def export(
         _write_manifest(beside, predictor, policy, facts)
         artifact = load_artifact(beside)
         difference = replay(artifact.predictor, artifact.golden)
-        if difference > TOLERANCE:
+        if not difference <= TOLERANCE:  # NaN is no parity either
             raise ParityError(
                 f"the exported heads differ from training by {difference:.2g} on a golden prompt "
                 f"(allowed: {TOLERANCE:g}); please report this with the library versions"
@@ -151,7 +152,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 
 def _swap(new: Path, out: Path) -> None:
-    """Put `new` where `out` is; a reader sees the old folder or the new one."""
+    """Put `new` where `out` is; for the instant between two renames a reader finds neither."""
     if not out.exists():
         new.rename(out)
         return
