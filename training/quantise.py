@@ -9,8 +9,8 @@ _CHUNK = 8192
 def quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
     """Return vectors int8[v, d] and weights uint8[v] with ``weights[i] * vectors[i] ∝ rows[i]``.
 
-    One factor holds for the whole table, so that rows keep their lengths against each other. A weight
-    is rounded up, never down: a vector then fits −127…127 without clipping. Zero rows stay zero.
+    One factor holds for the whole table, so that rows keep their lengths against each other. A
+    weight is rounded up, never down: a vector then fits −127…127 without clipping. Zero stays zero.
 
     Raises:
         ValueError: `rows` is not float[v, d], or holds NaN or infinity.
@@ -30,7 +30,7 @@ def quantise(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.ui
 
 
 def row_cosines(rows: NDArray[np.float32], vectors: NDArray[np.int8]) -> NDArray[np.float64]:
-    """Cosine of each row that is not zero with its quantised vector: float64[rows that are not zero]."""
+    """Cosine of each row with its quantised vector: float64[n], of the n rows that are not zero."""
     found = []
     for part in _chunks(len(rows)):
         exact, coarse = rows[part].astype(np.float64), vectors[part].astype(np.float64)
