@@ -42,7 +42,7 @@ def export(
     Args:
         golden: JSON lines, see `training.golden`.
         card: the model card, Markdown.
-        fitted: uint64[·], sorted hashes of the request ids used for fitting and choosing.
+        fitted: uint64[·], hashes of the request ids used for fitting and choosing.
         facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
 
     Returns:
@@ -59,7 +59,7 @@ def export(
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         (beside / "embedder").mkdir()
-        arrays = arrays_of(predictor) | {"fitted": fitted}
+        arrays = arrays_of(predictor) | {"fitted": np.sort(fitted)}
         np.savez(beside / "heads.npz", allow_pickle=False, **arrays)
         embedder.save(beside / "embedder")
         (beside / "golden.jsonl").write_text(golden, encoding="utf-8")
@@ -114,9 +114,9 @@ def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:
 
 
 def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
-    """Sorted 64-bit hashes of request ids."""
+    """64-bit hashes of request ids, in their order."""
     digests = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
-    return np.sort(np.frombuffer(b"".join(digests), dtype=np.uint64))
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def fitted_ids(path: Path) -> NDArray[np.uint64]:
