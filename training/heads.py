@@ -100,6 +100,7 @@ def fit_heads(
     """
     learned, constants, notes = _sort_tiers(score, names)
     folds = _folds(group, seed)
+    _check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
     jobs = [(k, fold) for k in learned for fold in range(folds.max() + 1)]
     workers = min(os.cpu_count() or 1, len(jobs))
@@ -224,6 +225,17 @@ def _folds(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     for number, (_, held_out) in enumerate(splitter.split(group, groups=group)):
         fold[held_out] = number
     return fold
+
+
+def _check_folds(
+    score: NDArray[np.float64], folds: NDArray[np.int64], learned: list[int], names: tuple[str, ...]
+) -> None:
+    for k in learned:
+        if len(np.unique(folds[~np.isnan(score[:, k])])) < 2:
+            raise BadInput(
+                f"tier {names[k]!r}: all its labelled fit rows are of one session or one prompt; "
+                "cross-fitting needs two or more: log or replay others of its calls"
+            )
 
 
 def _fit_fold(
