@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from training.errors import BadInput
 from training.requests import Requests
 
-SHINGLE, JACCARD, PERMUTATIONS = 5, 0.9, 48
+SHINGLE, JACCARD = 5, 0.9
+BANDS, BAND_ROWS = 12, 5  # a pair at Jaccard 0.9 shares no band once in 45,000 times
 TOO_LARGE = 0.2  # of all requests in one group: duplicates chain sessions together, so let them
 
 
@@ -50,7 +51,8 @@ def parse_shares(text: str) -> tuple[float, float, float]:
         fit, choose, test = (float(part) for part in text.split("/"))
     except ValueError:
         raise BadInput(f"--split {text!r}: give three percentages, such as 75/15/10") from None
-    if abs(fit + choose + test - 100.0) > 1e-6 or fit <= 0 or choose <= 0 or test < 0:
+    whole = abs(fit + choose + test - 100.0) <= 1e-6  # False for NaN
+    if not whole or fit <= 0 or choose <= 0 or test < 0:
         raise BadInput(
             f"--split {text!r}: fit, choose and test must add up to 100, fit and choose above 0"
         )
@@ -65,11 +67,8 @@ def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> 
     texts = [prompt.text for prompt in requests.prompts]
     twin = near_duplicates(texts)
     sessions = requests.sessions
-    group = _join(sessions, twin)
-    note = ""
-    if np.bincount(group).max() > max(TOO_LARGE * len(texts), 10) and len(np.unique(sessions)) > 10:
-        group = sessions
-        note = "; prompts asked in very many sessions are left where their sessions are"
+    group, released = _groups(sessions, twin)
+    note = f"; {released} prompts asked in very many sessions left where these are" * bool(released)
     timed = not np.isnat(requests.at).any()
     order = _by_time(group, requests.at) if timed else _shuffled(group, seed)
     sizes = np.bincount(group)[order]
@@ -90,12 +89,31 @@ def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> 
     return Splits(fit, choose, test, group, leakage)
 
 
+def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Groups int64[n], and how many prompts had to be released to keep them from being one.
+
+    A prompt that everybody asks ties all sessions together. While one group is too large, the
+    prompts asked in the most sessions no longer tie: first those in over half of the sessions, then
+    in over a quarter, and so on.
+    """
+    pairs = np.unique(np.stack([twin, sessions]), axis=1)
+    asked_in = np.bincount(pairs[0], minlength=len(twin))[twin]
+    limit = total = len(np.unique(sessions))
+    tied = twin
+    while True:
+        group = _join(sessions, tied)
+        if limit <= 1 or total <= 10 or np.bincount(group).max() <= max(TOO_LARGE * len(twin), 10):
+            return group, len(np.unique(twin[asked_in > limit]))
+        limit //= 2
+        tied = np.where(asked_in > limit, np.arange(len(twin)), twin)
+
+
 def near_duplicates(texts: Sequence[str]) -> NDArray[np.int64]:
     """int64[n]: the row of each text's group leader (its own, where it has no earlier twin)."""
     first: dict[str, int] = {}
     leader = np.arange(len(texts))
-    lsh = MinHashLSH(threshold=JACCARD, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
-    blank = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+    lsh = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
+    blank = MinHash(num_perm=BANDS * BAND_ROWS, hashfunc=int)
     shingles: dict[int, NDArray[np.uint64]] = {}
     for row, text in enumerate(texts):
         plain = " ".join(text.lower().split())
