@@ -81,6 +81,9 @@ def fit_linear(
         score: float64[n] in [0, 1].
         weight: float64[n].
         c: inverse strength of the ridge penalty.
+
+    Returns:
+        The model; where no score is above 0, or none below 1, a level without slopes.
     """
     mean, deviation = x.dense.mean(axis=0, dtype=np.float64), x.dense.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-9, DENSE_SCALE / np.maximum(deviation, 1e-9), 0.0)
@@ -93,6 +96,10 @@ def fit_linear(
     outcome = np.repeat([1, 0], len(score))
     share = np.concatenate([score, 1.0 - score]) * np.concatenate([weight, weight])
     used = np.flatnonzero(share > 0)
+    if len(np.unique(outcome[used])) < 2:
+        level = np.log((score.sum() + 0.5) / (len(score) - score.sum() + 0.5))
+        none = np.zeros(x.terms.shape[1], dtype=np.float32)
+        return Linear(np.zeros(len(scale)), none, float(level), low, high)
     model = LogisticRegression(C=c, max_iter=400).fit(both[used], outcome[used], share[used])
     coefficients = model.coef_[0]
     weights = coefficients[: len(scale)] * scale
