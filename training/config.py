@@ -16,6 +16,7 @@ _KEYS = {
     "label": ("sufficed_at", "margin", "assume_top_suffices"),
     "policy": ("min_quality", "confidence"),
 }
+_SWITCHES = ("assume_top_suffices",)  # every other value is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,11 @@ def read_tiers(path: Path) -> tuple[Tier, ...]:
     """
     values = _read_toml(path)
     tables = values.get("tier")
-    if set(values) != {"tier"} or not isinstance(tables, list):
+    if (
+        set(values) != {"tier"}
+        or not isinstance(tables, list)
+        or not all(isinstance(table, dict) for table in tables)
+    ):
         raise BadInput(f"{path}: expected [[tier]] tables and nothing else, got {sorted(values)}")
     try:
         tiers = parse_tiers(tables)
@@ -60,8 +65,9 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
         _known(section, tuple(_KEYS), f"{path}: section")
         if not isinstance(table, dict):
             raise BadInput(f"{path}: [{section}] must be a table")
-        for key in table:
+        for key, value in table.items():
             _known(key, _KEYS[section], f"{path}: [{section}]")
+            _of_type(key, value, f"{path}: [{section}]")
     policy: dict[str, Any] = dict(values.get("policy", {}))
     for name, text in overrides.items():
         _known(name, _KEYS["policy"], "--policy")
@@ -69,12 +75,9 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
             policy[name] = float(text)
         except ValueError:
             raise BadInput(f"--policy {name}={text}: not a number") from None
-    try:
-        if "min_quality" in policy:
-            policy["share"] = policy.pop("min_quality")
-        return Config(LabelRule(**values.get("label", {})), MinQuality(**policy))
-    except TypeError as error:
-        raise BadInput(f"{path}: a value has the wrong type: {error}") from error
+    if "min_quality" in policy:
+        policy["share"] = policy.pop("min_quality")
+    return Config(LabelRule(**values.get("label", {})), MinQuality(**policy))
 
 
 def _known(name: str, names: tuple[str, ...], place: str) -> None:
@@ -83,6 +86,14 @@ def _known(name: str, names: tuple[str, ...], place: str) -> None:
     near = get_close_matches(name, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
     raise BadInput(f"{place}: unknown key {name!r}{hint}")
+
+
+def _of_type(key: str, value: object, place: str) -> None:
+    if key in _SWITCHES:
+        if not isinstance(value, bool):
+            raise BadInput(f"{place}: {key} must be true or false, got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{place}: {key} must be a number, got {value!r}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
