@@ -62,7 +62,7 @@ def train(
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
     out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
     config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
-    seed: Annotated[int, typer.Option(help="Of splits, folds, trees.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
     embedder: Annotated[str, typer.Option(help="static, minilm or a folder.")] = "static",
     split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
     policy: Annotated[
