@@ -1,6 +1,8 @@
 """MLflow: the one file that imports it."""
 
+import logging
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,13 +37,14 @@ def log_run(
         warnings.simplefilter("ignore")
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not every table of a new store
         store = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
         try:
             mlflow.set_tracking_uri(store)
             mlflow.set_experiment(EXPERIMENT)
             with mlflow.start_run(run_name=name) as run:
                 mlflow.log_params(dict(parameters))
-                mlflow.log_metrics(dict(metrics))
+                mlflow.log_metrics({_plain(key): value for key, value in metrics.items()})
                 mlflow.set_tags(dict(tags))
                 for place, folder in folders.items():
                     mlflow.log_artifacts(str(folder), artifact_path=place)
@@ -51,3 +54,8 @@ def log_run(
                 "artifact itself was exported. Check MLFLOW_TRACKING_URI and train again"
             ) from error
     return run.info.run_id, store
+
+
+def _plain(name: str) -> str:
+    """A metric's name with what MLflow does not take (a tier may be called anything) replaced."""
+    return re.sub(r"[^\w.\- ]", "_", name)
