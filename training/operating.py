@@ -129,18 +129,25 @@ def _promise(policy: Policy, rule: MinQuality, evidence: Evidence, units: int) -
     if policy.constant == evidence.score.shape[1] - 1:
         bound = 1.0
     else:
-        bound = _largest_share(policy, evidence, rule.confidence)
+        bound = _largest_share(policy, evidence, rule)
     return Promise(
         "min_quality", rule.share, rule.confidence, units, estimate, bound, bound >= rule.share
     )
 
 
-def _largest_share(policy: Policy, evidence: Evidence, confidence: float) -> float:
-    """Lower confidence limit of the share of the top tier's quality, to a ten-thousandth."""
-    low, high = 0.0, 2.0
+def _largest_share(policy: Policy, evidence: Evidence, rule: MinQuality) -> float:
+    """Lower confidence limit of the share of the top tier's quality, to a ten-thousandth.
+
+    The rule's own share is asked first, so that rounding never denies what was certified.
+    """
+
+    def holds(share: float) -> bool:
+        return _above_zero(_shortfall(policy, share, evidence), -share, 1.0, rule.confidence)
+
+    low, high = (rule.share, 2.0) if holds(rule.share) else (0.0, rule.share)
     while high - low > 1e-4:
         share = (low + high) / 2
-        if _above_zero(_shortfall(policy, share, evidence), -share, 1.0, confidence):
+        if holds(share):
             low = share
         else:
             high = share
