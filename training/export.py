@@ -53,8 +53,7 @@ def export(
         ParityError: a golden probability differs by more than 1e-6.
     """
     out = out.resolve()  # of a link, the folder it names is replaced, not the link
-    if out.exists() and not (out / "manifest.json").is_file():
-        raise BadInput(f"{out} exists and is not an artifact; choose another --out or remove it")
+    check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -77,6 +76,13 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return artifact.version
+
+
+def check_out(out: Path) -> None:
+    """Raise BadInput where `out` is something else than an artifact, which export would replace."""
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not (out / "manifest.json").is_file():
+        raise BadInput(f"{out} exists and is not an artifact; choose another --out or remove it")
 
 
 def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:

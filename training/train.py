@@ -24,7 +24,7 @@ from training.console import step
 from training.costs import account, expected, fit_tokens
 from training.embedders import resolve_embedder
 from training.errors import BadInput
-from training.export import export, id_hashes
+from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
 from training.heads import FittedHeads, fit_heads, probabilities
 from training.labels import LabelRule, load_requests
@@ -80,6 +80,7 @@ def train(
         EnvironmentProblem: MLflow refused the run (the artifact is in place).
     """
     started = datetime.now(UTC)
+    check_out(out)
     embedder = resolve_embedder(embedder_name)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
@@ -107,7 +108,9 @@ def train(
     with step("report"):
         report = _report(learned, x, requests, paid, splits, policy, config.label)
     notes = [*counts, splits.leakage, *learned.notes, *learned.heads.notes]
-    notes += list(report.notes) if report else ["no test rows were held out: no report"]
+    notes += (
+        list(report.notes) if report else ["fewer than two independent test requests: no report"]
+    )
     sizes = {part: len(getattr(splits, part)) for part in ("fit", "choose", "test")}
     facts = _facts(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with step("export"):
@@ -192,8 +195,8 @@ def _report(
     rule: LabelRule,
 ) -> Report | None:
     test = splits.test[requests.paired[splits.test]]
-    if len(test) < 2:
-        return None
+    if len(np.unique(requests.take(test).sessions)) < 2:
+        return None  # an interval needs two independent requests
     asked = x.take(test)
     rows = Rows.of(
         learned.tiers,
