@@ -46,6 +46,7 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     columns |= {f"expected_cost_usd__{name}": estimates.usd[:, k] for k, name in enumerate(names)}
     chosen = artifact.policy.choose(estimates.p, estimates.usd)
     columns["tier"] = np.array(names, dtype=object)[chosen]
+    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.part")
     pd.DataFrame(columns).to_parquet(beside, index=False)
     beside.replace(out)
@@ -87,6 +88,7 @@ def evaluate(
     report = build_report(rows, artifact.policy, (*notes, *rule.warnings()))
     if report_json is not None:
         summary = {"artifact": artifact.version, "left_out": int(known.sum()), **report.as_json()}
+        report_json.parent.mkdir(parents=True, exist_ok=True)
         beside = report_json.with_name(f".{report_json.name}.part")
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
         beside.replace(report_json)
