@@ -114,8 +114,11 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
     """
     by_name = {tier.name: k for k, tier in enumerate(tiers)}
     by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
+    by_model |= {tier.model: k for k, tier in enumerate(tiers)}  # two snapshots may be two tiers
     named = frame["tier"].map(by_name, na_action="ignore")
-    models = frame["model"].map(lambda model: by_model.get(plain_model(model)), na_action="ignore")
+    models = frame["model"].map(
+        lambda model: by_model.get(model, by_model.get(plain_model(model))), na_action="ignore"
+    )
     found = named.astype("float64").fillna(models.astype("float64"))
     if found.isna().any():
         lost = frame[found.isna()]
