@@ -21,7 +21,9 @@ from router.neighbours import Neighbours
 from training.calibrate import fit_calibration, log_loss
 from training.errors import BadInput
 from training.members import (
+    Geometry,
     Matrix,
+    Ridge,
     booster_margins,
     fit_booster,
     fit_geometry,
@@ -33,7 +35,7 @@ from training.members import (
 )
 
 FOLDS = 4
-PENALTIES = (0.3, 1.0, 3.0)
+PENALTIES = (Ridge(0.3, 1 / 40), Ridge(1.0, 1 / 40), Ridge(3.0, 1 / 40), Ridge(1.0, 1 / 80))
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
@@ -147,7 +149,7 @@ def fit_heads(
         for name, level, gap in zip(MEMBERS, blend.level, blend.gap, strict=True)
     )
     notes.append(f"members' weights (level/gap, by cross-fitting): {weights}")
-    choices = {"penalty": penalty, "width": width} | {
+    choices = {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {
         f"{part}_{name}": float(value)
         for part, values in (("level", blend.level), ("gap", blend.gap))
         for name, value in zip(MEMBERS, values, strict=True)
@@ -193,8 +195,9 @@ def _sort_tiers(
         known = score[~np.isnan(score[:, k]), k]
         if not len(known):
             raise BadInput(
-                f"tier {name!r}: no labelled row among the fit rows; log or replay some calls "
-                "of it, or take it out of the tiers file (the top tier: label rule assume_top_suffices)"
+                f"tier {name!r}: no labelled row among the fit rows; log or replay some of its "
+                "calls, or take it out of the tiers file (a top tier that is never called: "
+                "[label] assume_top_suffices)"
             )
         if np.ptp(known) == 0:
             assumed = len(known) == len(score) and known[0] == 1.0
@@ -252,8 +255,8 @@ def _fit_fold(
     known = outside[~np.isnan(score[outside])]
     fitting, held_out = x.take(inside), x.take(outside)
     linear = [
-        linear_margins(fit_linear(fitting, score[inside], weight[inside], c), held_out)
-        for c in PENALTIES
+        linear_margins(fit_linear(fitting, score[inside], weight[inside], ridge), held_out)
+        for ridge in PENALTIES
     ]
     valid = (x.take(known), score[known]) if len(known) else None
     booster = fit_booster(
@@ -265,7 +268,7 @@ def _fit_fold(
 
 def _best_penalty(
     by_tier: dict[int, list[_Fold]], score: NDArray[np.float64], weight: NDArray[np.float64]
-) -> tuple[float, int]:
+) -> tuple[Ridge, int]:
     losses = np.zeros(len(PENALTIES))
     for k, folds in by_tier.items():
         for fold in folds:
@@ -278,7 +281,7 @@ def _best_penalty(
 
 
 def _best_width(
-    geometry: object,
+    geometry: Geometry,
     x: Matrix,
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
@@ -292,7 +295,7 @@ def _best_width(
         margins = np.empty_like(seen)
         for fold in range(folds.max() + 1):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            neighbours = fit_neighbours(geometry, seen, weights, inside, width)  # type: ignore[arg-type]
+            neighbours = fit_neighbours(geometry, seen, weights, inside, width)
             margins[outside] = neighbour_margins(neighbours, x.dense[outside])
         known = ~np.isnan(seen)
         loss = log_loss(margins[known], seen[known], weights[known])

@@ -20,9 +20,6 @@ from router.neighbours import Neighbours
 from router.vectorizer import Vector
 from training.flatten import flatten_booster
 
-# Dense features enter the linear member standardised and small beside the n-grams, whose rows have
-# length one: under one penalty the n-grams then may say more than a few broad directions do.
-DENSE_SCALE = 1.0 / 40.0
 DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no more
 
 FOREST = {
@@ -71,8 +68,22 @@ class Matrix:
             yield Vector(dense, self.terms.indices[known], self.terms.data[known], float(tokens))
 
 
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """The linear member's penalty.
+
+    Attributes:
+        c: inverse strength for the n-grams, whose rows have length one.
+        dense: factor on the standardised dense features. They enter small, so that under one
+            penalty the n-grams may say more than a few broad directions do.
+    """
+
+    c: float
+    dense: float
+
+
 def fit_linear(
-    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], c: float
+    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
 ) -> Linear:
     """Logistic regression on scores in [0, 1] (a score is that share of a success).
 
@@ -80,13 +91,13 @@ def fit_linear(
         x: vectors of n rows.
         score: float64[n] in [0, 1].
         weight: float64[n].
-        c: inverse strength of the ridge penalty.
+        ridge: the penalty.
 
     Returns:
         The model; where no score is above 0, or none below 1, a level without slopes.
     """
     mean, deviation = x.dense.mean(axis=0, dtype=np.float64), x.dense.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 1e-9, DENSE_SCALE / np.maximum(deviation, 1e-9), 0.0)
+    scale = np.where(deviation > 1e-9, ridge.dense / np.maximum(deviation, 1e-9), 0.0)
     reach = DEVIATIONS * deviation
     low = np.maximum(x.dense.min(axis=0), mean - reach).astype(np.float32)
     high = np.maximum(np.minimum(x.dense.max(axis=0), mean + reach).astype(np.float32), low)
@@ -100,7 +111,7 @@ def fit_linear(
         level = np.log((score.sum() + 0.5) / (len(score) - score.sum() + 0.5))
         none = np.zeros(x.terms.shape[1], dtype=np.float32)
         return Linear(np.zeros(len(scale)), none, float(level), low, high)
-    model = LogisticRegression(C=c, max_iter=400).fit(both[used], outcome[used], share[used])
+    model = LogisticRegression(C=ridge.c, max_iter=400).fit(both[used], outcome[used], share[used])
     coefficients = model.coef_[0]
     weights = coefficients[: len(scale)] * scale
     bias = float(model.intercept_[0] - mean @ weights)

@@ -1,0 +1,180 @@
+"""Routing quality on public outcomes: the figures of the README, printed.
+
+Each figure trains through the command's own job on the training rows (`--split 85/15/0`), scores
+the other rows with the exported artifact, and measures them once. Costs: characters / 4 where the data
+has no tokens. Run with: pytest tests/benchmarks/bench_quality.py -m benchmark -s
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from router.artifact import load_artifact
+from router.prompt import Prompt
+from tests.benchmarks import outcomes
+from training.baselines import knn
+from training.config import Config, read_tiers
+from training.curve import order_walk, policy_walk, trace
+from training.evaluate import score
+from training.intervals import bootstrap, values
+from training.labels import LabelRule, load_requests
+from training.metrics import curve_metrics
+from training.operating import MinQuality
+from training.train import train
+
+pytestmark = pytest.mark.benchmark
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scored test rows: float64[n, k] each."""
+
+    p: NDArray[np.float64]
+    usd: NDArray[np.float64]
+    quality: NDArray[np.float64]
+    paid: NDArray[np.float64]
+    chosen: NDArray[np.int64]
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def run(
+    frame: pd.DataFrame, names: tuple[str, ...], share: float | int, seed: int, folder: Path
+) -> Scored:
+    """Train on a share of the requests, score the others."""
+    inside, outside = outcomes.split_requests(frame, share, seed)
+    folder.mkdir(exist_ok=True)
+    for name, part in (("train", inside), ("test", outside)):
+        part.to_parquet(folder / f"{name}.parquet", index=False)
+    tiers = read_tiers(outcomes.write_tiers(names, folder / "tiers.toml"))
+    config = Config(LabelRule(), MinQuality())
+    artifact = folder / f"artifact-{seed}"
+    train(folder / "train.parquet", tiers, artifact, config, (0.85, 0.15, 0.0), seed, "static")
+    score(artifact, folder / "test.parquet", folder / "scores.parquet")
+    scores = pd.read_parquet(folder / "scores.parquet").set_index("request_id")
+    truth = outside.pivot(index="request_id", columns="tier", values="score").loc[scores.index]
+    text = outside.drop_duplicates("request_id").set_index("request_id")["messages"]
+    paid = np.empty((len(scores), len(names)))
+    for k, tier in enumerate(tiers):
+        rows = outside[outside["tier"] == tier.name].set_index("request_id").loc[scores.index]
+        sent = text.loc[scores.index].str.len().to_numpy(float) / 4
+        logged = rows.get("input_tokens")
+        sent = sent if logged is None or logged.isna().all() else logged.to_numpy(float)
+        made = rows.get("output_tokens")
+        made = np.zeros(len(sent)) if made is None or made.isna().all() else made.to_numpy(float)
+        paid[:, k] = (sent * tier.input_usd_per_mtok + made * tier.output_usd_per_mtok) / 1e6
+    return Scored(
+        p=scores[[f"p_suffices__{name}" for name in names]].to_numpy(),
+        usd=scores[[f"expected_cost_usd__{name}" for name in names]].to_numpy(),
+        quality=truth[list(names)].to_numpy(float),
+        paid=paid,
+        chosen=scores["tier"].map({name: k for k, name in enumerate(names)}).to_numpy(),
+    )
+
+
+def figures(scored: Scored) -> dict[str, float]:
+    """APGR of the order by gain; savings and AIQ of the order by gain per dollar."""
+    n = len(scored.p)
+    gain = order_walk(scored.p[:, 1] - scored.p[:, 0])
+    dollar = policy_walk(scored.p, scored.usd)
+    by_gain = values(curve_metrics(gain, scored.quality, scored.paid), n)
+    by_dollar = values(curve_metrics(dollar, scored.quality, scored.paid), n)
+    rows = np.arange(n)
+    top = scored.paid[:, -1].mean()
+    return {
+        "APGR": float(by_gain["apgr"]),
+        **{f"saving {r} %": float(by_dollar[f"saving_{r}"]) for r in (100, 99, 95)},
+        "chosen: saving": top / scored.paid[rows, scored.chosen].mean(),
+        "chosen: quality of top": scored.quality[rows, scored.chosen].mean()
+        / scored.quality[:, -1].mean(),
+    }
+
+
+def show(name: str, found: list[dict[str, float]]) -> dict[str, float]:
+    """Print the mean and each seed; return the means."""
+    print(f"\n{name} ({len(found)} seeds)")
+    means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+    for key, mean in means.items():
+        print(f"  {key:24s} {mean:.4f}   ({', '.join(f'{one[key]:.4f}' for one in found)})")
+    return means
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("MMLU, 1,500 training rows", 1500), ("MMLU, 70 % training rows", 0.7)]
+)
+def test_mmlu(name: str, share: float | int, shared_data: Path, tmp_path: Path) -> None:
+    frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "t.parquet")
+    names = ("small", "large")
+    means = show(name, [figures(run(frame, names, share, s, tmp_path / "w")) for s in SEEDS])
+    assert means["APGR"] > 0.6
+
+
+def test_gsm8k(shared_data: Path, tmp_path: Path) -> None:
+    frame = outcomes.routellm(shared_data / "routellm" / "gsm8k", tmp_path / "t.parquet")
+    names = ("small", "large")
+    means = show("GSM8K, 70 %", [figures(run(frame, names, 0.7, s, tmp_path / "w")) for s in SEEDS])
+    assert means["APGR"] > 0.5
+
+
+def test_mmlu_pro(shared_data: Path, tmp_path: Path) -> None:
+    names = ("flash", "pro")
+    frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
+    found = [figures(run(frame, names, 0.7, s, tmp_path / "w")) for s in SEEDS]
+    assert show("MMLU-Pro flash/pro, 70 %", found)["APGR"] > 0.6
+
+
+def test_four_tiers(shared_data: Path, tmp_path: Path) -> None:
+    """All four tiers against every pair of them, and against kNN on the same embeddings."""
+    names = ("llama-8b", "flash", "llama-70b", "pro")
+    frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
+    for seed in SEEDS:
+        scored = run(frame, names, 0.7, seed, tmp_path / "w")
+        n = len(scored.p)
+        walks = {"four tiers": policy_walk(scored.p, scored.usd)}
+        for pair in combinations(range(4), 2):
+            others = [k for k in range(4) if k not in pair]
+            p = scored.p.copy()
+            p[:, others] = -10.0
+            walks[" + ".join(names[k] for k in pair)] = policy_walk(p, scored.usd)
+        walks["kNN"] = policy_walk(knn_estimates(tmp_path / "w", names, seed), scored.usd)
+        estimators = {
+            name: curve_metrics(walk, scored.quality, scored.paid) for name, walk in walks.items()
+        }
+        rounds = bootstrap(estimators, n, resamples=500)
+        aiq = {name: float(rounds.value[name]["aiq"]) for name in walks}
+        best = max((name for name in walks if "+" in name), key=aiq.__getitem__)
+        print(f"\nfour tiers, seed {seed}: AIQ {aiq['four tiers']:.4f}")
+        for other in (best, "kNN"):
+            gap = rounds.difference("aiq", "four tiers", other)
+            print(
+                f"  minus {other} ({aiq[other]:.4f}): {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+            )
+        curve = trace(walks["four tiers"], scored.quality, scored.paid)
+        print(f"  largest share ever sent to llama-70b: {curve.share[:, 2].max():.1%}")
+        print(f"  mean share along the curve: {curve.share[:, 2].mean():.1%}")
+
+
+def knn_estimates(folder: Path, names: tuple[str, ...], seed: int) -> NDArray[np.float64]:
+    """kNN's estimates for the scored rows, on the artifact's own embeddings of the same rows."""
+    artifact = load_artifact(folder / f"artifact-{seed}")
+    tiers, rule = artifact.predictor.tiers, LabelRule()
+    fit, _ = load_requests(folder / "train.parquet", tiers, rule)
+    asked = pd.read_parquet(folder / "test.parquet").drop_duplicates("request_id")
+    asked = asked.set_index("request_id").loc[
+        pd.read_parquet(folder / "scores.parquet")["request_id"]
+    ]
+    embedder = artifact.predictor.vectorizer.embedder
+    known, wanted = (
+        np.array([embedder.embed(embedder.tokenize(prompt.text)) for prompt in prompts])
+        for prompts in (fit.prompts, [Prompt.of(text) for text in asked["messages"]])
+    )
+    return knn(known, fit.score, wanted)
