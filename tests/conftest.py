@@ -1,7 +1,10 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,3 +16,49 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the outcome data sets are not beside this checkout (SUFFICE_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One MLflow store for the session, outside the checkout; its migrations take seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder / "runs"))
+        yield
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A finished training job on a small log: easy and hard prompts, two tiers, all paired."""
+
+    traffic: Path
+    fresh: Path  # later requests that the artifact has not seen
+    tiers: Path
+    artifact: Path
+    trained: Any
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """One artifact for all tests that only read it."""
+    from tests.traffic_makers import TIERS, make_rows, write_log, write_tiers
+    from training.config import Config
+    from training.train import train
+
+    folder = tmp_path_factory.mktemp("job")
+    rows = make_rows(700, seed=1)
+    split = next(i for i, row in enumerate(rows) if row["request_id"] == "r600")
+    traffic = write_log(folder / "log.parquet", rows[:split])
+    fresh = write_log(folder / "fresh.parquet", rows[split:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        trained = train(traffic, TIERS, folder / "artifact", Config(), (0.5, 0.3, 0.2), 0, "static")
+    return Job(traffic, fresh, write_tiers(folder), folder / "artifact", trained)
