@@ -36,7 +36,7 @@ def test_tiers_that_are_refused(text, words, tmp_path):
 
 
 def test_files_that_are_not_there_or_not_text(tmp_path):
-    with pytest.raises(BadInput, match="nowhere.toml"):
+    with pytest.raises(BadInput, match=r"nowhere\.toml"):
         read_tiers(tmp_path / "nowhere.toml")
     with pytest.raises(BadInput, match="directory"):
         read_tiers(tmp_path)

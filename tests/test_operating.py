@@ -1,0 +1,275 @@
+"""The operating point: its promise is counted over repeated draws, as a promise should be.
+
+After MAPIE's tests/long_tests/test_theoretical_validity.py.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from router.policy import Policy
+from training.errors import BadInput
+from training.operating import (
+    STEPS,
+    Evidence,
+    MinQuality,
+    _above_zero,
+    choose,
+    dial_grid,
+)
+
+NAMES = ["small", "large"]
+
+
+def world(rng, n, *, edge=3.0, gap=-0.5, session=1):
+    """Two tiers on n prompts: (p known to the router, usd, true chances of each tier)."""
+    ease = rng.normal(gap, edge, n)
+    chance = np.stack([expit(ease) * 0.95, np.full(n, 0.95)], axis=1)
+    usd = np.stack([np.full(n, 1e-4), rng.uniform(1e-3, 4e-3, n)], axis=1)
+    return chance, usd, np.arange(n) // session
+
+
+def draw(rng, n, **kind):
+    p, usd, session = world(rng, n, **kind)
+    score = (rng.random(p.shape) < p).astype(float)
+    return Evidence(p=p, usd=usd, paid=usd, score=score, session=session)
+
+
+def quality_of_top(policy, truth, usd):
+    routed = truth[np.arange(len(truth)), policy.choose(truth, usd)]
+    return routed.mean() / truth[:, -1].mean()
+
+
+# Distributions of (routed − top), every one with mean exactly 0 or a hair below.
+NULLS = {
+    "symmetric": lambda rng, n: rng.choice([-1.0, 0.0, 1.0], n, p=[0.05, 0.9, 0.05]),
+    "rare losses": lambda rng, n: np.where(rng.random(n) < 0.01, -0.99, 0.01),
+    "very rare losses": lambda rng, n: np.where(rng.random(n) < 0.002, -0.998, 0.002),
+    "rare gains": lambda rng, n: np.where(rng.random(n) < 0.02, 0.98, -0.02),
+    "coarse": lambda rng, n: rng.choice(
+        [-0.99, 0.01, 1.0], n, p=[0.05, 0.95 - 0.04 / 0.99, 0.04 / 0.99]
+    ),
+}
+
+
+@pytest.mark.parametrize("n", [50, 200, 2000])
+@pytest.mark.parametrize("kind", NULLS)
+def test_says_above_zero_in_at_most_five_percent_of_nulls(kind, n):
+    rng = np.random.default_rng([n, sorted(NULLS).index(kind)])
+    draws = 1200
+    passed = sum(_above_zero(NULLS[kind](rng, n), -1.0, 1.0, 0.95) for _ in range(draws))
+    assert passed / draws <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
+
+
+def test_says_above_zero_where_it_plainly_is():
+    rng = np.random.default_rng(0)
+    clear = [
+        _above_zero(rng.choice([-0.5, 0.5], 200, p=[0.3, 0.7]), -1, 1, 0.95) for _ in range(50)
+    ]
+    assert np.mean(clear) > 0.95
+    assert not _above_zero(np.full(200, -0.01), -1, 1, 0.95)
+    assert _above_zero(np.full(400, 0.05), -1, 1, 0.95)
+
+
+def test_sessions_in_any_order_of_time_do_not_help():
+    """Good values first would let a gambler stop at once, were the order not shuffled."""
+    values = np.concatenate([np.full(500, 0.3), np.full(500, -0.3)])
+    assert not _above_zero(values, -1, 1, 0.95)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.9])
+def test_an_easy_world_is_used(share):
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(60):
+        p, usd, _ = world(rng, 1500, edge=6.0, gap=6.0)
+        grid = dial_grid(p, usd)
+        policy = choose(MinQuality(share), grid, draw(rng, 1500, edge=6.0, gap=6.0), NAMES)
+        found.append(policy.constant is None or policy.constant == 0)
+    assert np.mean(found) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "kind"),
+    [
+        (300, 0.95, {}),
+        (600, 0.99, {"edge": 4.0, "gap": 2.0}),
+        (600, 0.9, {"session": 3}),
+        (1500, 0.97, {"edge": 1.0, "gap": 2.0}),
+    ],
+)
+def test_the_promise_is_broken_in_at_most_five_percent(n, share, kind):
+    """With the router's p distorted, too: a promise must not rest on calibration."""
+    rng = np.random.default_rng(2)
+    truth, usd, _ = world(rng, 100_000, **kind)
+    broken, draws = 0, 400
+    for number in range(draws):
+        bent = (lambda p: p) if number % 2 else (lambda p: p**0.3)
+        fit, fit_usd, _ = world(rng, 1000, **kind)
+        evidence = draw(rng, n, **kind)
+        evidence = replace(evidence, p=bent(evidence.p))
+        policy = choose(MinQuality(share), dial_grid(bent(fit), fit_usd), evidence, NAMES)
+        chosen = policy.choose(bent(truth), usd)
+        quality = truth[np.arange(len(truth)), chosen].mean() / truth[:, -1].mean()
+        broken += policy.promise.certified and quality < share
+    assert broken / draws <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
+
+
+def test_the_promise_is_kept_in_a_quick_count():
+    """With a router that is calibrated, and where routing is worth while."""
+    rng = np.random.default_rng(3)
+    truth, usd, _ = world(rng, 50_000)
+    grid = dial_grid(*world(rng, 1000)[:2])
+    broken = used = 0
+    for _ in range(150):
+        policy = choose(MinQuality(0.9), grid, draw(rng, 400), NAMES)
+        used += policy.constant is None
+        broken += policy.promise.certified and quality_of_top(policy, truth, usd) < 0.9
+    assert used >= 75
+    assert broken / 150 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
+
+
+def test_the_stated_figures_are_those_of_the_choose_rows():
+    rng = np.random.default_rng(4)
+    evidence = draw(rng, 1500)
+    grid = dial_grid(*world(rng, 1000)[:2])
+    policy = choose(MinQuality(0.9), grid, evidence, NAMES)
+    assert policy.constant is None
+    assert policy.mu in grid
+    promise = policy.promise
+    routed = evidence.score[np.arange(1500), policy.choose(evidence.p, evidence.usd)]
+    assert promise.estimate == pytest.approx(routed.mean() / evidence.score[:, 1].mean())
+    assert (promise.rule, promise.target, promise.confidence) == ("min_quality", 0.9, 0.95)
+    assert promise.n == 1500
+    assert promise.certified and 0.9 <= promise.bound < promise.estimate
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_was_certified_is_not_denied(seed):
+    rng = np.random.default_rng(seed)
+    share = float(rng.choice([0.9, 0.95, 0.97]))
+    policy = choose(MinQuality(share), dial_grid(*world(rng, 500)[:2]), draw(rng, 800), NAMES)
+    if "certified step" in policy.why:
+        assert policy.promise.certified
+        assert policy.promise.bound >= share
+
+
+def test_a_stricter_promise_saves_less():
+    rng = np.random.default_rng(5)
+    evidence, grid = draw(rng, 3000), dial_grid(*world(rng, 1000)[:2])
+    costs = []
+    for share in (0.8, 0.9, 0.97, 1.0):
+        tier = choose(MinQuality(share), grid, evidence, NAMES).choose(evidence.p, evidence.usd)
+        costs.append(evidence.usd[np.arange(3000), tier].mean())
+    assert costs == sorted(costs)
+    assert costs[0] < 0.9 * costs[-1]
+
+
+def test_sessions_not_rows_are_the_evidence():
+    """Fifty sessions of forty equal rows are fifty units, whatever the number of rows."""
+    rng = np.random.default_rng(6)
+    few = draw(rng, 50, edge=6.0, gap=6.0)
+    rows = np.repeat(np.arange(50), 40)
+    many = Evidence(few.p[rows], few.usd[rows], few.paid[rows], few.score[rows], rows)
+    grid = dial_grid(*world(rng, 1000, edge=6.0, gap=6.0)[:2])
+    one, other = (choose(MinQuality(0.9), grid, e, NAMES) for e in (few, many))
+    assert one == other
+    assert other.promise.n == 50
+
+
+def test_always_top_where_nothing_can_be_certified():
+    rng = np.random.default_rng(7)
+    n = 200
+    p = rng.random((n, 2))
+    usd = np.tile([1e-4, 1e-2], (n, 1))
+    score = np.stack([np.zeros(n), np.ones(n)], axis=1)
+    evidence = Evidence(p, usd, usd, score, np.arange(n))
+    policy = choose(MinQuality(), dial_grid(p, usd), evidence, NAMES)
+    assert policy.constant == 1
+    assert "no cheaper operating point" in policy.why
+    assert policy.promise.bound == 1.0
+
+
+def test_a_constant_that_is_as_good_and_not_dearer_wins_and_says_so():
+    rng = np.random.default_rng(8)
+    n = 4000
+    p = np.stack([rng.uniform(0.5, 0.9, n), rng.uniform(0.6, 1.0, n)], axis=1)
+    usd = np.stack([rng.uniform(1e-4, 2e-4, n), rng.uniform(1e-3, 2e-3, n)], axis=1)
+    one = (rng.random(n) < 0.8) * 1.0
+    evidence = Evidence(p, usd, usd, np.stack([one, one], axis=1), np.arange(n))
+    policy = choose(MinQuality(), dial_grid(p, usd), evidence, NAMES)
+    assert policy.constant == 0
+    assert "not dearer" in policy.why and "half a point" in policy.why
+    assert policy.promise.certified
+
+
+def test_a_constant_that_is_clearly_worse_does_not_win():
+    rng = np.random.default_rng(9)
+    evidence = draw(rng, 3000)
+    assert evidence.score[:, 0].mean() < evidence.score[:, 1].mean() - 0.1
+    assert (
+        choose(MinQuality(0.9), dial_grid(evidence.p, evidence.usd), evidence, NAMES).constant != 0
+    )
+
+
+def test_three_tiers_use_the_middle_one_and_never_a_dominated_one():
+    rng = np.random.default_rng(10)
+    n = 4000
+    ease = rng.integers(0, 3, n)
+    chances = np.array([[0.95, 0.95, 0.6, 0.97], [0.2, 0.94, 0.6, 0.97], [0.1, 0.3, 0.3, 0.97]])
+    p = chances[ease]
+    usd = np.tile([1e-4, 1e-3, 2e-3, 1e-2], (n, 1))  # the third: dearer and worse than the second
+    score = (rng.random(p.shape) < p).astype(float)
+    evidence = Evidence(p, usd, usd, score, np.arange(n))
+    policy = choose(MinQuality(0.95), dial_grid(p, usd), evidence, ["a", "b", "c", "d"])
+    share = np.bincount(policy.choose(p, usd), minlength=4) / n
+    assert policy.promise.certified
+    assert share[1] > 0.2
+    assert share[2] == 0.0
+
+
+@pytest.mark.parametrize("units", [0, 1, 19])
+def test_too_few_choose_rows(units):
+    rng = np.random.default_rng(11)
+    p, usd, _ = world(rng, 1000)
+    evidence = draw(rng, 200)
+    rows = np.arange(100) if units else np.arange(0)
+    session = rows % max(units, 1)
+    some = Evidence(
+        *(getattr(evidence, name)[rows] for name in ("p", "usd", "paid", "score")), session
+    )
+    with pytest.raises(BadInput, match=rf"{units} independent choose rows.*--split"):
+        choose(MinQuality(), dial_grid(p, usd), some, NAMES)
+
+
+def test_the_grid_is_bounded_rising_and_within_the_data():
+    rng = np.random.default_rng(12)
+    for n in (3, 40, 3000):
+        p, usd, _ = world(rng, n)
+        grid = dial_grid(p, usd)
+        assert len(grid) <= STEPS
+        assert (np.diff(grid) > 0).all()
+        assert np.isfinite(grid).all()
+    shares = [(Policy(float(mu)).choose(p, usd) == 1).mean() for mu in grid]
+    assert shares[0] > 0.95 and shares[-1] < 0.05
+    assert (np.diff(shares) <= 0).all()
+    assert np.abs(np.diff(shares)).max() < 0.05
+
+
+def test_free_tiers_and_equal_estimates_do_no_harm():
+    flat = np.full((50, 2), 0.5)
+    for usd in (np.zeros((50, 2)), np.tile([0.0, 1e-3], (50, 1))):
+        evidence = Evidence(flat, usd, usd, np.ones((50, 2)), np.arange(50))
+        policy = choose(MinQuality(), dial_grid(flat, usd), evidence, NAMES)
+        assert np.isfinite(policy.mu)
+
+
+@pytest.mark.parametrize(
+    "values", [{"share": 0.0}, {"share": 1.01}, {"share": float("nan")}, {"confidence": 0.4},
+               {"confidence": 1.0}, {"confidence": float("nan")}]
+)  # fmt: skip
+def test_promises_that_mean_nothing(values):
+    with pytest.raises(BadInput, match="--policy"):
+        MinQuality(**values)
