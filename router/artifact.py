@@ -118,8 +118,10 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
             f"{path}: protocol {protocol!r} is unknown; this router reads {PROTOCOL}: "
             "update suffice, or export the artifact again"
         )
-    files = manifest.get("files")
-    if not isinstance(files, dict) or set(files) != set(FILES):
+    for name, kind in (("tiers", list), ("features", dict), ("policy", dict), ("files", dict)):
+        if not isinstance(manifest.get(name), kind):
+            raise ArtifactError(f"{path}: manifest.json: {name} must be a {kind.__name__}")
+    if set(manifest["files"]) != set(FILES):
         raise ArtifactError(f"{path}: manifest.json must list exactly {', '.join(FILES)}")
     return manifest
 
