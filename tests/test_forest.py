@@ -147,8 +147,8 @@ def test_what_cannot_be_exported_is_refused() -> None:
 
 def test_margin_leaves_the_row_as_it_was() -> None:
     forest = make_forest(COLUMNS)
-    for dtype in (np.float32, np.float64):
-        row = np.array([1e-36, np.nan, 0.5, np.inf, -0.0], dtype=dtype)
+    wide = np.array([1e-36, np.nan, 0.5, np.inf, -0.0])
+    for row in (wide, wide.astype(np.float32)):
         before = row.tobytes()
         forest.margin(row)
         assert row.tobytes() == before
