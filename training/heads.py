@@ -5,12 +5,11 @@ width of the neighbours' kernel, the weights of the members, the calibration) is
 rows that the member at hand was not fitted on; a fold never divides a group of the split.
 """
 
-import os
 from dataclasses import dataclass
 
 import lightgbm as lgb
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
@@ -105,7 +104,7 @@ def fit_heads(
     _check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
     jobs = [(k, fold) for k in learned for fold in range(folds.max() + 1)]
-    workers = min(os.cpu_count() or 1, len(jobs))
+    workers = min(cpu_count(), len(jobs))  # those this job may use, not all the machine has
     done = Parallel(n_jobs=workers)(
         delayed(_fit_fold)(x, score[:, k], weight[:, k], folds, fold, seed) for k, fold in jobs
     )
