@@ -1,0 +1,309 @@
+"""Members, cross-fitting, blend: near the best single choice, and no label helps itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.special import logit
+
+from router.head import MEMBERS, Blend, Constant
+from router.neighbours import Neighbours
+from router.predictor import Predictor
+from router.vectorizer import SURFACE, Vectorizer
+from tests.traffic_makers import TIERS, make_rows, requests_of
+from training.calibrate import log_loss
+from training.costs import fit_tokens
+from training.embedders import resolve_embedder
+from training.errors import BadInput
+from training.heads import (
+    PENALTIES,
+    FittedHeads,
+    _fit_blend,
+    _fit_fold,
+    _folds,
+    fit_heads,
+    member_margins,
+    probabilities,
+)
+from training.members import Matrix, fit_geometry, fit_linear, linear_margins
+from training.vectorize import fit_ngrams, vectorize
+
+FIT = 300
+NAMES = ("small", "large")
+NONE = np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    x: Matrix
+    vectorizer: Vectorizer
+    requests: object
+    hard: np.ndarray
+
+    def fit(self, score=None, weight=None, names=NAMES, seed=0, rows=None) -> FittedHeads:
+        rows = np.arange(FIT) if rows is None else rows
+        score = self.requests.score[rows] if score is None else score
+        weight = np.ones_like(score) if weight is None else weight
+        sessions = self.requests.sessions[rows]
+        return fit_heads(self.x.take(rows), score, weight, sessions, sessions, names, SURFACE, seed)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """900 requests, 300 of them to fit on; whether the small tier suffices turns on one word."""
+    requests = requests_of(make_rows(900, seed=5), tmp_path_factory.mktemp("heads"))
+    embedder = resolve_embedder("static")
+    prompts = list(requests.prompts)
+    vectorizer = Vectorizer(embedder, fit_ngrams(embedder, prompts[:FIT], 0))
+    hard = requests.output_tokens[:, 0] >= 100
+    return Log(vectorize(vectorizer, prompts), vectorizer, requests, hard)
+
+
+@pytest.fixture(scope="module")
+def fitted(log):
+    return log.fit()
+
+
+def rate(p, score):
+    margin = logit(np.clip(p, 1e-9, 1 - 1e-9)).ravel()
+    return log_loss(margin, score.ravel(), np.ones(score.size)) / score.size
+
+
+def test_the_signal_is_found(log, fitted):
+    p = probabilities(fitted, log.x)[FIT:]
+    hard = log.hard[FIT:]
+    assert p[~hard, 0].mean() > p[hard, 0].mean() + 0.4
+    assert rate(p, log.requests.score[FIT:]) < 0.75 * rate(
+        np.tile(log.requests.score[:FIT].mean(axis=0), (len(hard), 1)), log.requests.score[FIT:]
+    )
+
+
+def test_near_the_best_single_member_on_little_data(log):
+    """On rows unseen, over several draws of labels: mean loss within 0.02 nats of the best's."""
+    chance = np.where(log.hard[:, None], (0.15, 0.9), (0.95, 0.97))
+    together, alone = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        score = (rng.random(chance.shape) < chance) * 1.0
+        fitted = log.fit(score[:FIT], seed=seed)
+        new = log.x.take(np.arange(FIT, 900))
+        together.append(rate(probabilities(fitted, new), score[FIT:]))
+        margins = member_margins(fitted, new)
+        alone.append([rate(1 / (1 + np.exp(-m)), score[FIT:]) for m in margins])
+    assert np.mean(together) < np.mean(alone, axis=0).min() + 0.02
+
+
+def test_cross_fitted_probabilities_are_honest(log, fitted):
+    """The loss of the fit rows, cross-fitted, is about that of new rows; not that of memory."""
+    seen = rate(fitted.p, log.requests.score[:FIT])
+    new = rate(probabilities(fitted, log.x)[FIT:], log.requests.score[FIT:])
+    assert abs(seen - new) < 0.06
+    assert abs(fitted.p.mean() - log.requests.score[:FIT].mean()) < 0.02
+
+
+def test_noise_is_not_learned(log):
+    """Labels without any signal: cross-fitted p stays near the mean and does not see its label."""
+    rng = np.random.default_rng(0)
+    score = (rng.random((FIT, 2)) < 0.6) * 1.0
+    p = log.fit(score).p
+    assert p.std(axis=0).max() < 0.12
+    assert abs(np.corrcoef(p[:, 0], score[:, 0])[0, 1]) < 0.2
+
+
+def test_a_label_has_no_part_in_its_own_margin(log):
+    """Exactly: flip every label of a fold, and that fold's linear margins are what they were."""
+    rows = np.arange(FIT)
+    x, score, weight = log.x.take(rows), log.requests.score[:FIT, 0], np.ones(FIT)
+    folds = _folds(log.requests.sessions[:FIT], 0)
+    flipped = np.where(folds == 1, 1 - score, score)
+    one, other = (_fit_fold(x, s, weight, folds, 1, 0) for s in (score, flipped))
+    np.testing.assert_array_equal(one.linear, other.linear)
+    # The held-out rows only say when the forest stops: up to there, its trees are the same.
+    assert one.forest.shape == other.forest.shape
+
+
+def test_flipping_one_label_hardly_moves_its_own_probability(log, fitted):
+    for row in (3, 77):
+        score = log.requests.score[:FIT].copy()
+        score[row, 0] = 1 - score[row, 0]
+        assert abs(log.fit(score).p[row, 0] - fitted.p[row, 0]) < 0.1
+
+
+def test_a_fold_never_divides_a_group():
+    rng = np.random.default_rng(1)
+    group = rng.integers(0, 60, 400)
+    folds = _folds(group, 3)
+    assert all(len(set(folds[group == g])) == 1 for g in group)
+    assert len(set(folds)) == 4
+    np.testing.assert_array_equal(folds, _folds(group, 3))
+
+
+def test_the_predictor_repeats_the_originals(log, fitted):
+    rows = np.arange(FIT, FIT + 60)
+    tokens, _ = fit_tokens(log.x, log.requests)
+    served = Predictor(TIERS, log.vectorizer, fitted.neighbours, fitted.heads, fitted.blend, tokens)
+    p = served.estimate(list(log.requests.prompts[rows])).p
+    np.testing.assert_allclose(p, probabilities(fitted, log.x.take(rows)), atol=1e-9)
+
+
+def test_a_tier_that_never_varies_is_a_constant_and_is_flagged(log):
+    score = log.requests.score[:FIT].copy()
+    score[:, 1] = 0.0
+    fitted = log.fit(score)
+    assert fitted.heads[1] == Constant(0.5 / 301)
+    assert any("large: every score is 0; its head is a constant" in n for n in fitted.notes)
+    np.testing.assert_allclose(probabilities(fitted, log.x)[:, 1], 0.5 / 301)
+    assert np.ptp(fitted.p[:, 0]) > 0.1
+
+
+def test_an_assumed_top_tier_suffices_with_certainty(log):
+    score = log.requests.score[:FIT].copy()
+    score[:, 1] = 1.0
+    assert log.fit(score).heads[1] == Constant(1.0)
+
+
+def test_no_tier_that_varies(log):
+    with pytest.raises(BadInput, match="column score: no tier's scores vary"):
+        log.fit(np.tile([0.0, 1.0], (FIT, 1)))
+
+
+def test_a_tier_without_rows_is_named(log):
+    score = log.requests.score[:FIT].copy()
+    score[:, 1] = np.nan
+    with pytest.raises(BadInput, match="tier 'large': no labelled row"):
+        log.fit(score)
+
+
+def test_a_tier_with_few_rows_is_named(log):
+    score = log.requests.score[:FIT].copy()
+    score[29:, 1] = np.nan
+    score[:2, 1] = (0.0, 1.0)
+    with pytest.raises(BadInput, match="tier 'large': 29 labelled fit rows; at least 30"):
+        log.fit(score)
+
+
+def test_a_tier_all_of_one_session_is_named(log):
+    score = log.requests.score[:FIT].copy()
+    score[40:, 1] = np.nan
+    score[:2, 1] = (0.0, 1.0)
+    group = np.concatenate([np.zeros(40), np.arange(1, FIT - 39)]).astype(np.int64)
+    with pytest.raises(BadInput, match="tier 'large': all its labelled fit rows are of one"):
+        fit_heads(
+            log.x.take(np.arange(FIT)), score, np.ones_like(score), group, group, NAMES, SURFACE, 0
+        )
+
+
+def test_one_session_only(log):
+    group = np.zeros(FIT, dtype=np.int64)
+    score = log.requests.score[:FIT]
+    with pytest.raises(BadInput, match="one session"):
+        fit_heads(
+            log.x.take(np.arange(FIT)), score, np.ones_like(score), group, group, NAMES, SURFACE, 0
+        )
+
+
+@pytest.mark.parametrize("rare", [0.0, 1.0])
+def test_one_exception_among_many_rows_is_no_failure(log, rare):
+    """In the fold that holds it, the fitting rows are of one class."""
+    score = log.requests.score[:FIT].copy()
+    score[:, 1] = 1.0 - rare
+    score[17, 1] = rare
+    p = probabilities(log.fit(score), log.x)[:, 1]
+    assert np.isfinite(p).all()
+    assert abs(p.mean() - (1.0 - rare)) < 0.05
+
+
+def test_graded_scores_are_learned_as_expectations(log):
+    rng = np.random.default_rng(2)
+    mean = np.where(log.hard, 0.3, 0.8)
+    graded = np.stack([rng.beta(8 * mean, 8 * (1 - mean)), rng.beta(8, 2, 900)], axis=1)
+    p = probabilities(log.fit(graded[:FIT]), log.x)[FIT:]
+    hard = log.hard[FIT:]
+    assert p[hard, 0].mean() == pytest.approx(0.3, abs=0.06)
+    assert p[~hard, 0].mean() == pytest.approx(0.8, abs=0.06)
+    assert p[:, 1].mean() == pytest.approx(0.8, abs=0.04)
+
+
+def test_one_sided_rows_are_enough(log):
+    """Each request answered by one tier only, hard ones mostly by the large: weights undo that."""
+    rng = np.random.default_rng(3)
+    to_large = np.where(log.hard[:FIT], 0.8, 0.3)
+    large = rng.random(FIT) < to_large
+    score = log.requests.score[:FIT].copy()
+    score[large, 0] = score[~large, 1] = np.nan
+    weight = np.stack([1 / (1 - to_large), 1 / to_large], axis=1)
+    p = probabilities(log.fit(score, weight), log.x)[FIT:]
+    hard = log.hard[FIT:]
+    assert p[~hard, 0].mean() > p[hard, 0].mean() + 0.3
+    assert abs(p[:, 0].mean() - log.requests.score[FIT:, 0].mean()) < 0.12
+
+
+def test_more_tiers_than_two(log):
+    rng = np.random.default_rng(4)
+    easy, hard = np.array([0.9, 0.95, 0.5, 0.97]), np.array([0.1, 0.8, 0.4, 0.97])
+    chance = np.where(log.hard[:, None], hard, easy)
+    score = (rng.random(chance.shape) < chance) * 1.0
+    fitted = log.fit(score[:FIT], names=("a", "b", "c", "d"))
+    p = probabilities(fitted, log.x)[FIT:]
+    assert np.abs(p - chance[FIT:]).mean() < 0.15
+    assert fitted.p.shape == (FIT, 4)
+
+
+def test_the_same_seed_gives_the_same_heads(log, fitted):
+    again = log.fit()
+    np.testing.assert_array_equal(again.p, fitted.p)
+    np.testing.assert_array_equal(probabilities(again, log.x), probabilities(fitted, log.x))
+
+
+def test_the_blend_finds_the_member_that_knows():
+    rng = np.random.default_rng(5)
+    truth = rng.normal(0, 2, (4000, 2))
+    score = (rng.random(truth.shape) < 1 / (1 + np.exp(-truth))) * 1.0
+    margins = np.stack([rng.normal(size=truth.shape), truth, rng.normal(size=truth.shape)])
+    blend = _fit_blend(margins, score, np.ones_like(score))
+    assert blend.level[1] == pytest.approx(1.0, abs=0.1)
+    assert blend.gap[1] == pytest.approx(1.0, abs=0.1)
+    assert blend.level[[0, 2]].max() < 0.15
+
+
+def test_the_blend_stays_near_equal_on_little_data():
+    rng = np.random.default_rng(6)
+    margins = rng.normal(size=(len(MEMBERS), 12, 2))
+    score = (rng.random((12, 2)) < 0.5) * 1.0
+    blend = _fit_blend(margins, score, np.ones_like(score))
+    assert isinstance(blend, Blend)
+    assert np.abs(np.concatenate([blend.level, blend.gap]) - 1 / 3).max() < 0.15
+
+
+def test_prototypes_stand_for_ten_sessions_or_more(log):
+    rows = np.arange(900)
+    sessions = log.requests.sessions
+    geometry = fit_geometry(log.x.dense, SURFACE, sessions, 0)
+    for j in range(len(geometry.centroids)):
+        assert len(set(sessions[rows[geometry.nearest == j]])) >= 10
+    assert len(geometry.centroids) > 5
+    np.testing.assert_allclose(np.linalg.norm(geometry.centroids, axis=1), 1.0, atol=1e-5)
+
+
+def test_neighbours_count_every_row_once(fitted, log):
+    near = fitted.neighbours
+    assert isinstance(near, Neighbours)
+    np.testing.assert_allclose(near.rows.sum(axis=1), [FIT, FIT])
+    np.testing.assert_allclose(near.successes.sum(axis=1), log.requests.score[:FIT].sum(axis=0))
+
+
+def test_the_linear_member_takes_a_score_as_a_share_of_a_success(log):
+    """A score of 0.25 is one success in four rows alike."""
+    x = log.x.take(np.repeat(np.arange(60), 4))
+    rng = np.random.default_rng(7)
+    share = rng.integers(0, 5, 60)
+    rows = np.concatenate([np.arange(4) < s for s in share]) * 1.0
+    four = linear_margins(fit_linear(x, rows, np.ones(240), PENALTIES[1]), log.x)
+    graded = fit_linear(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0), PENALTIES[1])
+    np.testing.assert_allclose(four, linear_margins(graded, log.x), atol=0.02)
+
+
+def test_the_linear_member_does_not_run_away(log):
+    linear = fit_linear(log.x, log.requests.score[:, 0], np.ones(900), PENALTIES[1])
+    far = Matrix(log.x.dense[:5] * 1e6, log.x.terms[:5], log.x.tokens[:5])
+    assert np.abs(linear_margins(linear, far)).max() < 30
