@@ -12,6 +12,7 @@ from training.errors import BadInput, SufficeError
 
 app = typer.Typer(
     name="suffice",
+    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -24,9 +25,17 @@ Traffic = Annotated[Path, typer.Option(help="Traffic table, Parquet.")]
 ArtifactPath = Annotated[Path, typer.Argument(help="Artifact folder.", metavar="ARTIFACT")]
 
 
+def _quieten(quiet: bool) -> None:
+    if quiet:
+        set_quiet(True)
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", callback=_quieten)]
+
+
 @app.callback()
-def _common(quiet: Annotated[bool, typer.Option(help="Say nothing but errors.")] = False) -> None:
-    set_quiet(quiet)
+def _common(quiet: Quiet = False) -> None:
+    """Take --quiet before the command as well as after it."""
 
 
 @app.command()
@@ -38,6 +47,7 @@ def ingest(
     max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
     keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read logs into the traffic table.
 
@@ -69,6 +79,7 @@ def train(
         list[str] | None, typer.Option(help="NAME=VALUE, e.g. min_quality=0.98; repeatable.")
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a router and export it.
 
@@ -97,6 +108,7 @@ def score(
     artifact: ArtifactPath,
     traffic: Traffic,
     out: Annotated[Path, typer.Option(help="Parquet to write, one row per request.")],
+    quiet: Quiet = False,
 ) -> None:
     """Score every request of a traffic table with an artifact.
 
@@ -115,6 +127,7 @@ def evaluate(
     traffic: Traffic,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the two figures.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Measure an artifact on labelled traffic that it was not fitted on.
 
@@ -136,6 +149,7 @@ def route(
     prompt: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
     messages: Annotated[Path | None, typer.Option(help="JSON list of chat messages.")] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Decide one prompt.
 
@@ -159,6 +173,7 @@ def route(
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="Artifact folder or traffic table.")],
+    quiet: Quiet = False,
 ) -> None:
     """Say in words what is in an artifact or a traffic table.
 
@@ -174,6 +189,7 @@ def inspect(
 def init(
     traffic: Annotated[Path, typer.Argument(help="Traffic table, Parquet.", metavar="TRAFFIC")],
     out: Annotated[Path, typer.Option(help="Tiers file to write.")] = Path("tiers.toml"),
+    quiet: Quiet = False,
 ) -> None:
     """Write a tiers file from the models and prices seen in a log.
 
@@ -189,6 +205,7 @@ def init(
 def distill(
     model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),
+    quiet: Quiet = False,
 ) -> None:
     """Distil a transformer into a static table (extra: encoders).
 
@@ -202,6 +219,7 @@ def distill(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("suffice-demo"),
+    quiet: Quiet = False,
 ) -> None:
     """Everything above on the bundled sample, in a couple of minutes.
 

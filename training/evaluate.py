@@ -1,6 +1,7 @@
 """Using an artifact on a traffic table: scores for every request, a report on labelled ones."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
-from router.artifact import load_artifact
+from router.artifact import Artifact, load_artifact
 from router.predictor import Estimates, Predictor
 from router.prompt import Prompt
 from router.vectorizer import SURFACE
@@ -19,6 +20,8 @@ from training.export import fitted_ids, id_hashes
 from training.labels import LabelRule, load_requests
 from training.members import Matrix
 from training.report import Report, Rows, build_report, save_plots
+from training.requests import Requests, fingerprint
+from training.tracking import log_run
 from training.traffic import read_traffic
 from training.vectorize import vectorize
 
@@ -66,6 +69,7 @@ def evaluate(
     Raises:
         BadInput: too few requests on which every tier's score is known.
         ArtifactError: the artifact is refused.
+        EnvironmentProblem: MLflow refused the run (the report is in place).
     """
     artifact = load_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
@@ -92,10 +96,28 @@ def evaluate(
         beside = report_json.with_name(f".{report_json.name}.part")
         beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
         beside.replace(report_json)
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        save_plots(report, plots)
+    _track(artifact, requests, report, plots)
     return report, int(known.sum())
+
+
+def _track(artifact: Artifact, requests: Requests, report: Report, plots: Path | None) -> None:
+    """Draw the figures, into `plots` where asked for, and log the evaluation as a run."""
+    training = artifact.manifest["training"]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = plots or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_plots(report, folder)
+        log_run(
+            f"evaluate {artifact.version}",
+            {"artifact": artifact.version, "rows": report.rows, "embedder": training["embedder"]},
+            report.flat(),
+            {
+                "suffice.artifact": artifact.version,
+                "suffice.fingerprint": fingerprint(requests),
+                "suffice.trained_on": training["fingerprint"],
+            },
+            {"artifact": artifact.path, "plots": folder},
+        )
 
 
 def _estimate(predictor: Predictor, x: Matrix) -> Estimates:

@@ -1,5 +1,6 @@
 """The traffic table seen by request: one row per prompt, one column per tier."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -136,6 +137,15 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
 def plain_model(model: str) -> str:
     """A model's name without provider prefix and dated snapshot, for matching."""
     return _SNAPSHOT.sub("", model.rsplit("/", 1)[-1].strip().lower())
+
+
+def fingerprint(requests: Requests) -> str:
+    """Hash of ids and scores, whatever their order: the same log gives the same fingerprint."""
+    total = 0
+    for name, scores in zip(requests.ids, requests.score, strict=True):
+        digest = hashlib.sha256(str(name).encode() + scores.tobytes()).digest()
+        total = (total + int.from_bytes(digest[:16], "big")) % (1 << 128)
+    return f"{total:032x}"
 
 
 def _texts(column: pd.Series) -> list[str | None]:

@@ -51,7 +51,7 @@ def log_run(
         except Exception as error:
             raise EnvironmentProblem(
                 f"MLflow at {store} did not take the run ({type(error).__name__}: {error}); the "
-                "artifact itself was exported. Check MLFLOW_TRACKING_URI and train again"
+                "files asked for are in place. Check MLFLOW_TRACKING_URI and run the job again"
             ) from error
     return run.info.run_id, store
 

@@ -1,6 +1,5 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from training.labels import LabelRule, load_requests
 from training.members import Matrix
 from training.operating import Evidence, choose, dial_grid
 from training.report import Report, Rows, build_report, save_plots
-from training.requests import Requests
+from training.requests import Requests, fingerprint
 from training.splits import Splits, split
 from training.tracking import log_run
 from training.vectorize import fit_ngrams, vectorize
@@ -243,15 +242,6 @@ def _facts(
         "metrics": report.flat() if report else {},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-
-
-def fingerprint(requests: Requests) -> str:
-    """Hash of ids and scores, whatever their order: the same log gives the same fingerprint."""
-    total = 0
-    for name, scores in zip(requests.ids, requests.score, strict=True):
-        digest = hashlib.sha256(str(name).encode() + scores.tobytes()).digest()
-        total = (total + int.from_bytes(digest[:16], "big")) % (1 << 128)
-    return f"{total:032x}"
 
 
 def _track(
