@@ -79,12 +79,7 @@ def choose(
         BadInput: too few independent choose rows to certify anything.
     """
     top = len(names) - 1
-    units = len(np.unique(evidence.session))
-    if units < MIN_UNITS:
-        raise BadInput(
-            f"{units} independent choose rows with every tier's score; at least {MIN_UNITS} are "
-            "needed to choose an operating point: give more rows or another --split"
-        )
+    units = count_units(evidence.session)
     best = Policy(0.0, constant=top, why="no cheaper operating point could be certified")
     for mu in grid:
         step = Policy(float(mu))
@@ -94,6 +89,22 @@ def choose(
         best = replace(step, why="the cheapest certified step of a grid fixed on the fit rows")
     best = _or_constant(best, evidence, rule.confidence, names)
     return replace(best, promise=_promise(best, rule, evidence, units))
+
+
+def count_units(session: NDArray[np.int64]) -> int:
+    """Independent units (sessions) among choose rows on which every tier's score is known.
+
+    Raises:
+        BadInput: too few to certify anything.
+    """
+    units = len(np.unique(session))
+    if units < MIN_UNITS:
+        raise BadInput(
+            f"{units} independent choose rows with every tier's score; at least {MIN_UNITS} are "
+            "needed to choose an operating point: give more rows, replay some requests on the "
+            "tiers that did not answer, or give another --split"
+        )
+    return units
 
 
 def _shortfall(policy: Policy, share: float, evidence: Evidence) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from training.golden import golden_lines, golden_prompts
 from training.heads import FittedHeads, fit_heads, probabilities
 from training.labels import LabelRule, load_requests
 from training.members import Matrix
-from training.operating import Evidence, choose, dial_grid
+from training.operating import Evidence, choose, count_units, dial_grid
 from training.report import Report, Rows, build_report, save_plots
 from training.requests import Requests, fingerprint
 from training.splits import Splits, split
@@ -86,6 +86,8 @@ def train(
     with step("split"):
         splits = split(requests, shares, seed)
         _check_sizes(splits)
+        chosen_on = requests.take(splits.choose)
+        count_units(chosen_on.sessions[chosen_on.paired])  # before the work, not after it
     fit_rows = requests.take(splits.fit)
     with step("features"):
         ngrams = fit_ngrams(embedder, list(fit_rows.prompts), seed)
