@@ -24,7 +24,9 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        patch.setenv("LOKY_MAX_CPU_COUNT", "1")  # folds in this process: starting others takes longer
+        patch.setenv(
+            "LOKY_MAX_CPU_COUNT", "1"
+        )  # folds in this process: starting others takes longer
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder / "runs"))
         yield
 
@@ -52,14 +54,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """One artifact for all tests that only read it."""
     from tests.traffic_makers import TIERS, make_rows, write_log, write_tiers
     from training.config import Config
+    from training.operating import MinQuality
     from training.train import train
 
     folder = tmp_path_factory.mktemp("job")
-    rows = make_rows(700, seed=1)
-    split = next(i for i, row in enumerate(rows) if row["request_id"] == "r600")
+    rows = make_rows(900, seed=1, session=2)
+    split = next(i for i, row in enumerate(rows) if row["request_id"] == "r780")
     traffic = write_log(folder / "log.parquet", rows[:split])
     fresh = write_log(folder / "fresh.parquet", rows[split:])
+    config = Config(policy=MinQuality(0.9))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        trained = train(traffic, TIERS, folder / "artifact", Config(), (0.5, 0.3, 0.2), 0, "static")
+        trained = train(traffic, TIERS, folder / "artifact", config, (0.4, 0.45, 0.15), 0, "static")
     return Job(traffic, fresh, write_tiers(folder), folder / "artifact", trained)

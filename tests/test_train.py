@@ -1,0 +1,239 @@
+"""The training job: repeatable, whole or not at all, and on record in MLflow."""
+
+import json
+import sqlite3
+
+import mlflow
+import numpy as np
+import pytest
+
+from router import Router
+from router.artifact import load_artifact
+from tests.traffic_makers import TIERS, make_rows, write_log
+from training import export as exporting
+from training import heads
+from training import train as job_module
+from training.config import Config
+from training.errors import BadInput, EnvironmentProblem
+from training.labels import LabelRule
+from training.operating import MinQuality
+from training.splits import parse_shares
+from training.train import train
+
+CONFIG = Config(policy=MinQuality(0.9))
+
+
+def run(folder, traffic, out="artifact", config=CONFIG, shares="60/30/10", seed=0, tiers=TIERS):
+    return train(traffic, tiers, folder / out, config, parse_shares(shares), seed, "static")
+
+
+def hidden(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """Without MLflow, and with little to choose from: quick, all else as it is."""
+    monkeypatch.setattr(heads, "PENALTIES", heads.PENALTIES[:1])
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
+    monkeypatch.setattr(job_module, "log_run", lambda *_: ("no run", "no store"))
+
+
+def test_same_log_same_seed_same_arrays(workdir, untracked):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    one, two, other = (
+        run(workdir, traffic, name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    heads = [(workdir / name / "heads.npz").read_bytes() for name in "abc"]
+    assert heads[0] == heads[1]
+    assert heads[0] != heads[2]
+    assert one.policy == two.policy
+    prints = [load_artifact(t.out).manifest["training"]["fingerprint"] for t in (one, two, other)]
+    assert len(set(prints)) == 1
+
+
+def test_what_the_artifact_tells(job):
+    artifact = load_artifact(job.artifact)
+    told = artifact.manifest
+    assert artifact.policy == job.trained.policy
+    assert artifact.policy.constant is None
+    assert told["training"]["rows"] == {"fit": 312, "choose": 352, "test": 116}
+    assert told["training"]["since"] == "2026-03-01T00:00:00.000000Z"
+    assert any(line.startswith("leakage:") for line in told["training"]["notes"])
+    assert (
+        told["metrics"]["policy.quality"] == job.trained.report.figures["policy"]["quality"].value
+    )
+    assert artifact.version == job.trained.version
+    text = "\n".join(job.trained.summary)
+    assert "leakage: split by time" in text
+    assert "Promise: mean quality at least 90.0%" in text
+    card = (job.artifact / "CARD.md").read_text(encoding="utf-8")
+    assert "vendor/large-1" in card
+    assert "90.0%" in card
+
+
+def test_no_text_of_the_log_leaves_with_the_artifact(job):
+    """Neither prompts nor request ids nor session names."""
+    for path in job.artifact.rglob("*"):
+        if path.is_file() and path.name != "tokenizer.json":
+            content = path.read_bytes()
+            for trace in (b"eigenvalue", b'r17"', b's12"'):
+                assert trace not in content, path
+
+
+def test_it_routes_by_what_it_learned(job):
+    router = Router.load(job.artifact)
+    easy = router.route("please tell me about the capital of peru 77")
+    hard = router.route("explain the eigenvalue theorem proof of norway 5")
+    assert easy.tier == "small"
+    assert hard.tier == "large"
+    assert easy.reason == "policy"
+
+
+def test_the_run_is_on_record(job):
+    client = mlflow.MlflowClient(job.trained.store)
+    found = client.get_run(job.trained.run_id)
+    assert found.info.status == "FINISHED"
+    params, metrics, tags = found.data.params, found.data.metrics, found.data.tags
+    assert params["seed"] == "0"
+    assert params["split"] == "40/45/15"
+    assert params["min_quality"] == "0.9"
+    assert params["rows.fit"] == "312"
+    quality = job.trained.report.figures["policy"]["quality"]
+    assert metrics["policy.quality"] == quality.value
+    assert metrics["policy.quality.low"] == quality.low
+    assert metrics["promise.certified"] == 1.0
+    assert tags["suffice.artifact"] == job.trained.version
+    assert len(tags["suffice.fingerprint"]) == 32
+    files = {
+        file.path
+        for folder in ("artifact", "plots")
+        for file in client.list_artifacts(job.trained.run_id, folder)
+    }
+    assert {"artifact/manifest.json", "artifact/heads.npz"} <= files
+    assert {"plots/cost_quality.png", "plots/reliability.png"} <= files
+
+
+def test_a_refused_store_leaves_the_artifact_in_place(workdir, monkeypatch):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    (workdir / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/file/in/file.db")
+    with pytest.raises(EnvironmentProblem, match=r"the files asked for are in place.*MLFLOW_TRACK"):
+        run(workdir, traffic)
+    assert load_artifact(workdir / "artifact").policy.promise is not None
+
+
+def test_a_failing_export_leaves_no_half_written_output(workdir, untracked, monkeypatch):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+
+    def fail(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(exporting, "load_artifact", fail)
+    with pytest.raises(OSError, match="disk full"):
+        run(workdir, traffic)
+    assert not (workdir / "artifact").exists()
+    assert hidden(workdir) == []
+
+
+def test_an_older_artifact_is_replaced_whole_or_left_alone(workdir, untracked, monkeypatch):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    first, second = run(workdir, traffic), run(workdir, traffic, seed=1)
+    assert first.version != second.version
+    assert load_artifact(workdir / "artifact").version == second.version
+    monkeypatch.setattr(exporting, "replay", lambda *_: float("nan"))
+    with pytest.raises(exporting.ParityError, match="differ from training"):
+        run(workdir, traffic)
+    assert load_artifact(workdir / "artifact").version == second.version
+    assert hidden(workdir) == []
+
+
+def test_another_folder_is_never_replaced(workdir, untracked, monkeypatch):
+    """And it is refused before the work, not after it."""
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    (workdir / "artifact").mkdir()
+    (workdir / "artifact" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(job_module, "fit_heads", None)
+    with pytest.raises(BadInput, match="is not an artifact"):
+        run(workdir, traffic)
+    assert (workdir / "artifact" / "thesis.txt").read_text() == "mine"
+
+
+def test_without_test_rows_there_is_no_report(workdir, untracked):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    done = run(workdir, traffic, shares="70/30/0")
+    assert done.report is None
+    assert any("no report" in line for line in done.summary)
+    assert json.loads((done.out / "manifest.json").read_text())["metrics"] == {}
+
+
+def test_an_assumed_top_tier_is_said_everywhere(workdir, untracked):
+    rows = [row for row in make_rows(400, seed=3) if row["tier"] == "small"]
+    traffic = write_log(workdir / "log.parquet", rows)
+    config = Config(LabelRule(assume_top_suffices=True), MinQuality(0.8))
+    done = run(workdir, traffic, config=config)
+    assert Router.load(done.out).route("hi").p_suffices["large"] == 1.0
+    assert any("ASSUMED" in note for note in done.report.notes)
+    assert "ASSUMED" in (done.out / "CARD.md").read_text(encoding="utf-8")
+    assert "ASSUMED" in "\n".join(done.summary)
+
+
+def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch):
+    monkeypatch.setattr(job_module, "fit_heads", None)  # it is told before the work
+    rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
+    with pytest.raises(BadInput, match="0 independent choose rows with every tier's score"):
+        run(workdir, write_log(workdir / "log.parquet", rows))
+    assert not (workdir / "artifact").exists()
+
+
+def test_four_tiers_end_to_end(workdir, untracked):
+    """The middle tier takes what it does as well; one that is dearer and worse gets nothing."""
+    tiers = tuple(
+        type(TIERS[0])(name, f"v/{name}", price, price)
+        for name, price in (("nano", 0.1), ("mid", 1.0), ("bad", 2.0), ("top", 20.0))
+    )
+    rows = make_rows(
+        700,
+        seed=4,
+        tiers=tiers,
+        session=1,
+        easy=(0.97, 0.97, 0.5, 0.98),
+        hard=(0.05, 0.95, 0.3, 0.97),
+    )
+    done = run(workdir, write_log(workdir / "log.parquet", rows), tiers=tiers, shares="45/40/15")
+    assert done.policy.constant is None or done.policy.constant == 1
+    policy = done.report.figures["policy"]
+    assert policy["share_1"].value > 0.3
+    assert policy["share_2"].value < 0.05
+    assert policy["share_3"].value < 0.5
+    figures = done.report.figures
+    ours = figures["Suffice, by gain per dollar"]["aiq"].value
+    assert ours <= figures["oracle"]["aiq"].value + 1e-9
+    assert "apgr" in done.report.missing
+
+
+def test_names_that_mlflow_does_not_take(workdir):
+    tiers = tuple(
+        type(tier)(name, tier.model, tier.input_usd_per_mtok, tier.output_usd_per_mtok)
+        for tier, name in zip(TIERS, ("klein (größe=7) ../a", "large@prod: +50%"), strict=True)
+    )
+    rows = make_rows(300, seed=3, tiers=tiers)
+    done = run(workdir, write_log(workdir / "log.parquet", rows), tiers=tiers)
+    assert done.run_id
+    store = done.store.removeprefix("sqlite:///")
+    with sqlite3.connect(store) as database:
+        keys = database.execute("select key from metrics where run_uuid = ?", [done.run_id])
+        assert any(key.startswith("tier_klein") for (key,) in keys)
+
+
+def test_odd_prompts_are_no_trouble(workdir, untracked):
+    odd = ["", "x" * 300_000, "\0", "a\0b" * 9, "🎉🎂", "مرحبا بالعالم", "שלום", "\ud83d", "\n\t "]
+    rows = make_rows(300, seed=3)
+    for i, text in enumerate(odd):
+        for row in rows[2 * i : 2 * i + 2]:
+            row["messages"] = json.dumps([{"role": "user", "content": text}])
+    done = run(workdir, write_log(workdir / "log.parquet", rows))
+    router = Router.load(done.out)
+    for text in odd:
+        assert router.route(text).reason == "policy"
+        assert np.isfinite(list(router.route(text).expected_cost_usd.values())).all()
