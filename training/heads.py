@@ -99,7 +99,7 @@ def fit_heads(
     Raises:
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
     """
-    learned, constants, notes = _sort_tiers(score, names)
+    learned, constants, notes = sort_tiers(score, names)
     folds = _folds(group, seed)
     _check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
@@ -183,7 +183,7 @@ def probabilities(fitted: FittedHeads, x: Matrix) -> NDArray[np.float64]:
     )
 
 
-def _sort_tiers(
+def sort_tiers(
     score: NDArray[np.float64], names: tuple[str, ...]
 ) -> tuple[list[int], dict[int, float], list[str]]:
     """Which tiers have something to learn, which are constants, and what to say of them."""

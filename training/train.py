@@ -25,7 +25,7 @@ from training.embedders import resolve_embedder
 from training.errors import BadInput
 from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
-from training.heads import FittedHeads, fit_heads, probabilities
+from training.heads import FittedHeads, fit_heads, probabilities, sort_tiers
 from training.labels import LabelRule, load_requests
 from training.members import Matrix
 from training.operating import Evidence, choose, count_units, dial_grid
@@ -86,9 +86,9 @@ def train(
     with step("split"):
         splits = split(requests, shares, seed)
         _check_sizes(splits)
-        chosen_on = requests.take(splits.choose)
-        count_units(chosen_on.sessions[chosen_on.paired])  # before the work, not after it
-    fit_rows = requests.take(splits.fit)
+        fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
+        sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))  # refuse before the work
+        count_units(choose_rows.sessions[choose_rows.paired])
     with step("features"):
         ngrams = fit_ngrams(embedder, list(fit_rows.prompts), seed)
         vectorizer = Vectorizer(embedder, ngrams)
