@@ -1,5 +1,6 @@
 """What is in an artifact or a traffic table, in words; and a tiers file from a log."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,8 +103,8 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
         paid, made = prices or (0.0, 0.0)
         lines += [
             "[[tier]]",
-            f'name = "{name}"',
-            f'model = "{model}"  # {rows} calls',
+            f"name = {_quoted(name)}",
+            f"model = {_quoted(model)}  # {rows} calls",
             f"input_usd_per_mtok = {paid:.6g}  # {known}",
             f"output_usd_per_mtok = {made:.6g}  # {known}",
             "",
@@ -112,6 +113,11 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     beside.write_text("\n".join(lines), encoding="utf-8")
     beside.replace(out)
     return [f"{out}: {len(groups)} tiers; check the prices and their order before training"]
+
+
+def _quoted(text: str) -> str:
+    """A text as a TOML string: JSON's escapes are among TOML's."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _seen(
