@@ -9,7 +9,7 @@ import pytest
 
 from router import Router
 from router.artifact import load_artifact
-from tests.traffic_makers import TIERS, make_rows, write_log
+from tests.traffic_makers import TIERS, make_rows, prompt_texts, write_log
 from training import export as exporting
 from training import heads
 from training import train as job_module
@@ -83,11 +83,12 @@ def test_no_text_of_the_log_leaves_with_the_artifact(job):
 
 def test_it_routes_by_what_it_learned(job):
     router = Router.load(job.artifact)
-    easy = router.route("please tell me about the capital of peru 77")
-    hard = router.route("explain the eigenvalue theorem proof of norway 5")
-    assert easy.tier == "small"
-    assert hard.tier == "large"
-    assert easy.reason == "policy"
+    hard = np.arange(200) < 100
+    texts = prompt_texts(hard, np.random.default_rng(99))
+    to_large = np.array([decision.tier == "large" for decision in router.route_batch(texts)])
+    assert to_large[hard].mean() > 0.8
+    assert to_large[~hard].mean() < 0.4
+    assert router.route(texts[0]).reason == "policy"
 
 
 def test_the_run_is_on_record(job):

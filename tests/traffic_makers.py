@@ -14,6 +14,7 @@ import pytest
 
 from router.tier import Tier
 from training import cli
+from training.console import set_quiet
 from training.requests import Requests, gather
 from training.traffic import read_traffic
 
@@ -135,6 +136,7 @@ class Outcome:
 def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
     """Call `suffice ARGUMENTS` in this process, exit code included."""
     capsys.readouterr()
+    set_quiet(False)
     code = 0
     with mock.patch.object(sys, "argv", ["suffice", *map(str, arguments)]):
         try:

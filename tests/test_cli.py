@@ -1,0 +1,445 @@
+"""The command line, end to end: exit codes, words for people, and no half-written output."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_tiers
+from training import heads
+from training.cli import app
+from training.embedders import _about_minilm
+
+COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Little to choose from when heads are fitted; all else as it is."""
+    monkeypatch.setattr(heads, "PENALTIES", heads.PENALTIES[:1])
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
+
+
+def python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def unchanged(folder, *names):
+    """Nothing is in the folder but the names."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def train_arguments(folder, traffic="log.parquet"):
+    tiers = folder / "tiers.toml"
+    return ["train", "--traffic", folder / traffic, "--tiers", tiers, "--out", folder / "new"]
+
+
+def refused_training(capsys, folder, rows, *words, more=(), tiers=TIERS_TOML):
+    """Train on rows: exit 2 with the words, and nothing written."""
+    write_tiers(folder, tiers)
+    write_log(folder / "log.parquet", rows)
+    outcome = call(capsys, *train_arguments(folder), *more)
+    outcome.refused(*words)
+    assert outcome.out == ""
+    unchanged(folder, "log.parquet", "tiers.toml")
+
+
+# --- help, quiet, imports ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example(command, capsys):
+    outcome = call(capsys, command, "--help")
+    assert outcome.code == 0
+    assert f"Example: suffice {command}" in outcome.out
+
+
+def test_help_names_the_commands_and_exit_codes(capsys):
+    outcome = call(capsys, "--help")
+    assert all(command in outcome.out for command in COMMANDS)
+    assert "2 usage or bad input" in outcome.out
+    assert {"ingest", "train", "score", "evaluate", "route", "demo", "inspect", "init"} <= set(
+        COMMANDS
+    )
+
+
+def test_help_is_quick_to_import():
+    """In a process of its own: what `suffice --help` has imported when it is done."""
+    done = python(
+        "-c",
+        "import sys; sys.argv = ['suffice', '--help']\n"
+        "from training.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = 'lightgbm mlflow pandas sklearn scipy pyarrow matplotlib'.split()\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+    assert "Usage" in done.stdout
+
+
+def test_the_process_exits_with_the_code(tmp_path):
+    done = python("-m", "training.cli", "inspect", str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "no such artifact folder or traffic table" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors(capsys):
+    for arguments in (["fly"], ["train"], ["score", "a"], ["train", "--seed", "-1"]):
+        outcome = call(capsys, *arguments)
+        assert outcome.code == 2, arguments
+        assert "Traceback" not in outcome.err
+
+
+# --- the whole job ----------------------------------------------------------------------------
+
+
+def test_from_a_log_to_decisions(workdir, capsys, quick):
+    rows = make_rows(420, seed=6, session=1)
+    for row in rows:
+        row["messages"] = json.loads(row["messages"])
+        row["at"] = row["at"].isoformat()
+        price = (0.1, 0.4) if row["tier"] == "small" else (5.0, 15.0)
+        row["cost_usd"] = (price[0] * row["input_tokens"] + price[1] * row["output_tokens"]) / 1e6
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (workdir / "log.jsonl").write_text(lines, encoding="utf-8")
+
+    made = call(capsys, "ingest", "log.jsonl", "--out", "t.parquet", "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["total"]["read"] == 840
+
+    made = call(capsys, "inspect", "t.parquet")
+    assert made.code == 0
+    assert "840 answered calls of 420 requests" in made.out
+
+    made = call(capsys, "init", "t.parquet", "--out", "tiers.toml")
+    assert made.code == 0, made.err
+    found = tomllib.loads((workdir / "tiers.toml").read_text(encoding="utf-8"))["tier"]
+    assert [tier["name"] for tier in found] == ["small", "large"]
+    prices = [(tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]) for tier in found]
+    np.testing.assert_allclose(prices, [(0.1, 0.4), (5.0, 15.0)], rtol=1e-3)
+
+    made = call(
+        capsys, "train", "--traffic", "t.parquet", "--tiers", "tiers.toml", "--out", "a",
+        "--split", "50/35/15", "--policy", "min_quality=0.85", "--seed", "3", "--json",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    told = json.loads(made.out)
+    assert told["policy"]["promise"]["target"] == 0.85
+    assert any(line.startswith("leakage:") for line in told["summary"])
+    assert told["report"]["rows"] == 63
+
+    made = call(capsys, "inspect", "a")
+    assert made.code == 0
+    assert f"artifact {told['version']}" in made.out
+    assert "golden replay" in made.out
+
+    made = call(capsys, "score", "a", "--traffic", "t.parquet", "--out", "s.parquet")
+    assert made.code == 0
+    assert len(pd.read_parquet("s.parquet")) == 420
+
+    made = call(capsys, "evaluate", "a", "--traffic", "t.parquet", "--json", "r.json")
+    assert made.code == 0, made.err
+    assert "63 requests; 357 left out" in made.out
+    assert json.loads((workdir / "r.json").read_text(encoding="utf-8"))["left_out"] == 357
+
+    made = call(capsys, "route", "a", "what is the capital of peru", "--json")
+    assert made.code == 0
+    decision = json.loads(made.out)
+    assert decision["tier"] in ("small", "large")
+    assert set(decision["p_suffices"]) == {"small", "large"}
+
+
+def test_quiet_says_nothing_on_stderr(job, workdir, capsys):
+    arguments = ["score", job.artifact, "--traffic", job.fresh, "--out", "s.parquet"]
+    assert "score" in call(capsys, *arguments).err
+    for quiet in (["--quiet", *arguments], [*arguments, "--quiet"]):
+        outcome = call(capsys, *quiet)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert "120 requests" in outcome.out
+    outcome = call(capsys, "--quiet", "inspect", "nowhere")
+    outcome.refused("nowhere")  # errors are told all the same
+
+
+def test_route_words_messages_and_json(job, workdir, capsys):
+    told = call(capsys, "route", job.artifact, "tell me the capital of kenya 12")
+    assert told.code == 0
+    assert re.match(r"(small|large) \(vendor/\1-1\), policy\n  small: suffices with prob", told.out)
+    chat = [{"role": "user", "content": "prove the eigenvalue theorem of norway"}]
+    (workdir / "m.json").write_text(json.dumps(chat), encoding="utf-8")
+    told = call(capsys, "route", job.artifact, "--messages", "m.json", "--json")
+    assert json.loads(told.out)["tier"] == "large"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "give a prompt or --messages"),
+        (["hi", "--messages", "m.json"], "one of the two"),
+        (["--messages", "nowhere.json"], "nowhere.json"),
+        (["--messages", "bad.json"], "not JSON"),
+    ],
+)
+def test_route_calls_that_are_refused(job, workdir, capsys, arguments, word):
+    (workdir / "bad.json").write_text("{", encoding="utf-8")
+    call(capsys, "route", job.artifact, *arguments).refused(word)
+
+
+def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, monkeypatch):
+    write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    write_tiers(workdir)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/log.parquet/db")
+    outcome = call(capsys, *train_arguments(workdir), "--split", "60/30/10")
+    assert outcome.code == 3
+    assert "MLFLOW_TRACKING_URI" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (workdir / "new" / "manifest.json").is_file()
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+def test_an_empty_log(tmp_path, capsys):
+    rows = pd.DataFrame(make_rows(5))[:0]
+    refused_training(capsys, tmp_path, rows, "empty log", "answered calls")
+
+
+def test_no_tier_that_varies(tmp_path, capsys):
+    rows = [row | {"score": float(row["tier"] == "large")} for row in make_rows(300)]
+    refused_training(capsys, tmp_path, rows, "column score", "no tier's scores vary", "label rows")
+
+
+def test_a_tier_without_rows(tmp_path, capsys):
+    rows = [row for row in make_rows(300) if row["tier"] == "small"]
+    refused_training(capsys, tmp_path, rows, "tier 'large'", "replay", "assume_top_suffices")
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("inf")])
+def test_scores_outside_the_range(tmp_path, capsys, value):
+    rows = make_rows(60)
+    rows[6]["score"] = value
+    refused_training(capsys, tmp_path, rows, "column score, row 7", "'r3'", str(value))
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [("request_id", "is missing"), ("messages", "is not a list of messages but null")],
+)
+def test_keys_that_are_missing(tmp_path, capsys, column, told):
+    rows = make_rows(60)
+    rows[4][column] = None
+    refused_training(capsys, tmp_path, rows, f"column {column}, row 5", told)
+
+
+def test_nan_keys(tmp_path, capsys):
+    rows = [row | {"request_id": float(i // 2)} for i, row in enumerate(make_rows(60))]
+    rows[4]["request_id"] = float("nan")
+    refused_training(capsys, tmp_path, rows, "column request_id, row 5")
+
+
+def test_duplicate_keys_are_counted_and_the_last_counts(workdir, capsys, quick):
+    rows = make_rows(300, seed=3)
+    again = [*rows, rows[0], rows[1] | {"score": 1.0 - rows[1]["score"]}]
+    write_log(workdir / "log.parquet", again)
+    write_tiers(workdir)
+    outcome = call(capsys, *train_arguments(workdir), "--split", "60/30/10")
+    assert outcome.code == 0, outcome.err
+    assert "1 identical duplicate rows dropped" in outcome.out
+    assert "1 rows dropped whose request_id and tier come again" in outcome.out
+
+
+def test_times_with_and_without_zones(workdir, capsys, quick):
+    """Without a zone means UTC; all rows have a time, so the split is by time."""
+    rows = make_rows(300, seed=3)
+    for i, row in enumerate(rows):
+        naive = row["at"].tz_localize(None)
+        row["at"] = naive.isoformat() if i // 2 % 2 else f"{naive.isoformat()}+00:00"
+    write_log(workdir / "log.parquet", rows)
+    write_tiers(workdir)
+    outcome = call(capsys, *train_arguments(workdir), "--split", "60/30/10")
+    assert outcome.code == 0, outcome.err
+    assert "split by time" in outcome.out
+
+
+def test_a_time_that_is_none(tmp_path, capsys):
+    rows = [row | {"at": "2026-03-01T00:00:00Z"} for row in make_rows(60)]
+    rows[9]["at"] = "yesterday"
+    refused_training(capsys, tmp_path, rows, "column at, row 10", "ISO 8601")
+
+
+@pytest.mark.parametrize("value", ['{"role": "user", "content": "hi"}', "[]", '[{"text": 1}]'])
+def test_messages_that_are_not_a_list_of_messages(tmp_path, capsys, value):
+    rows = make_rows(60)
+    rows[2]["messages"] = value
+    refused_training(capsys, tmp_path, rows, "column messages, row 3", "r1")
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [(60, ("the fit part has", "at least 100")), (136, ("the choose part has 20", "every tier"))],
+)
+def test_fewer_rows_than_the_splits_need(tmp_path, capsys, n, words):
+    if n == 136:
+        words = ("independent choose rows", "--split")
+    refused_training(capsys, tmp_path, make_rows(n), *words)
+
+
+@pytest.mark.parametrize("column", ["request_id", "messages", "score"])
+def test_columns_that_are_absent(tmp_path, capsys, column):
+    rows = [{k: v for k, v in row.items() if k != column} for row in make_rows(60)]
+    refused_training(capsys, tmp_path, rows, column)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "words"),
+    [
+        (TIERS_TOML.replace("model =", "modell ="), ("tier 1", "model")),
+        (TIERS_TOML.replace("= 5.0", "= -5.0"), ("tier 2", "input_usd_per_mtok")),
+        ("[[tier]]" + TIERS_TOML.split("[[tier]]")[1], ("two or more",)),
+        (TIERS_TOML.replace("= 0.1", "= 99.0"), ("cheapest first",)),
+        ("tier:\n - name: small", ("not TOML", "line 1")),
+        (TIERS_TOML.replace('"vendor/large-1"', '"x"').replace('"large"', '"big"'),
+         ("columns tier and model", "large / vendor/large-1", "[[tier]]")),
+    ],
+)  # fmt: skip
+def test_tiers_that_are_refused(tmp_path, capsys, tiers, words):
+    refused_training(capsys, tmp_path, make_rows(60), *words, tiers=tiers)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--split", "nonsense"], ("--split 'nonsense'", "75/15/10")),
+        (["--split", "80/30/10"], ("add up to 100",)),
+        (["--policy", "min_qualty=0.9"], ("did you mean 'min_quality'",)),
+        (["--policy", "min_quality"], ("NAME=VALUE",)),
+        (["--policy", "min_quality=high"], ("not a number",)),
+        (["--config", "nowhere.toml"], ("nowhere.toml",)),
+        (["--embedder", "minilm"], ("--embedder minilm", "static")),
+        (["--embedder", "nowhere"], ("nowhere",)),
+    ],
+)
+def test_options_that_are_refused(tmp_path, capsys, more, words):
+    refused_training(capsys, tmp_path, make_rows(60), *words, more=more)
+
+
+def test_what_is_said_of_minilm():
+    assert "suffice distill" in _about_minilm() or "pip install" in _about_minilm()
+
+
+def test_a_configuration_with_a_slip_of_the_pen(workdir, capsys):
+    write_log(workdir / "log.parquet", make_rows(60))
+    write_tiers(workdir)
+    (workdir / "c.toml").write_text("[label]\nsuficed_at = 0.5\n", encoding="utf-8")
+    outcome = call(capsys, *train_arguments(workdir), "--config", "c.toml")
+    outcome.refused("[label]", "did you mean 'sufficed_at'")
+    unchanged(workdir, "c.toml", "log.parquet", "tiers.toml")
+
+
+def test_files_that_are_missing(job, workdir, capsys):
+    write_tiers(workdir)
+    call(capsys, *train_arguments(workdir)).refused("log.parquet", "no such file", "ingest")
+    (workdir / "tiers.toml").unlink()
+    write_log(workdir / "log.parquet", make_rows(60))
+    call(capsys, *train_arguments(workdir)).refused("tiers.toml")
+    for command in ("score", "evaluate"):
+        out = ["--out", "s.parquet"] if command == "score" else ["--json", "s.json"]
+        call(capsys, command, job.artifact, "--traffic", "none.parquet", *out).refused("none")
+        call(capsys, command, "none", "--traffic", job.fresh, *out).refused("none")
+    call(capsys, "route", "none", "hi").refused("none")
+    call(capsys, "init", "none.parquet").refused("none.parquet")
+    call(capsys, "ingest", "none.csv", "--out", "t.parquet").refused("none.csv")
+    unchanged(workdir, "log.parquet")
+
+
+def test_a_file_that_is_no_parquet(job, workdir, capsys):
+    (workdir / "log.parquet").write_text("a,b\n1,2\n", encoding="utf-8")
+    call(capsys, "inspect", "log.parquet").refused("not a Parquet file", "ingest")
+
+
+@pytest.mark.parametrize("damage", ["byte", "missing", "manifest", "protocol"])
+def test_a_damaged_artifact_is_refused_by_every_command(job, workdir, capsys, damage):
+    folder = workdir / "a"
+    shutil.copytree(job.artifact, folder)
+    if damage == "byte":
+        content = bytearray((folder / "heads.npz").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "heads.npz").write_bytes(content)
+    elif damage == "missing":
+        (folder / "embedder" / "vectors.npy").unlink()
+    else:
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        text = text.replace('"protocol": 1', '"protocol": 9') if damage == "protocol" else text[1:]
+        (folder / "manifest.json").write_text(text, encoding="utf-8")
+    for arguments in (
+        ["route", "a", "hi"],
+        ["inspect", "a"],
+        ["score", "a", "--traffic", job.fresh, "--out", "s.parquet"],
+        ["evaluate", "a", "--traffic", job.fresh, "--json", "r.json", "--plots", "p"],
+    ):
+        outcome = call(capsys, *arguments)
+        outcome.refused("error: a:")
+        assert outcome.out == ""
+    unchanged(workdir, "a")
+
+
+def test_evaluate_with_nothing_new(job, workdir, capsys):
+    old = pd.read_parquet(job.traffic)[:600]
+    write_log(workdir / "old.parquet", old)
+    outcome = call(capsys, "evaluate", job.artifact, "--traffic", "old.parquet", "--json", "r.json")
+    outcome.refused("300 it was", "newer traffic")
+    unchanged(workdir, "old.parquet")
+
+
+def test_evaluate_with_one_tier_only(job, workdir, capsys):
+    fresh = pd.read_parquet(job.fresh)
+    write_log(workdir / "small.parquet", fresh[fresh["tier"] == "small"])
+    outcome = call(capsys, "evaluate", job.artifact, "--traffic", "small.parquet")
+    outcome.refused("every tier's score", "replay")
+
+
+# --- init -------------------------------------------------------------------------------------
+
+
+def test_init_without_bills_says_what_to_fill_in(workdir, capsys):
+    write_log(workdir / "log.parquet", make_rows(30))
+    assert call(capsys, "init", "log.parquet").code == 0
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    assert text.count("FILL IN") == 4
+    assert {tier["model"] for tier in tomllib.loads(text)["tier"]} == {
+        "vendor/small-1",
+        "vendor/large-1",
+    }
+
+
+def test_init_never_overwrites(workdir, capsys):
+    write_log(workdir / "log.parquet", make_rows(30))
+    write_tiers(workdir, "mine")
+    call(capsys, "init", "log.parquet").refused("tiers.toml exists")
+    assert (workdir / "tiers.toml").read_text(encoding="utf-8") == "mine"
+
+
+def test_init_writes_toml_whatever_the_names(workdir, capsys):
+    odd = ['say "hi"', "back\\slash", "new\nline", "größe 🎉"]
+    rows = [row | {"model": odd[i % 4], "tier": None} for i, row in enumerate(make_rows(40))]
+    write_log(workdir / "log.parquet", rows)
+    outcome = call(capsys, "init", "log.parquet")
+    assert outcome.code == 0, outcome.err
+    found = tomllib.loads((workdir / "tiers.toml").read_text(encoding="utf-8"))["tier"]
+    assert {tier["model"] for tier in found} == set(odd)
+
+
+def test_init_without_models(workdir, capsys):
+    rows = [{k: v for k, v in row.items() if k != "model"} for row in make_rows(5)]
+    write_log(workdir / "log.parquet", rows)
+    call(capsys, "init", "log.parquet").refused("column model")
