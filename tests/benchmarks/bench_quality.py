@@ -1,8 +1,8 @@
 """Routing quality on public outcomes: the figures of the README, printed.
 
 Each figure trains through the command's own job on the training rows (`--split 85/15/0`), scores
-the other rows with the exported artifact, and measures them once. Costs: characters / 4 where the data
-has no tokens. Run with: pytest tests/benchmarks/bench_quality.py -m benchmark -s
+the other rows with the exported artifact, and measures them once. Costs: characters / 4 where the
+data has no tokens. Run with: pytest tests/benchmarks/bench_quality.py -m benchmark -s
 """
 
 from dataclasses import dataclass
@@ -126,10 +126,12 @@ def test_gsm8k(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_mmlu_pro(shared_data: Path, tmp_path: Path) -> None:
+    """Three seeds as everywhere, then ten: the gap between these tiers is 6 points, the noise large."""
     names = ("flash", "pro")
     frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
-    found = [figures(run(frame, names, 0.7, s, tmp_path / "w")) for s in SEEDS]
-    assert show("MMLU-Pro flash/pro, 70 %", found)["APGR"] > 0.6
+    found = [figures(run(frame, names, 0.7, seed, tmp_path / "w")) for seed in range(10)]
+    show("MMLU-Pro flash/pro, 70 %", found)
+    assert show("MMLU-Pro flash/pro, 70 %", found[:3])["APGR"] > 0.6
 
 
 def test_four_tiers(shared_data: Path, tmp_path: Path) -> None:
@@ -155,9 +157,8 @@ def test_four_tiers(shared_data: Path, tmp_path: Path) -> None:
         print(f"\nfour tiers, seed {seed}: AIQ {aiq['four tiers']:.4f}")
         for other in (best, "kNN"):
             gap = rounds.difference("aiq", "four tiers", other)
-            print(
-                f"  minus {other} ({aiq[other]:.4f}): {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
-            )
+            limits = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+            print(f"  minus {other} ({aiq[other]:.4f}): {limits}")
         curve = trace(walks["four tiers"], scored.quality, scored.paid)
         print(f"  largest share ever sent to llama-70b: {curve.share[:, 2].max():.1%}")
         print(f"  mean share along the curve: {curve.share[:, 2].mean():.1%}")
