@@ -93,7 +93,7 @@ def _check_make(text: str) -> None:
     in_ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for line in text.splitlines():
         _, target = line.split()
-        assert re.search(rf"\bmake (-s )?{target}$", in_ci, re.MULTILINE), f".ci/run lacks {line}"
+        assert re.search(rf"\bmake (-s )?{target}\b", in_ci, re.MULTILINE), f".ci/run lacks {line}"
         if shutil.which("make"):
             subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
