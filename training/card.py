@@ -61,8 +61,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
     held = "holds" if promise.certified else "could NOT be certified"
     return (
         f"{what} Promise: mean quality at least {promise.target:.1%} of the top tier's; it {held} "
-        f"at {promise.confidence:.0%} confidence on {promise.n} independent choose rows (estimate "
-        f"{promise.estimate:.2%}, lower limit {promise.bound:.2%})."
+        f"at {promise.confidence:.0%} confidence on {promise.n} independent choose rows, a session "
+        f"counting once (estimate {promise.estimate:.2%}, lower limit {promise.bound:.2%})."
     )
 
 

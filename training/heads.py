@@ -262,7 +262,8 @@ def _fit_fold(
         fitting, score[inside], weight[inside], MAX_ROUNDS, seed, valid, threads=1
     )
     rounds = booster.best_iteration or booster.current_iteration()
-    return _Fold(outside, np.array(linear), booster_margins(booster, held_out), rounds)
+    forest = booster_margins(booster, held_out, rounds)
+    return _Fold(outside, np.array(linear), forest, rounds)
 
 
 def _best_penalty(

@@ -26,6 +26,8 @@ def describe(path: Path) -> list[str]:
         return list(_describe_artifact(path))
     if not path.exists():
         raise BadInput(f"{path}: no such artifact folder or traffic table")
+    if (path / "heads.npz").is_file():
+        raise BadInput(f"{path}: an artifact without its manifest.json; export it again")
     return list(_describe_traffic(path))
 
 

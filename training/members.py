@@ -154,9 +154,10 @@ def forest_of(booster: lgb.Booster) -> Forest:
     return flatten_booster(booster)
 
 
-def booster_margins(booster: lgb.Booster, x: Matrix) -> NDArray[np.float64]:
-    """Margins of a booster, float64[n]."""
-    return np.asarray(booster.predict(x.dense, raw_score=True, num_iteration=-1), dtype=np.float64)
+def booster_margins(booster: lgb.Booster, x: Matrix, rounds: int = -1) -> NDArray[np.float64]:
+    """Margins of a booster's first `rounds` trees (−1: of all), float64[n]."""
+    margins = booster.predict(x.dense, raw_score=True, num_iteration=rounds)
+    return np.asarray(margins, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

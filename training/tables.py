@@ -48,15 +48,15 @@ def _policies(report: Report) -> Table:
         "above random": ("above_random", "+.4f"),
         "bad downgrades": ("bad_downgrade", ".2%"),
     }
-    table = Table(title="Fixed choices, with 95 % intervals")
-    table.add_column("policy")
-    for name in shown:
-        table.add_column(name, justify="right")
-    for method in ("policy", "best constant", "always cheapest", "always top"):
-        metrics = dict(report.figures[method])
+    methods = ("policy", "best constant", "always cheapest", "always top")
+    columns = [dict(report.figures[method]) for method in methods]
+    for metrics in columns:
         metrics["cost_usd"] = _times(metrics["cost_usd"], 1000.0)
-        name = "Suffice, chosen point" if method == "policy" else method
-        table.add_row(name, *(_cell(metrics, *what, interval=True) for what in shown.values()))
+    table = Table(title="Fixed choices, with 95 % intervals")
+    for name in ("", "Suffice, chosen point", *methods[1:]):
+        table.add_column(name, justify="right" if name else "left")
+    for name, what in shown.items():
+        table.add_row(name, *(_cell(metrics, *what, interval=True) for metrics in columns))
     return table
 
 

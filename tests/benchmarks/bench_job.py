@@ -53,7 +53,7 @@ def test_demo(tmp_path: Path) -> None:
 
 
 def test_the_export_repeats_lightgbm_on_unseen_rows(shared_data: Path, tmp_path: Path) -> None:
-    """Probabilities and decisions of the numpy predictor against LightGBM's, on MMLU's test rows."""
+    """Probabilities and decisions of the numpy predictor against LightGBM's, on MMLU rows."""
     tiers = read_tiers(outcomes.write_tiers(("small", "large"), tmp_path / "tiers.toml"))
     ingest([shared_data / "routellm" / "mmlu"], tmp_path / "t.parquet", "routellm")
     requests, _ = load_requests(tmp_path / "t.parquet", tiers, LabelRule())

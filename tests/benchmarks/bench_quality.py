@@ -126,7 +126,7 @@ def test_gsm8k(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_mmlu_pro(shared_data: Path, tmp_path: Path) -> None:
-    """Three seeds as everywhere, then ten: the gap between these tiers is 6 points, the noise large."""
+    """Three seeds, then ten: the gap between these tiers is 6 points, so the noise is large."""
     names = ("flash", "pro")
     frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
     found = [figures(run(frame, names, 0.7, seed, tmp_path / "w")) for seed in range(10)]
