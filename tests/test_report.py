@@ -50,12 +50,13 @@ def test_every_baseline_is_there(report):
 
 
 def test_intervals_contain_their_values(report):
-    """ECE aside, which resampling can only make larger."""
+    """Up to the rounding of sums; ECE aside, which resampling can only make larger."""
     seen = 0
     for method, metrics in {**report.figures, **report.calibration}.items():
         for name, found in metrics.items():
             if name != "ece" and isfinite(found.value) and isfinite(found.low):
-                assert found.low <= found.value <= found.high, (method, name)
+                slack = 1e-12 * abs(found.value)
+                assert found.low - slack <= found.value <= found.high + slack, (method, name)
                 seen += 1
     assert seen > 60
 
