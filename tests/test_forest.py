@@ -1,5 +1,6 @@
 """The exported forest answers as LightGBM does, on any row."""
 
+from dataclasses import replace
 from functools import cache
 
 import lightgbm as lgb
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.forest import Forest
 from tests.builders import make_booster, make_forest
-from training.flatten import flatten_booster
+from training.flatten import Growth, flatten, flatten_booster, restore_booster
 
 COLUMNS = 5
 HUGEST = float(np.finfo(np.float64).max)
@@ -152,3 +153,46 @@ def test_margin_leaves_the_row_as_it_was() -> None:
         before = row.tobytes()
         forest.margin(row)
         assert row.tobytes() == before
+
+
+@pytest.mark.parametrize(("kind", "use_missing", "leaves"), KINDS)
+def test_a_restored_booster_is_the_original(kind: str, use_missing: bool, leaves: int) -> None:
+    """Margins, SHAP values, gains and splits, on any row."""
+    booster, _ = booster_of(kind, use_missing, leaves)
+    restored = restore_booster(*flatten(booster), COLUMNS)
+    odd = np.random.default_rng(1).choice(np.array(SPECIAL), size=(200, COLUMNS))
+    rows = np.concatenate([training_rows(kind)[:100], odd])
+    for asked in ({"raw_score": True}, {"pred_contrib": True}):
+        difference = restored.predict(rows, **asked) - booster.predict(rows, **asked)
+        assert np.abs(difference).max() <= 1e-12
+    for importance in ("gain", "split"):
+        original = booster.feature_importance(importance)
+        np.testing.assert_allclose(restored.feature_importance(importance), original, rtol=1e-6)
+
+
+def test_a_restored_booster_keeps_the_bias_and_takes_names() -> None:
+    x = np.random.default_rng(0).normal(size=(40, COLUMNS))
+    constant = flatten_booster(make_booster(x, np.full(40, 0.3), 5, min_data_in_leaf=100))
+    names = [f"feature_{i}" for i in range(COLUMNS)]
+    restored = restore_booster(constant, Growth.unknown(constant), COLUMNS, names)
+    assert restored.feature_name() == names
+    np.testing.assert_allclose(restored.predict(x, raw_score=True), constant.bias)
+    np.testing.assert_allclose(restored.predict(x, pred_contrib=True)[:, -1], constant.bias)
+
+
+def test_without_the_growth_contributions_still_add_up() -> None:
+    forest = make_forest(COLUMNS)
+    restored = restore_booster(forest, Growth.unknown(forest), COLUMNS)
+    x = np.random.default_rng(2).normal(size=(50, COLUMNS))
+    added = restored.predict(x, pred_contrib=True).sum(axis=1)
+    assert np.abs(added - forest_margins(forest, x)).max() <= 1e-9
+
+
+def test_growth_of_another_forest_is_refused() -> None:
+    forest = make_forest(COLUMNS)
+    small = flatten(make_booster(np.eye(9, COLUMNS), np.arange(9) / 9, 2))[1]
+    with pytest.raises(ValueError, match="do not fit"):
+        restore_booster(forest, small, COLUMNS)
+    tangled = replace(forest, mask=np.full_like(forest.mask, 2**64 - 1))
+    with pytest.raises(ValueError, match="not those of a tree"):
+        restore_booster(tangled, Growth.unknown(forest), COLUMNS)
