@@ -1,0 +1,66 @@
+"""Overlap: what was tried where, and the refusal that names the exploration needed."""
+
+import numpy as np
+import pytest
+
+from training.errors import BadInput
+from training.offpolicy import Logged, always, fixed
+from training.overlap import measure_overlap, require_support, unsupported_share
+
+NAMES = ("small", "large")
+
+
+def log_of(answered, chance):
+    """A log of two tiers: who answered each request, and with which propensity."""
+    n = len(answered)
+    score, asked = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    score[np.arange(n), answered], asked[np.arange(n), answered] = 1.0, chance
+    return Logged(score, asked, np.arange(n))
+
+
+def rising(n):
+    """Estimates whose predicted gain rises from −0.5 to 0.5 with the row."""
+    return np.stack([np.linspace(0.75, 0.25, n), np.linspace(0.25, 0.75, n)], axis=1)
+
+
+def test_shares_effective_rows_and_propensities_by_tenth():
+    n = 1000
+    answered = np.zeros(n, dtype=np.int64)
+    answered[500:] = np.arange(500) % 2
+    chance = np.where(np.arange(n) < 500, 0.8, 0.5)
+    chance[0] = 0.01
+    found = measure_overlap(log_of(answered, chance), rising(n))
+    np.testing.assert_array_equal(found.rows, np.full(10, 100))
+    np.testing.assert_allclose(found.share[:, 0], [1.0] * 5 + [0.5] * 5)
+    np.testing.assert_allclose(found.smallest, [0.01] + [0.8] * 4 + [0.5] * 5)
+    assert found.effective[0, 0] < 5 < found.effective[1, 0] == pytest.approx(100)
+    np.testing.assert_allclose(found.gain[[0, -1]], [-0.5, 0.5])
+    assert [part["rows"] for part in found.as_json(NAMES)] == [100] * 10
+
+
+def test_a_policy_that_goes_where_nobody_went_is_refused():
+    n = 1000
+    answered = (np.arange(n) % 10 > 0).astype(np.int64)  # one in ten to small …
+    answered[600:] = 1  # … but never where the gain is high
+    found = measure_overlap(log_of(answered, 0.5), rising(n))
+    require_support(found, fixed((np.arange(n) >= 600).astype(np.int64), 2), NAMES, "it")
+    with pytest.raises(BadInput, match=r"(?s)it sends 10% .*'small'.*\+0\.1.*at least 10% of"):
+        require_support(found, fixed((np.arange(n) >= 700).astype(np.int64), 2), NAMES, "it")
+    assert unsupported_share(found, always(0, n, 2)) == pytest.approx(0.4)
+    assert unsupported_share(found, always(1, n, 2)) == 0.0
+
+
+def test_a_request_logged_with_propensity_one_had_no_other_chance():
+    n = 400
+    answered = (np.arange(n) % 4 > 0).astype(np.int64)
+    chance = np.where(np.arange(n) % 8 == 1, 1.0, 0.5)
+    found = measure_overlap(log_of(answered, chance), rising(n))
+    assert unsupported_share(found, always(0, n, 2)) == pytest.approx(1 / 8)
+    with pytest.raises(BadInput, match="propensity 1"):
+        require_support(found, always(0, n, 2), NAMES, "it")
+
+
+def test_a_small_log_is_cut_into_fewer_parts():
+    for n, parts in ((50, 1), (250, 2), (5000, 10)):
+        answered = np.arange(n) % 2
+        assert len(measure_overlap(log_of(answered, 0.5), rising(n)).rows) == parts
