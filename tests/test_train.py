@@ -108,11 +108,11 @@ def test_the_run_is_on_record(job):
     assert len(tags["suffice.fingerprint"]) == 32
     files = {
         file.path
-        for folder in ("artifact", "plots")
+        for folder in ("artifact", "plots", "report")
         for file in client.list_artifacts(job.trained.run_id, folder)
     }
     assert {"artifact/manifest.json", "artifact/heads.npz"} <= files
-    assert {"plots/cost_quality.png", "plots/reliability.png"} <= files
+    assert {"plots/cost_quality.png", "plots/reliability.png", "report/report.json"} <= files
 
 
 def test_a_refused_store_leaves_the_artifact_in_place(workdir, monkeypatch):

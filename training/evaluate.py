@@ -19,7 +19,7 @@ from training.errors import BadInput
 from training.export import fitted_ids, id_hashes
 from training.labels import LabelRule, load_requests
 from training.members import Matrix
-from training.report import Report, Rows, build_report, save_plots
+from training.report import Report, Rows, build_report, save_json, save_plots
 from training.requests import Requests, fingerprint
 from training.tracking import log_run
 from training.traffic import read_traffic
@@ -88,14 +88,11 @@ def evaluate(
     estimates = _estimate(predictor, x)
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
-    rows = Rows.of(predictor.tiers, estimates, paid, requests, rule, others)
+    surface = x.dense[:, :SURFACE]
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, rule, others, surface)
     report = build_report(rows, artifact.policy, (*notes, *rule.warnings()))
     if report_json is not None:
-        summary = {"artifact": artifact.version, "left_out": int(known.sum()), **report.as_json()}
-        report_json.parent.mkdir(parents=True, exist_ok=True)
-        beside = report_json.with_name(f".{report_json.name}.part")
-        beside.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        beside.replace(report_json)
+        save_json(report, report_json, artifact=artifact.version, left_out=int(known.sum()))
     _track(artifact, requests, report, plots)
     return report, int(known.sum())
 
@@ -104,9 +101,11 @@ def _track(artifact: Artifact, requests: Requests, report: Report, plots: Path |
     """Draw the figures, into `plots` where asked for, and log the evaluation as a run."""
     training = artifact.manifest["training"]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = plots or Path(scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder, told = plots or Path(scratch) / "plots", Path(scratch) / "report"
+        for one in (folder, told):
+            one.mkdir(parents=True, exist_ok=True)
         save_plots(report, folder)
+        save_json(report, told / "report.json")
         log_run(
             f"evaluate {artifact.version}",
             {"artifact": artifact.version, "rows": report.rows, "embedder": training["embedder"]},
@@ -116,7 +115,7 @@ def _track(artifact: Artifact, requests: Requests, report: Report, plots: Path |
                 "suffice.fingerprint": fingerprint(requests),
                 "suffice.trained_on": training["fingerprint"],
             },
-            {"artifact": artifact.path, "plots": folder},
+            {"artifact": artifact.path, "plots": folder, "report": told},
         )
 
 

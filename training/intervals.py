@@ -68,6 +68,17 @@ class Bootstrap:
             for method, metrics in self.value.items()
         }
 
+    def entry(self, method: str, place: int) -> dict[str, Interval]:
+        """Every metric of a method whose metrics are arrays, at one place of them."""
+        return {
+            metric: self._summary(value[place], self.rounds[method][metric][:, place])
+            for metric, value in self.value[method].items()
+        }
+
+    def spread(self, method: str, metric: str, place: int) -> float:
+        """Standard deviation over the rounds at one place; NaN where one is undefined."""
+        return float(self.rounds[method][metric][:, place].std())
+
     def band(self, method: str, metric: str) -> tuple[Floats, Floats]:
         """Pointwise limits (low, high) of a metric that is an array: float64[...] each."""
         low, high = _limits(self.rounds[method][metric], self.confidence)

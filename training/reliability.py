@@ -46,7 +46,7 @@ def reliability_metrics(
     if good.shape != p.shape or good.dtype != np.bool_:
         raise BadInput(f"suffices: bool [{len(p)}] is needed, not {good.dtype} {good.shape}")
     squared = (p - outcome) ** 2
-    bin_of = _bins(p, bins)
+    bin_of = equal_mass_bins(p, bins)
     residual = np.where(bin_of[:, None] == np.unique(bin_of), (p - outcome)[:, None], 0.0)
     order = np.argsort(p, kind="stable")
     starts = np.flatnonzero(np.append(True, p[order][1:] != p[order][:-1]))
@@ -66,7 +66,7 @@ def reliability_metrics(
 def reliability_table(p: ArrayLike, outcome: ArrayLike, bins: int = BINS) -> Reliability:
     """Equal-mass bins of p with their mean outcome; ties share a bin, so there may be fewer."""
     p, outcome = _checked(p, outcome)
-    _, bin_of, count = np.unique(_bins(p, bins), return_inverse=True, return_counts=True)
+    _, bin_of, count = np.unique(equal_mass_bins(p, bins), return_inverse=True, return_counts=True)
     mean_p = np.bincount(bin_of, weights=p) / count
     rate = np.bincount(bin_of, weights=outcome) / count
     shrunk = 1 + _Z95**2 / count
@@ -77,7 +77,8 @@ def reliability_table(p: ArrayLike, outcome: ArrayLike, bins: int = BINS) -> Rel
     return Reliability(mean_p, rate, centre - half, centre + half, count.astype(np.int64))
 
 
-def _bins(p: Floats, bins: int) -> NDArray[np.int64]:
+def equal_mass_bins(p: Floats, bins: int) -> NDArray[np.int64]:
+    """The bin of each probability, int64[n] in 0 … bins − 1; equal probabilities share a bin."""
     if bins < 1:
         raise BadInput(f"bins: at least one is needed, not {bins}")
     edges = np.quantile(p, np.arange(1, bins) / bins, method="inverted_cdf")

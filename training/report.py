@@ -1,5 +1,6 @@
 """The report: what a router is worth on given rows, beside what it has to beat."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -13,6 +14,7 @@ from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
 from training import plots as drawing
+from training.compare import Comparison, comparisons
 from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
 from training.intervals import Bootstrap, Interval, bootstrap
 from training.labels import LabelRule
@@ -27,6 +29,8 @@ from training.metrics import (
 from training.plots import Band, Point
 from training.reliability import Reliability, reliability_metrics, reliability_table
 from training.requests import Requests
+from training.slice_report import SliceReport, judge, promise_margins, slice_metrics
+from training.slices import Slice, slices_of
 
 RESAMPLES = 1000
 GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
@@ -45,6 +49,7 @@ class Rows:
         session: int64[n].
         characters: float64[n], prompt length.
         baselines: {name: float64[n, k]}, other methods' estimates of the score.
+        slices: of the traffic, by rows.
     """
 
     names: tuple[str, ...]
@@ -56,6 +61,7 @@ class Rows:
     session: NDArray[np.int64]
     characters: NDArray[np.float64]
     baselines: Mapping[str, NDArray[np.float64]]
+    slices: tuple[Slice, ...] = ()
 
     @classmethod
     def of(
@@ -66,8 +72,12 @@ class Rows:
         requests: Requests,
         rule: LabelRule,
         others: Mapping[str, NDArray[np.float64]],
+        surface: NDArray[np.float32],
     ) -> "Rows":
-        """Gather what a report looks at; every array is in the order of `requests`."""
+        """Gather what a report looks at; every array is in the order of `requests`.
+
+        surface: float32[n, surface features].
+        """
         return cls(
             names=tuple(tier.name for tier in tiers),
             p=estimates.p,
@@ -78,6 +88,7 @@ class Rows:
             session=requests.sessions,
             characters=np.array([prompt.chars for prompt in requests.prompts], dtype=np.float64),
             baselines=others,
+            slices=slices_of(requests, surface),
         )
 
 
@@ -96,6 +107,7 @@ class Report:
         reliability: {tier: Reliability}.
         constants: always-one-tier points, cheapest first.
         chosen: the operating point.
+        slices: what is known of each slice of the traffic.
         notes: what a reader must know, in words.
     """
 
@@ -109,7 +121,13 @@ class Report:
     reliability: dict[str, Reliability]
     constants: tuple[Point, ...]
     chosen: Point
+    slices: tuple[SliceReport, ...]
     notes: tuple[str, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The router against everything that it has to beat."""
+        return comparisons(self.figures["policy"], self.against)
 
     def as_json(self) -> dict[str, Any]:
         """Figures for a machine; what does not exist is null."""
@@ -118,6 +136,11 @@ class Report:
             "methods": _plain(self.figures),
             "calibration": _plain(self.calibration),
             "suffice_minus": _plain(self.against),
+            "answers": [
+                {"rival": asked.rival, "measure": asked.measure.words, "better": asked.answer}
+                for asked in self.comparisons
+            ],
+            "slices": [part.as_json() for part in self.slices],
             "undefined": self.missing,
             "notes": list(self.notes),
         }
@@ -161,12 +184,18 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         estimators[f"tier:{name}"] = reliability_metrics(
             rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
         )
+    if rows.slices:
+        estimators["slices"] = slice_metrics(
+            rows.slices, tier, rows.p, rows.score, rows.paid, rows.sufficed
+        )
     rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES)
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
     low, high = rounds.band("band", "quality")
     intervals = rounds.intervals()
     calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
     intervals.pop("band")
+    intervals.pop("slices", None)
+    margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
         rows=n,
         figures=intervals,
@@ -186,6 +215,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(intervals["policy"]),
+        slices=judge(rows.slices, rounds, "slices", rows.session, margins),
         notes=(*warnings, *_notes(rows, calibration, intervals, best)),
     )
 
@@ -255,6 +285,14 @@ def _plain(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
         }
         for group, metrics in groups.items()
     }
+
+
+def save_json(report: Report, path: Path, **more: Any) -> None:
+    """Write the figures and `more` as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(more | report.as_json(), indent=2), encoding="utf-8")
+    beside.replace(path)
 
 
 def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:

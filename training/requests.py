@@ -30,6 +30,7 @@ class Requests:
         at: datetime64[us][n], UTC; NaT where unknown.
         session: object[n], session id or None.
         source: object[n], application, task or tenant, or None.
+        tags: object[n], tuples of texts.
         score: float64[n, k] in [0, 1].
         weight: float64[n, k], 1/propensity of the logging policy, clipped; 1 where unknown.
         input_tokens, output_tokens: float64[n, k].
@@ -41,6 +42,7 @@ class Requests:
     at: NDArray[np.datetime64]
     session: NDArray[np.object_]
     source: NDArray[np.object_]
+    tags: NDArray[np.object_]
     score: NDArray[np.float64]
     weight: NDArray[np.float64]
     input_tokens: NDArray[np.float64]
@@ -99,6 +101,7 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         at=heads["at"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]"),
         session=_objects(_texts(heads["session_id"])),
         source=_objects(_texts(heads["source"])),
+        tags=_objects([tuple(tags) for tags in heads["tags"]]),
         score=spread(frame["score"]),
         weight=np.nan_to_num(spread(weights), nan=1.0),
         input_tokens=spread(frame["input_tokens"]),

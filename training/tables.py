@@ -1,22 +1,31 @@
 """The report as tables for a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from math import isfinite
+from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from training.compare import Comparison
 from training.intervals import Interval
 from training.report import DOLLAR, GAIN, Report
+from training.slice_report import BELOW, FAILS, TOO_FEW, worst
 
 WIDTH = 150
+WORST_SLICES = 8
 
 
 def report_tables(report: Report) -> list[str]:
     """The tables of a report as plain text, ready to print."""
-    return [_render(table) for table in (_curves(report), _policies(report), _calibration(report))]
+    tables = [_curves(report), _policies(report), _answers(report.comparisons)]
+    tables.append(_calibration(report))
+    if any(part.metrics is not None for part in report.slices):
+        tables.append(_slices(report))
+    return [_render(table) for table in tables]
 
 
 def _curves(report: Report) -> Table:
@@ -67,6 +76,54 @@ def _calibration(report: Report) -> Table:
     for tier, metrics in report.calibration.items():
         shown = (("auc", ".3f"), ("brier", ".4f"), ("ece", ".4f"))
         table.add_row(tier, *(_cell(metrics, *what, interval=True) for what in shown))
+    return table
+
+
+def _answers(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(title="Is Suffice better than …? Differences, with paired 95 % intervals")
+    for name in ("than", "in", "difference", "95 % interval", "better?"):
+        justify: Literal["left", "right"] = "right" if "di" in name or "95" in name else "left"
+        table.add_column(name, justify=justify)
+    before = ""
+    for asked in comparisons:
+        than = "" if asked.rival == before else asked.rival
+        table.add_row(than, asked.measure.words, *asked.shown, asked.answer)
+        before = asked.rival
+    return table
+
+
+def _slices(report: Report) -> Table:
+    found = worst(report.slices)
+    told = [
+        f"{sum(part.verdict == verdict for part in report.slices)} {words}"
+        for verdict, words in (
+            (FAILS, "where the promise is shown to fail"),
+            (BELOW, "below it in the estimate only"),
+            (TOO_FEW, "with too few rows to tell"),
+        )
+    ]
+    table = Table(
+        title=f"The worst of {len(report.slices)} slices",
+        caption=", ".join(told) + "; intervals are each slice's own, 'shown' is corrected for all",
+    )
+    shown = {
+        "quality": ("quality", ".3f"),
+        "of top": ("quality_of_top", ".1%"),
+        "saving": ("saving", ".2f"),
+        "bad downgrades": ("bad_downgrade", ".1%"),
+        "Brier": ("brier", ".3f"),
+        "ECE": ("ece", ".3f"),
+    }
+    for name in ("slice", "rows", *shown, "the promise"):
+        table.add_column(name, justify="left" if name in ("slice", "the promise") else "right")
+    for part in found[:WORST_SLICES]:
+        assert part.metrics is not None
+        cells = [
+            _cell(part.metrics, *what, interval=name in ("of top", "bad downgrades"))
+            for name, what in shown.items()
+        ]
+        label = escape(f"{part.kind}: {part.name}")
+        table.add_row(label, f"{part.rows:,}", *cells, part.verdict)
     return table
 
 

@@ -29,7 +29,7 @@ from training.heads import FittedHeads, fit_heads, probabilities, sort_tiers
 from training.labels import LabelRule, load_requests
 from training.members import Matrix
 from training.operating import Evidence, choose, count_units, dial_grid
-from training.report import Report, Rows, build_report, save_plots
+from training.report import Report, Rows, build_report, save_json, save_plots
 from training.requests import Requests, fingerprint
 from training.splits import Splits, split
 from training.tracking import log_run
@@ -211,6 +211,7 @@ def _report(
         baselines.estimates(
             x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
         ),
+        asked.dense[:, :SURFACE],
     )
     return build_report(rows, policy, rule.warnings())
 
@@ -284,6 +285,8 @@ def _track(
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"artifact": out}
         if report is not None:
-            save_plots(report, Path(scratch))
-            folders["plots"] = Path(scratch)
+            folders |= {name: Path(scratch) / name for name in ("plots", "report")}
+            folders["plots"].mkdir()
+            save_plots(report, folders["plots"])
+            save_json(report, folders["report"] / "report.json")
         return log_run(f"suffice {name}", parameters, metrics, tags, folders)

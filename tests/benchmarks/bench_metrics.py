@@ -1,5 +1,7 @@
 """Time of the paired bootstrap: 14,042 requests, all metrics, 1,000 resamples (limit: 10 s).
 
+All metrics: of five curves, of the fixed choices, of both tiers' calibration, and of 118 slices.
+
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_metrics.py
 """
 
@@ -11,6 +13,8 @@ from training.curve import oracle_walk, order_walk, policy_walk
 from training.intervals import bootstrap
 from training.metrics import curve_metrics, policy_metrics, random_metrics
 from training.reliability import reliability_metrics
+from training.slice_report import slice_metrics
+from training.slices import Slice
 
 
 def main(n: int = 14_042, resamples: int = 1_000) -> float:
@@ -29,11 +33,20 @@ def main(n: int = 14_042, resamples: int = 1_000) -> float:
         "prompt length": order_walk(np.round(rng.random(n) * 500)),
         "oracle": oracle_walk(quality, cost),
     }
+    chosen = ours.tiers_at(n // 2)
     estimators = {name: curve_metrics(walk, quality, cost) for name, walk in walks.items()}
     estimators["random"] = random_metrics(quality, cost)
-    estimators["chosen policy"] = policy_metrics(ours.tiers_at(n // 2), quality, cost)
+    estimators["chosen policy"] = policy_metrics(chosen, quality, cost)
     for tier in range(2):
         estimators[f"tier {tier}"] = reliability_metrics(p[:, tier], quality[:, tier])
+    values = {"source": 57, "hour (UTC)": 24, "length": 7, "language": 8, "turns": 5, "tag": 17}
+    slices = [
+        Slice(kind, str(name), np.flatnonzero(of == name))
+        for kind, count in values.items()
+        for of in [rng.integers(count, size=n)]
+        for name in range(count)
+    ]
+    estimators["slices"] = slice_metrics(slices, chosen, p, quality, cost, quality >= 0.5)
     started = process_time()
     drawn = bootstrap(estimators, n, resamples=resamples)
     seconds = process_time() - started

@@ -1,0 +1,310 @@
+"""Slices: what belongs to one, what may be said of it, and what may not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from router.features import surface
+from router.policy import Policy, Promise
+from tests.test_report import rows_of
+from tests.traffic_makers import make_rows, requests_of
+from training.compare import NO, OPEN, SAME, YES, Comparison, Measure
+from training.intervals import Interval, bootstrap
+from training.report import build_report
+from training.slice_report import (
+    BELOW,
+    FAILS,
+    HOLDS,
+    TOO_FEW,
+    UNJUDGED,
+    judge,
+    promise_margins,
+    slice_metrics,
+    worst,
+)
+from training.slices import MAX_NAMES, Slice, slices_of
+from training.tables import report_tables
+
+PROMISE = Promise("min_quality", 0.95, 0.95, 100, 0.97, 0.95, True)
+
+
+def sliced(requests):
+    features = np.array([surface(prompt) for prompt in requests.prompts])
+    found = {}
+    for part in slices_of(requests, features):
+        found.setdefault(part.kind, {})[part.name] = part.rows.tolist()
+    return found
+
+
+def made(tmp_path, change, n=8):
+    rows = make_rows(n)
+    for row in rows:
+        change(row, int(row["request_id"][1:]))
+    return requests_of(rows, tmp_path)
+
+
+def judged(slices, margins, session=None, score=None):
+    """`judge` on a policy of tier 0 beside a top tier that is always right."""
+    n = len(margins)
+    score = np.column_stack([np.zeros(n), np.ones(n)]) if score is None else score
+    session = np.arange(n) if session is None else session
+    tier, paid = np.zeros(n, dtype=np.int64), np.ones((n, 2))
+    p = np.full((n, 2), 0.5)
+    estimator = slice_metrics(slices, tier, p, score, paid, score >= 0.5)
+    drawn = bootstrap({"slices": estimator}, n, groups=session, resamples=200)
+    return judge(slices, drawn, "slices", session, margins)
+
+
+# --- what belongs to a slice ------------------------------------------------------------------
+
+
+def test_sources_tags_and_hours(tmp_path):
+    def change(row, i):
+        row["source"] = ("chat", "mail", None)[i % 3]
+        row["tags"] = [["a"], ["a", "b", "b"], []][i % 3]
+        row["at"] = f"2026-03-01T{9 + i % 2:02d}:30:00+02:00"
+
+    found = sliced(made(tmp_path, change))
+    assert found["source"] == {"chat": [0, 3, 6], "mail": [1, 4, 7]}
+    assert found["tag"] == {"a": [0, 1, 3, 4, 6, 7], "b": [1, 4, 7]}
+    assert found["hour (UTC)"] == {"07:00": [0, 2, 4, 6], "08:00": [1, 3, 5, 7]}
+
+
+def test_one_value_for_all_is_no_slice(tmp_path):
+    def change(row, i):
+        row.update(at=None, messages="what is the capital of France", tags=["all"])
+
+    assert sliced(made(tmp_path, change)) == {}
+
+
+def test_a_tag_on_some_requests_is_a_slice(tmp_path):
+    found = sliced(made(tmp_path, lambda row, i: row.update(tags=["vip"] if i < 2 else [])))
+    assert found["tag"] == {"vip": [0, 1]}
+
+
+def test_rare_sources_are_one_slice_together(tmp_path):
+    n = MAX_NAMES + 5
+
+    def change(row, i):
+        row["source"] = f"tenant {i}" if i < n else "tenant 0"
+
+    found = sliced(made(tmp_path, change, n + 3))["source"]
+    assert len(found) == MAX_NAMES + 1
+    assert found["tenant 0"] == [0, n, n + 1, n + 2]
+    assert len(found["5 rarer ones"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("What is the capital of France and why is it that", "English"),
+        ("Wie heißt die Hauptstadt und warum ist das so", "another European language"),
+        ("Reykjavik Oslo Kyiv", "Latin script, language unclear"),
+        ("Какая столица у Франции?", "Greek or Cyrillic script"),
+        ("ما هي عاصمة فرنسا؟", "Hebrew or Arabic script"),
+        ("法国的首都是哪里？", "Chinese characters"),
+        ("フランスのしゅとはどこですか", "Japanese or Korean script"),
+        ("프랑스의 수도는 어디입니까", "Japanese or Korean script"),
+        ("फ्रांस की राजधानी", "Indic script"),
+        ("12 + 34 =", "no letters"),
+    ],
+)
+def test_languages(text, language, tmp_path):
+    """Beside a row in another script, so that there are two values."""
+    other = "Γειά" if language != "Greek or Cyrillic script" else "hello and the world"
+    found = sliced(
+        made(tmp_path, lambda row, i: row.update(messages=text if i else other))
+    )["language"]  # fmt: skip
+    assert found[language] == list(range(1, 8))
+
+
+def test_lengths_and_turns(tmp_path):
+    sizes = (10, 199, 200, 999, 1000, 4999, 20_000, 50_000)
+
+    def change(row, i):
+        says = [{"role": "user", "content": "x"}] * (i + 4) if i > 5 else []
+        rest = "y" * (sizes[i] - len(says))
+        row["messages"] = json.dumps([*says, {"role": "user", "content": rest}])
+
+    found = sliced(made(tmp_path, change))
+    assert found["length"] == {
+        "under 200 characters": [0, 1],
+        "200 to 500": [2],
+        "500 to 1,000": [3],
+        "1,000 to 2,000": [4],
+        "2,000 to 5,000": [5],
+        "20,000 or more": [6, 7],
+    }
+    assert found["turns"] == {"1 turn": [0, 1, 2, 3, 4, 5], "over 10 turns": [6, 7]}
+
+
+# --- what may be said of it -------------------------------------------------------------------
+
+
+def test_three_rows_get_no_figures():
+    n = 60
+    [few, many] = judged(
+        [Slice("source", "rare", np.arange(3)), Slice("source", "often", np.arange(3, n))],
+        np.full(n, -0.5),
+    )
+    assert (few.verdict, few.metrics, few.rows) == (TOO_FEW, None, 3)
+    assert few.as_json()["metrics"] is None
+    assert few.as_json()["p_value"] is None
+    assert many.verdict == FAILS
+
+
+def test_many_rows_of_few_sessions_get_no_figures():
+    n = 90
+    [one] = judged([Slice("tag", "a", np.arange(n))], np.full(n, -0.5), session=np.arange(n) // 5)
+    assert (one.verdict, one.rows, one.units) == (TOO_FEW, 90, 18)
+
+
+def test_without_a_failure_the_interval_still_has_a_width():
+    n = 40
+    score = np.ones((n, 2))
+    [found] = judged([Slice("tag", "a", np.arange(n))], np.zeros(n), score=score)
+    assert found.metrics["bad_downgrade"].value == 0.0
+    assert found.metrics["bad_downgrade"].high == pytest.approx(1 - 0.025 ** (1 / n))
+    assert found.metrics["quality"].low == pytest.approx(0.025 ** (1 / n))
+
+
+def test_shown_merely_below_and_holding():
+    rng = np.random.default_rng(0)
+    n = 300
+    slices = [Slice("source", name, np.arange(i, n, 3)) for i, name in enumerate("abc")]
+    margins = np.empty(n)
+    for part, mean in zip(slices, (-0.5, -0.01, 0.2), strict=True):
+        noise = rng.normal(size=100)
+        margins[part.rows] = mean + noise - noise.mean()
+    fails, below, holds = judged(slices, margins)
+    assert [part.verdict for part in (fails, below, holds)] == [FAILS, BELOW, HOLDS]
+    assert fails.p_value < 0.05 < below.p_value <= holds.p_value
+    assert worst([holds, below, fails]) == [fails, below, holds]
+
+
+def test_the_more_slices_the_harder_to_show():
+    rng = np.random.default_rng(1)
+    margins = rng.normal(size=100)
+    margins += -0.2 - margins.mean()
+    part = Slice("tag", "a", np.arange(100))
+    [alone] = judged([part], margins)
+    among = judged([part] * 60, margins)[0]
+    assert alone.verdict == FAILS
+    assert among.verdict == BELOW
+    assert among.p_value == pytest.approx(60 * alone.p_value)
+
+
+def test_a_promise_that_holds_is_rarely_said_to_fail():
+    """Of 400 draws of 20 slices in which it just holds, a false alarm in at most 5 % + 2 s.e."""
+    rng = np.random.default_rng(2)
+    slices = [Slice("tag", str(i), np.arange(50 * i, 50 * i + 50)) for i in range(20)]
+    drawn = bootstrap(
+        {"slices": slice_metrics(slices, np.zeros(1000, np.int64), np.full((1000, 2), 0.5),
+                                 np.ones((1000, 2)), np.ones((1000, 2)), np.ones((1000, 2)) > 0)},
+        1000, resamples=40,
+    )  # fmt: skip
+    alarms = 0
+    for _ in range(400):
+        margins = 0.05 - (rng.random(1000) < 0.05)  # rare losses: its mean is 0
+        found = judge(slices, drawn, "slices", np.arange(1000), margins)
+        alarms += any(part.verdict == FAILS for part in found)
+    assert alarms <= 400 * 0.05 + 2 * (400 * 0.05 * 0.95) ** 0.5
+
+
+def test_margins_of_the_promises():
+    score = np.array([[0.0, 1.0], [1.0, 1.0], [0.2, 0.6]])
+    tier, good = np.array([0, 0, 1]), score >= 0.5
+    quality = promise_margins(PROMISE, tier, score, good)
+    assert quality == pytest.approx([-0.95, 0.05, 0.6 * 0.05])
+    bad = Promise("max_bad_downgrade", 0.02, 0.95, 100, 0.01, 0.02, True)
+    assert promise_margins(bad, tier, score, good) == pytest.approx([-0.98, 0.02, 0.02])
+    assert promise_margins(None, tier, score, good) is None
+    cost = Promise("max_cost_usd_per_1k", 2.0, 0.95, 100, 1.0, 2.0, True)
+    assert promise_margins(cost, tier, score, good) is None
+
+
+def test_figures_of_a_slice_are_those_of_its_rows_alone():
+    rows = rows_of(n=400)
+    tier = Policy(50.0).choose(rows.p, rows.usd)
+    part = np.arange(100, 300)
+    metrics = slice_metrics(
+        [Slice("tag", "x", part)], tier, rows.p, rows.score, rows.paid, rows.sufficed
+    )
+    found = {name: float(value[0, 0]) for name, value in metrics(np.ones((1, 400))).items()}
+    own, top = rows.score[part, tier[part]], rows.score[part, -1]
+    assert found["quality"] == pytest.approx(own.mean())
+    assert found["quality_of_top"] == pytest.approx(own.mean() / top.mean())
+    assert found["saving"] == pytest.approx(
+        rows.paid[part, -1].sum() / rows.paid[part, tier[part]].sum()
+    )
+    bad = ~rows.sufficed[part, tier[part]] & rows.sufficed[part, -1]
+    assert found["bad_downgrade"] == pytest.approx(bad.mean())
+    assert found["brier"] == pytest.approx(((rows.p[part] - rows.score[part]) ** 2).mean())
+    whole = slice_metrics([Slice("tag", "x", part)], tier[:], rows.p, rows.score, rows.paid,
+                          rows.sufficed)(np.isin(np.arange(400), part)[None] * 1.0)  # fmt: skip
+    assert {name: float(value[0, 0]) for name, value in whole.items()} == pytest.approx(found)
+
+
+# --- in the report ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report():
+    rows = rows_of(n=400)
+    slices = (
+        Slice("source", "[bold]odd <name>", np.arange(300)),
+        Slice("tag", "three", np.arange(3)),
+    )
+    fields = {name: getattr(rows, name) for name in rows.__dataclass_fields__}
+    return build_report(type(rows)(**fields | {"slices": slices}), Policy(50.0, None, PROMISE), ())
+
+
+def test_the_report_holds_them(report):
+    told = json.loads(json.dumps(report.as_json(), allow_nan=False))["slices"]
+    assert [part["name"] for part in told] == ["[bold]odd <name>", "three"]
+    assert told[0]["metrics"]["quality"]["low"] < told[0]["metrics"]["quality"]["high"]
+    assert told[1] == {
+        "kind": "tag", "name": "three", "rows": 3, "sessions": 2, "metrics": None,
+        "promise": TOO_FEW, "p_value": None,
+    }  # fmt: skip
+    assert not any("slice" in name for name in report.flat())
+
+
+def test_the_terminal_shows_them_and_answers(report):
+    text = "\n".join(report_tables(report))
+    assert "source: [bold]odd <name>" in text
+    assert "1 with too few rows to tell" in text
+    assert "Is Suffice better than" in text
+    for rival in ("matched random", "best constant", "kNN", "logistic regression", "always top"):
+        assert rival in text
+
+
+def test_without_a_promise_no_verdict():
+    found = build_report(rows_of(), Policy(50.0), ())
+    assert found.slices == ()
+    assert judged([Slice("t", "a", np.arange(40))], np.zeros(40))[0].verdict == HOLDS
+    n = 40
+    drawn = bootstrap(
+        {"s": slice_metrics([Slice("t", "a", np.arange(n))], np.zeros(n, np.int64),
+                            np.ones((n, 2)), np.ones((n, 2)), np.ones((n, 2)),
+                            np.ones((n, 2)) > 0)}, n, resamples=40,
+    )  # fmt: skip
+    [told] = judge([Slice("t", "a", np.arange(n))], drawn, "s", np.arange(n), None)
+    assert told.verdict == UNJUDGED
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "more", "answer"),
+    [
+        (0.1, 0.3, True, YES),
+        (-0.3, -0.1, True, NO),
+        (-0.1, 0.3, True, OPEN),
+        (-0.3, -0.1, False, YES),
+        (0.1, 0.3, False, NO),
+        (0.0, 0.0, True, SAME),
+    ],
+)
+def test_answers(low, high, more, answer):
+    asked = Comparison("x", Measure("m", more, "+.1f"), Interval((low + high) / 2, 0, low, high, 0))
+    assert asked.answer == answer
