@@ -80,6 +80,15 @@ def test_weights_are_clipped_inverse_propensities(tmp_path):
     np.testing.assert_allclose(weight, [[2.0, 1.0], [20.0, 1.0], [20.0, 5.0]])
 
 
+def test_a_label_counts_by_its_weight(tmp_path):
+    rows = make_rows(3)
+    for row, trusted in zip(rows, (0.5, None, 0.25, 1.0, None, None), strict=True):
+        row["label_weight"] = trusted
+    rows[0]["propensity"] = 0.5
+    weight = requests_of(rows, tmp_path).weight
+    np.testing.assert_allclose(weight, [[1.0, 1.0], [0.25, 1.0], [1.0, 1.0]])
+
+
 def test_answer_length_stands_for_missing_tokens(tmp_path):
     rows = make_rows(2)
     for row in rows:

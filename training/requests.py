@@ -32,7 +32,8 @@ class Requests:
         source: object[n], application, task or tenant, or None.
         tags: object[n], tuples of texts.
         score: float64[n, k] in [0, 1].
-        weight: float64[n, k], 1/propensity of the logging policy, clipped; 1 where unknown.
+        weight: float64[n, k], 1/propensity of the logging policy, clipped, times the label's own
+            weight; 1 where unknown.
         input_tokens, output_tokens: float64[n, k].
         cost_usd: float64[n, k], as billed.
     """
@@ -92,7 +93,8 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         matrix[row, column] = values.to_numpy(dtype=np.float64)
         return matrix
 
-    weights = 1.0 / frame["propensity"].clip(lower=1.0 / MAX_WEIGHT)
+    trusted = frame["label_weight"].fillna(1.0)
+    weights = trusted / frame["propensity"].fillna(1.0).clip(lower=1.0 / MAX_WEIGHT)
     length = frame["response"].map(len, na_action="ignore").astype("float64") / CHARS_PER_TOKEN
     heads = frame.iloc[first]
     return Requests(

@@ -43,11 +43,16 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
         ("score", pa.float64()),
         ("score_source", pa.string()),
+        ("label_weight", pa.float64()),
         ("status", pa.string()),
     ]
 )
 NUMBERS = tuple(f.name for f in SCHEMA if f.type in (pa.float64(), pa.int64()))
 WHOLE = ("input_tokens", "output_tokens")
+SHARES = {
+    "propensity": "the probability with which this tier was chosen",
+    "label_weight": "how far the score is trusted, beside a certain one",
+}
 EMPTY_COUNTS = ("response", "reference")  # where empty text is a value, not its absence
 UNREAD = {
     "at": "{} is no time: write ISO 8601 (2026-11-02T10:45:37Z) or epoch seconds",
@@ -240,9 +245,8 @@ def _out_of_range(
     if name == "score":
         told = "{} is outside [0, 1]: rescale the scores, or leave it empty where there is none"
         yield (values < 0) | (values > 1), told
-    elif name == "propensity":
-        told = "{} is outside (0, 1]: it is the probability with which this tier was chosen"
-        yield (values <= 0) | (values > 1), told
+    elif name in SHARES:
+        yield (values <= 0) | (values > 1), f"{{}} is outside (0, 1]: it is {SHARES[name]}"
     else:
         yield values < 0, "{} is negative: leave it empty where it is unknown"
     if name in WHOLE:
