@@ -13,13 +13,16 @@ class Promise:
     """What an operating point was chosen to hold, and how surely.
 
     Attributes:
-        rule: e.g. ``"min_quality"``.
-        target: the rule's value, e.g. 0.99 of the top tier's mean quality.
+        rule: ``"min_quality"`` (at least `target` of the top tier's mean quality) or
+            ``"max_bad_downgrade"`` (at most `target` of all requests go to a tier that fails where
+            the top tier suffices).
+        target: the rule's value, e.g. 0.99 or 0.02.
         confidence: one-sided, e.g. 0.95.
         n: independent units (sessions, else requests) that it was certified on.
-        estimate: the rate on those rows, in the rule's unit.
-        bound: its confidence limit, same unit; the promise holds where it reaches `target`.
-        certified: whether it does.
+        estimate: the rate on those rows, in the rule's unit, a session counting once.
+        bound: its confidence limit, same unit: a lower one for ``min_quality``, else an upper one.
+        certified: whether the promise holds.
+        test: what the limit rests on, e.g. ``"exact binomial"`` or ``"betting"``.
     """
 
     rule: str
@@ -29,6 +32,23 @@ class Promise:
     estimate: float
     bound: float
     certified: bool
+    test: str = "betting"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value of another type or outside its range."""
+        numbers = (self.target, self.confidence, self.estimate, self.bound)
+        if not all(type(number) in (float, int) and isfinite(number) for number in numbers):
+            raise ValueError(f"promise: finite numbers are needed, got {numbers}")
+        if not (0.0 <= self.target <= 1.0 and 0.0 < self.confidence < 1.0):
+            raise ValueError(
+                f"promise: target {self.target!r} or confidence {self.confidence!r} out of range"
+            )
+        if type(self.n) is not int or self.n < 0:
+            raise ValueError(f"promise: n must be a count, got {self.n!r}")
+        if type(self.certified) is not bool:
+            raise ValueError(f"promise: certified must be true or false, got {self.certified!r}")
+        if type(self.rule) is not str or type(self.test) is not str:
+            raise ValueError("promise: rule and test must be texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +113,10 @@ class Policy:
         constant, promise = values["constant"], values["promise"]
         if constant is not None and not (type(constant) is int and 0 <= constant < tiers):
             raise ValueError(f"policy: constant {constant!r} is not one of {tiers} tiers")
+        mu, why = values["mu"], values["why"]
+        if type(mu) not in (float, int) or type(why) is not str:
+            raise ValueError(f"policy: mu must be a number and why a text, got {mu!r}, {why!r}")
+        if not (promise is None or isinstance(promise, dict)):
+            raise ValueError(f"policy: promise must be an object or null, got {promise!r}")
         read = None if promise is None else Promise(**promise)
-        return cls(float(values["mu"]), constant, read, str(values["why"]))
+        return cls(float(mu), constant, read, why)

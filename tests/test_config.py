@@ -66,7 +66,7 @@ def test_defaults_and_overrides(tmp_path):
         ("[lable]\nmargin = 0.1", "'lable'; did you mean 'label'"),
         ("[label]\nsuficed_at = 0.5", "\\[label\\].*'suficed_at'; did you mean 'sufficed_at'"),
         ("[policy]\nmin_qualty = 0.9", "'min_qualty'; did you mean 'min_quality'"),
-        ("[policy]\nzzz = 0.9", "known: min_quality, confidence"),
+        ("[policy]\nzzz = 0.9", "known: min_quality, max_bad"),
         ("label = 3", "\\[label\\] must be a table"),
         ('[label]\nsufficed_at = "x"', "sufficed_at must be a number"),
         ('[label]\nassume_top_suffices = "no"', "assume_top_suffices must be true or false"),

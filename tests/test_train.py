@@ -11,12 +11,12 @@ from router import Router
 from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, make_rows, prompt_texts, write_log
 from training import export as exporting
-from training import heads
+from training import heads, record
 from training import train as job_module
 from training.config import Config
 from training.errors import BadInput, EnvironmentProblem
+from training.goals import MinQuality
 from training.labels import LabelRule
-from training.operating import MinQuality
 from training.splits import parse_shares
 from training.train import train
 
@@ -36,7 +36,7 @@ def untracked(monkeypatch):
     """Without MLflow, and with little to choose from: quick, all else as it is."""
     monkeypatch.setattr(heads, "PENALTIES", heads.PENALTIES[:1])
     monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
-    monkeypatch.setattr(job_module, "log_run", lambda *_: ("no run", "no store"))
+    monkeypatch.setattr(record, "log_run", lambda *_: ("no run", "no store"))
 
 
 def test_same_log_same_seed_same_arrays(workdir, untracked):
@@ -154,7 +154,7 @@ def test_another_folder_is_never_replaced(workdir, untracked, monkeypatch):
     traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
     (workdir / "artifact").mkdir()
     (workdir / "artifact" / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(job_module, "fit_heads", None)
+    monkeypatch.setattr(job_module, "learn", None)
     with pytest.raises(BadInput, match="is not an artifact"):
         run(workdir, traffic)
     assert (workdir / "artifact" / "thesis.txt").read_text() == "mine"
@@ -180,7 +180,7 @@ def test_an_assumed_top_tier_is_said_everywhere(workdir, untracked):
 
 
 def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch):
-    monkeypatch.setattr(job_module, "fit_heads", None)  # it is told before the work
+    monkeypatch.setattr(job_module, "learn", None)  # it is told before the work
     rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
     with pytest.raises(BadInput, match="0 independent choose rows with every tier's score"):
         run(workdir, write_log(workdir / "log.parquet", rows))

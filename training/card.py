@@ -1,6 +1,7 @@
 """The model card of an artifact, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from router.policy import Policy
 from router.tier import Tier
@@ -11,13 +12,19 @@ from training.report import Report
 def model_card(
     tiers: Sequence[Tier],
     policy: Policy,
-    rule: LabelRule,
-    counts: dict[str, int],
-    window: tuple[str | None, str | None],
-    notes: Sequence[str],
+    facts: Mapping[str, Any],
     report: Report | None,
 ) -> str:
-    """Write the card in Markdown: what it decides, on what it rests, what to be careful of."""
+    """Write the card in Markdown: what it decides, on what it rests, what to be careful of.
+
+    Args:
+        tiers: cheapest first.
+        policy: the operating point.
+        facts: of the manifest (`training.record`).
+        report: on rows it was neither fitted nor chosen on, if there is one.
+    """
+    training = facts["training"]
+    counts, since, until = training["rows"], training["since"], training["until"]
     lines = [
         "# Suffice router",
         "",
@@ -38,11 +45,11 @@ def model_card(
         "## Data",
         f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
         f"{counts['test']} to report",
-        f"- window: {window[0] or 'no times in the log'} to {window[1] or 'no times in the log'}",
-        f"- label rule: {describe_rule(rule)}",
+        f"- window: {since or 'no times in the log'} to {until or 'no times in the log'}",
+        f"- label rule: {describe_rule(LabelRule(**facts['label']))}",
         "",
         "## Notes",
-        *(f"- {note}" for note in notes),
+        *(f"- {note}" for note in training["notes"]),
     ]
     if report is not None:
         lines += ["", f"## On {report.rows} later or unseen requests", *_figures(report)]
@@ -59,10 +66,18 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
     if promise is None:
         return what
     held = "holds" if promise.certified else "could NOT be certified"
+    if promise.rule == "max_bad_downgrade":
+        said, limit = (
+            f"at most {promise.target:.2%} of requests go to a tier that fails where the top tier "
+            "suffices",
+            "upper",
+        )
+    else:
+        said, limit = f"mean quality at least {promise.target:.1%} of the top tier's", "lower"
     return (
-        f"{what} Promise: mean quality at least {promise.target:.1%} of the top tier's; it {held} "
-        f"at {promise.confidence:.0%} confidence on {promise.n} independent choose rows, a session "
-        f"counting once (estimate {promise.estimate:.2%}, lower limit {promise.bound:.2%})."
+        f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
+        f"independent choose rows, a session counting once (estimate {promise.estimate:.2%}, "
+        f"{limit} limit {promise.bound:.2%}, {promise.test})."
     )
 
 

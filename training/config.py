@@ -9,14 +9,14 @@ from typing import Any
 
 from router.tier import Tier, parse_tiers
 from training.errors import BadInput
+from training.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.labels import LabelRule
-from training.operating import MinQuality
 
 _KEYS = {
     "label": ("sufficed_at", "margin", "assume_top_suffices"),
-    "policy": ("min_quality", "confidence"),
+    "policy": KEYS,
 }
-_SWITCHES = ("assume_top_suffices",)  # every other value is a number
+_SWITCHES = ("assume_top_suffices", "or_constant")  # every other value is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Config:
     """What a training job may be told besides its files."""
 
     label: LabelRule = field(default_factory=LabelRule)
-    policy: MinQuality = field(default_factory=MinQuality)
+    policy: Goal = field(default_factory=MinQuality)
 
 
 def read_tiers(path: Path) -> tuple[Tier, ...]:
@@ -68,16 +68,35 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
         for key, value in table.items():
             _known(key, _KEYS[section], f"{path}: [{section}]")
             _of_type(key, value, f"{path}: [{section}]")
-    policy: dict[str, Any] = dict(values.get("policy", {}))
-    for name, text in overrides.items():
-        _known(name, _KEYS["policy"], "--policy")
+    goal = _merged(values.get("policy", {}), parse_values(overrides, "--policy"))
+    return Config(LabelRule(**values.get("label", {})), goal)
+
+
+def parse_values(texts: Mapping[str, str], place: str) -> dict[str, float | bool]:
+    """Values of `NAME=VALUE` pairs, numbers or ``true`` and ``false``.
+
+    Raises:
+        BadInput: an unknown name (with the nearest known one) or a value that is neither.
+    """
+    found: dict[str, float | bool] = {}
+    for name, text in texts.items():
+        _known(name, KEYS, place)
+        if name in _SWITCHES and text.lower() in ("true", "false"):
+            found[name] = text.lower() == "true"
+            continue
         try:
-            policy[name] = float(text)
+            found[name] = float(text)
         except ValueError:
-            raise BadInput(f"--policy {name}={text}: not a number") from None
-    if "min_quality" in policy:
-        policy["share"] = policy.pop("min_quality")
-    return Config(LabelRule(**values.get("label", {})), MinQuality(**policy))
+            raise BadInput(f"{place} {name}={text}: not a number") from None
+    return found
+
+
+def _merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> Goal:
+    """The goal of the file as the command line changes it; a new goal there replaces it whole."""
+    goals = [{name for name in part if name in NAMES} for part in (file, line)]
+    if goals[1] and goals[0] != goals[1]:
+        file = {}
+    return parse_goal({**file, **line}, "--policy" if line else "[policy]")
 
 
 def _known(name: str, names: tuple[str, ...], place: str) -> None:

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from router.cost import TokenModel
 from router.tier import Tier
+from training.errors import BadInput
 from training.members import Matrix
 from training.requests import Requests
 
@@ -79,31 +80,49 @@ def account(
     As billed where the log says so; else prices × logged tokens; and where a tier did not answer,
     or its tokens are unknown, its token model's.
     """
-    usd = requests.cost_usd.copy()
-    for k, (model, tier) in enumerate(zip(models, tiers, strict=True)):
-        sent = requests.input_tokens[:, k]
-        sent = np.where(np.isnan(sent), [model.input_tokens(t) for t in x.tokens], sent)
-        got = requests.output_tokens[:, k]
-        got = np.where(np.isnan(got), _predicted(model, x), got)
-        priced = (tier.input_usd_per_mtok * sent + tier.output_usd_per_mtok * got) / 1e6
-        usd[:, k] = np.where(np.isnan(usd[:, k]), priced, usd[:, k])
-    return usd
+    usd = requests.cost_usd
+    return np.where(np.isnan(usd), priced(used_tokens(x, requests, models), tiers), usd)
 
 
 def expected(x: Matrix, models: Sequence[TokenModel], tiers: Sequence[Tier]) -> NDArray[np.float64]:
     """Expected USD as serving computes it, before the call: float64[n, k]."""
-    return np.stack(
-        [
-            (
-                tier.input_usd_per_mtok * np.array([model.input_tokens(t) for t in x.tokens])
-                + tier.output_usd_per_mtok * _predicted(model, x)
-            )
-            / 1e6
-            for model, tier in zip(models, tiers, strict=True)
-        ],
-        axis=1,
+    return priced(expected_tokens(x, models), tiers)
+
+
+def expected_tokens(x: Matrix, models: Sequence[TokenModel]) -> NDArray[np.float64]:
+    """Input and output tokens that each tier's model expects: float64[n, k, 2]."""
+    tokens = np.empty((len(x.tokens), len(models), 2))
+    for k, model in enumerate(models):
+        tokens[:, k, 0] = [model.input_tokens(count) for count in x.tokens]
+        tokens[:, k, 1] = [model.output_tokens(vector) for vector in x.vectors()]
+    return tokens
+
+
+def used_tokens(x: Matrix, requests: Requests, models: Sequence[TokenModel]) -> NDArray[np.float64]:
+    """Input and output tokens as logged, else as expected: float64[n, k, 2]."""
+    logged = np.stack([requests.input_tokens, requests.output_tokens], axis=2)
+    return np.where(np.isnan(logged), expected_tokens(x, models), logged)
+
+
+def priced(tokens: NDArray[np.float64], tiers: Sequence[Tier]) -> NDArray[np.float64]:
+    """USD of input and output tokens, float64[n, k, 2], at the tiers' prices: float64[n, k]."""
+    prices = np.array([[tier.input_usd_per_mtok, tier.output_usd_per_mtok] for tier in tiers])
+    return np.asarray((tokens[:, :, 0] * prices[:, 0] + tokens[:, :, 1] * prices[:, 1]) / 1e6)
+
+
+def check_prices(tiers: Sequence[Tier]) -> tuple[str, ...]:
+    """Notes on tiers that cost nothing.
+
+    Raises:
+        BadInput: every price is 0, so that every mix of tiers costs the same.
+    """
+    free = [t.name for t in tiers if t.input_usd_per_mtok == 0 and t.output_usd_per_mtok == 0]
+    if len(free) == len(tiers):
+        raise BadInput(
+            "tiers: every price is 0, so no mix of tiers is cheaper than another: fill in the "
+            "prices (`suffice init` leaves 0 where the log does not tell)"
+        )
+    return tuple(
+        f"tier {name}: both prices are 0, it counts as free; fill them in if it is not"
+        for name in free
     )
-
-
-def _predicted(model: TokenModel, x: Matrix) -> NDArray[np.float64]:
-    return np.array([model.output_tokens(vector) for vector in x.vectors()])

@@ -1,192 +1,214 @@
-"""The operating point: the cheapest dial whose promise the choose rows certify.
+"""The operating point: the cheapest policy whose promise the choose rows certify, or what a goal
+without a promise asks for.
 
-Fixed-sequence testing (Bauer 1991; Angelopoulos et al., arXiv 2110.01052): the grid of dials is
-fixed on the fit rows; it is walked from always-top towards cheaper, and the walk stops at the first
-step that cannot be certified, so that no confidence is lost to the number of steps.
+Fixed-sequence testing (Bauer 1991; Angelopoulos et al., arXiv 2110.01052): the order in which to
+try policies is fixed on the fit rows; it is walked from always-top towards always-cheapest, and the
+walk stops at the first step that cannot be certified, so that no confidence is lost to the number
+of steps. With three or more tiers the rate need not be monotone along the walk: a later step may
+hold where an earlier one fails. It is then not found, and the promise is valid all the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.policy import Policy, Promise
-from training.curve import policy_walk
+from router.policy import Policy
+from training.bounds import units_needed
+from training.curve import policy_walk, trace
 from training.errors import BadInput
+from training.evidence import Evidence
+from training.goals import Goal, MaxBadDowngrade, MaxCost, TopShare, Value
+from training.promises import Promised, holds, non_inferior, promise
 
 STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
+RIVALS_PART = 0.2  # of the risk of error, set aside for middle tiers that rival routing
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """n choose rows, every tier's score known.
+class Course:
+    """What to try, fixed on the fit rows: dials, then always-cheapest; and middle tiers beside it.
 
     Attributes:
-        p: float64[n, k], P(tier suffices).
-        usd: float64[n, k], expected cost.
-        paid: float64[n, k], cost in the account.
-        score: float64[n, k].
-        session: int64[n].
+        dials: float64[s], rising: from the dearest mix to the cheapest.
+        rivals: middle tiers that, alone, look within half a point of the mix that costs the same.
     """
 
-    p: NDArray[np.float64]
-    usd: NDArray[np.float64]
-    paid: NDArray[np.float64]
-    score: NDArray[np.float64]
-    session: NDArray[np.int64]
+    dials: NDArray[np.float64]
+    rivals: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As kept in the manifest."""
+        return {"dials": self.dials.tolist(), "rivals": list(self.rivals)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Course":
+        """Read what `to_dict` wrote."""
+        return cls(np.array(values["dials"], dtype=np.float64), tuple(values["rivals"]))
 
 
-@dataclass(frozen=True, slots=True)
-class MinQuality:
-    """Keep mean quality at `share` of the top tier's, at `confidence`."""
-
-    share: float = 0.99
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        """Raise BadInput for a share or a confidence that no policy can mean."""
-        if not 0.0 < self.share <= 1.0:
-            raise BadInput(f"--policy min_quality must be in (0, 1], got {self.share}")
-        if not 0.5 <= self.confidence < 1.0:
-            raise BadInput(f"--policy confidence must be in [0.5, 1), got {self.confidence}")
-
-
-def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most 60 rising dials μ, evenly spread over the prompts that change tier.
+def plan_course(p: NDArray[np.float64], usd: NDArray[np.float64]) -> Course:
+    """Fix what to try, and in which order.
 
     Args:
         p: float64[n, k], cross-fitted probabilities of the fit rows.
         usd: float64[n, k], their expected costs.
     """
+    dials = dial_grid(p, usd)
+    rows, rivals = np.arange(len(p)), []
+    tiers = [Policy(float(mu)).choose(p, usd) for mu in dials]
+    costs = np.array([usd[rows, tier].mean() for tier in tiers])
+    for k in range(1, p.shape[1] - 1):
+        dearer = np.flatnonzero(costs >= usd[:, k].mean())
+        mixed = p[rows, tiers[dearer[-1]]].mean() if len(dearer) else p[:, -1].mean()
+        if p[:, k].mean() >= mixed - HALF_A_POINT:
+            rivals.append(k)
+    return Course(dials, tuple(rivals))
+
+
+def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most 60 rising dials μ, evenly spread over the prompts that change tier."""
     walk = policy_walk(p, usd)
     steps = np.unique(np.linspace(0, len(walk.mu), STEPS).astype(np.int64))
     dials = np.array([walk.dial(int(step)) for step in steps])
     return np.unique(dials[np.isfinite(dials)])
 
 
-def choose(
-    rule: MinQuality, grid: NDArray[np.float64], evidence: Evidence, names: list[str]
-) -> Policy:
+def choose(goal: Goal, course: Course, evidence: Evidence, names: Sequence[str]) -> Policy:
     """Choose the operating point, once.
 
     Returns:
-        A policy with its promise; the constant always-top where nothing cheaper can be certified,
-        or a constant tier that is not dearer and shown to be at most half a point worse.
+        For a goal with a promise, a policy that carries it, the constant always-top where nothing
+        cheaper can be certified; for the others, the dial that does what was asked.
 
     Raises:
-        BadInput: too few independent choose rows to certify anything.
+        BadInput: too few independent choose rows, a goal that needs paired rows and has none, or
+            one that is impossible at these prices.
     """
-    top = len(names) - 1
-    units = count_units(evidence.session)
-    best = Policy(0.0, constant=top, why="no cheaper operating point could be certified")
-    for mu in grid:
-        step = Policy(float(mu))
-        loss = _shortfall(step, rule.share, evidence)
-        if not _above_zero(loss, -rule.share, 1.0, rule.confidence):
-            break
-        best = replace(step, why="the cheapest certified step of a grid fixed on the fit rows")
-    best = _or_constant(best, evidence, rule.confidence, names)
-    return replace(best, promise=_promise(best, rule, evidence, units))
+    if isinstance(goal, Value):
+        why = f"a score higher by 0.01 is worth {goal.usd_per_point:g} USD on one request"
+        return _told(Policy(goal.mu, why=why), evidence, names)
+    check_units(goal, evidence.session, evidence.sufficed is not None)
+    if isinstance(goal, MaxCost | TopShare):
+        return _told(_spend(goal, evidence), evidence, names)
+    return _certified(goal, course, evidence)
 
 
-def count_units(session: NDArray[np.int64]) -> int:
-    """Independent units (sessions) among choose rows on which every tier's score is known.
+def check_units(goal: Goal, session: NDArray[np.int64], paired: bool = True) -> None:
+    """Refuse where choose rows cannot bear the goal, before any work is done.
+
+    Args:
+        goal: what is asked for.
+        session: int64[n], of the choose rows that will be used.
+        paired: whether every tier's score is known on them.
 
     Raises:
-        BadInput: too few to certify anything.
+        BadInput: too few independent rows; for `MaxBadDowngrade` with the number to buy.
     """
-    units = len(np.unique(session))
-    if units < MIN_UNITS:
+    units = len(np.unique(session)) if paired or not isinstance(goal, MaxBadDowngrade) else 0
+    if isinstance(goal, Value) or units >= MIN_UNITS:
+        return
+    if isinstance(goal, MaxBadDowngrade):
+        risk = 1.0 - goal.confidence
+        least, likely = units_needed(goal.rate, risk), units_needed(goal.rate, risk, goal.rate / 2)
         raise BadInput(
-            f"{units} independent choose rows with every tier's score; at least {MIN_UNITS} are "
-            "needed to choose an operating point: give more rows, replay some requests on the "
-            "tiers that did not answer, or give another --split"
+            f"max_bad_downgrade compares two tiers' answers to the same request, and {units} "
+            "independent choose rows have every tier's score: to certify "
+            f"{goal.rate:.2%} at {goal.confidence:.0%} confidence, send at least {least} more "
+            "requests to every tier (shadow calls) if no downgrade among them is bad, about "
+            f"{likely} if half the limit is; min_quality does without them"
         )
-    return units
-
-
-def _shortfall(policy: Policy, share: float, evidence: Evidence) -> NDArray[np.float64]:
-    """Score of the routed tier − share · score of the top tier, one mean per session."""
-    rows = np.arange(len(evidence.score))
-    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
-    return _per_session(routed - share * evidence.score[:, -1], evidence.session)
-
-
-def _or_constant(best: Policy, evidence: Evidence, confidence: float, names: list[str]) -> Policy:
-    """The cheapest constant that is not dearer and non-inferior by half a point, if any."""
-    if best.constant is not None and best.constant == 0:
-        return best
-    rows = np.arange(len(evidence.score))
-    tier = best.choose(evidence.p, evidence.usd)
-    score, paid = evidence.score[rows, tier], evidence.paid[rows, tier].mean()
-    costs = evidence.paid.mean(axis=0)
-    for k in np.argsort(costs, kind="stable"):
-        if costs[k] > paid or best.constant == k:
-            break
-        gain = _per_session(evidence.score[:, k] - score, evidence.session)
-        if _above_zero(gain + HALF_A_POINT, HALF_A_POINT - 1.0, 1.0 + HALF_A_POINT, confidence):
-            why = "not dearer than routing and at most half a point worse"
-            return Policy(0.0, constant=int(k), why=why)
-    return best
-
-
-def _promise(policy: Policy, rule: MinQuality, evidence: Evidence, units: int) -> Promise:
-    rows = np.arange(len(evidence.score))
-    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
-    top = evidence.score[:, -1]
-    estimate = float(routed.mean() / top.mean()) if top.mean() > 0 else 1.0
-    if policy.constant == evidence.score.shape[1] - 1:
-        bound = 1.0
-    else:
-        bound = _largest_share(policy, evidence, rule)
-    return Promise(
-        "min_quality", rule.share, rule.confidence, units, estimate, bound, bound >= rule.share
+    raise BadInput(
+        f"{units} independent choose rows with every tier's score; at least {MIN_UNITS} are "
+        "needed to choose an operating point: give more rows, replay some requests on the "
+        "tiers that did not answer, or give another --split"
     )
 
 
-def _largest_share(policy: Policy, evidence: Evidence, rule: MinQuality) -> float:
-    """Lower confidence limit of the share of the top tier's quality, to a ten-thousandth.
+def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
+    top = evidence.p.shape[1] - 1
+    # Graphical testing (Bretz et al. 2009): each rival has a part of the risk, which the walk
+    # inherits where the rival is certified.
+    risk = 1.0 - goal.confidence
+    part = RIVALS_PART * risk / max(len(course.rivals), 1)
+    rivals = [Policy(0.0, constant=k) for k in course.rivals]
+    held = [r for r in rivals if holds(goal, [r], evidence, part)[0]]
+    spared = risk - part * (len(rivals) - len(held))
+    steps = [*(Policy(float(mu)) for mu in course.dials), Policy(0.0, constant=0)]
+    passed = holds(goal, steps, evidence, spared)
+    count = len(steps) if passed.all() else int(np.argmin(passed))
+    best = Policy(0.0, constant=top, why="no cheaper operating point could be certified")
+    if count == len(steps):
+        best = replace(steps[-1], why="the cheapest tier alone could be certified")
+    elif count:
+        why = "the cheapest step that could be certified, in an order fixed on the fit rows"
+        best = replace(steps[count - 1], why=why)
+    risks = {r.constant: part for r in held} | {top: risk}
+    chosen = _or_constant(best, goal, evidence, set(risks))
+    level = spared if chosen is best else risks.get(chosen.constant, risk)
+    found = promise(goal, chosen, evidence, level)
+    if chosen is not best and chosen.constant not in risks:
+        found = replace(found, certified=False)
+    return replace(chosen, promise=found)
 
-    The rule's own share is asked first, so that rounding never denies what was certified.
+
+def _or_constant(best: Policy, goal: Promised, evidence: Evidence, held: set[int | None]) -> Policy:
+    """The cheapest constant that is not dearer and at most half a point worse, if any.
+
+    It must hold the promise, too, unless `MaxBadDowngrade.or_constant` asks for any.
     """
-
-    def holds(share: float) -> bool:
-        return _above_zero(_shortfall(policy, share, evidence), -share, 1.0, rule.confidence)
-
-    low, high = (rule.share, 2.0) if holds(rule.share) else (0.0, rule.share)
-    while high - low > 1e-4:
-        share = (low + high) / 2
-        if holds(share):
-            low = share
-        else:
-            high = share
-    return low
-
-
-def _per_session(values: NDArray[np.float64], session: NDArray[np.int64]) -> NDArray[np.float64]:
-    sums, counts = np.bincount(session, weights=values), np.bincount(session)
-    return np.asarray(sums[counts > 0] / counts[counts > 0])
+    if best.constant is not None:
+        return best
+    asked = isinstance(goal, MaxBadDowngrade) and goal.or_constant
+    paid = evidence.paid[np.arange(len(evidence.paid)), best.choose(evidence.p, evidence.usd)]
+    costs = evidence.paid.mean(axis=0)
+    for k in np.argsort(costs, kind="stable").tolist():
+        if costs[k] > paid.mean():
+            break
+        allowed = asked or k in held
+        if allowed and non_inferior(k, best, evidence, HALF_A_POINT, 1.0 - goal.confidence):
+            why = "not dearer than routing and at most half a point worse"
+            return Policy(0.0, constant=k, why=why)
+    return best
 
 
-def _above_zero(values: NDArray[np.float64], low: float, high: float, confidence: float) -> bool:
-    """Whether the mean of independent values in [low, high] is shown to be at least 0.
+def _spend(goal: MaxCost | TopShare, evidence: Evidence) -> Policy:
+    """The lowest dial, 0 or more, that spends at most what the goal allows on the choose rows."""
+    walk = policy_walk(evidence.p, evidence.usd)
+    curve = trace(walk, evidence.score, evidence.paid)
+    dials = np.array([walk.dial(step) for step in range(len(curve.mu))])
+    dials = np.where((curve.mu > 0) & (dials < 0), 0.0, dials)  # below 0 it would pay to spend
+    if isinstance(goal, MaxCost):
+        spent, limit = 1000 * curve.cost_usd, goal.usd_per_1k
+        why = f"the most that {limit:g} USD per 1,000 requests buy"
+    else:
+        spent, limit = curve.share[:, -1], goal.share
+        why = f"at most {limit:.1%} of requests to the top tier"
+    fits = np.flatnonzero((spent <= limit * (1 + 1e-9)) & (dials >= 0))
+    if not len(fits):
+        raise BadInput(
+            f"max_cost_usd_per_1k = {limit:g} is impossible at these prices: on the choose rows "
+            f"the cheapest mix costs {spent.min():.4g} USD per 1,000 requests, always the "
+            f"cheapest tier {spent[0]:.4g}, always the top tier {spent[-1]:.4g}"
+        )
+    dial = float(dials[fits[-1]])
+    return Policy(dial, why=why) if np.isfinite(dial) else Policy(0.0, constant=0, why=why)
 
-    A test by betting (Waudby-Smith & Ramdas 2024, arXiv 2010.09686): the capital of a gambler who
-    bets against "the mean is below 0" passes 1/α with probability at most α, whatever the
-    distribution.
-    The order of bets is shuffled with a fixed seed, as sessions come in order of time.
-    """
-    order = np.random.default_rng(0).permutation(len(values))
-    x = (values[order] - low) / (high - low)
-    null = -low / (high - low)
-    alpha = 1.0 - confidence
-    n = len(x)
-    count = np.arange(1, n + 1)
-    mean = (0.5 + np.cumsum(x)) / (count + 1)
-    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (count + 1)
-    before = np.concatenate([[0.25], variance[:-1]])
-    bet = np.minimum(np.sqrt(2 * np.log(1 / alpha) / (n * before)), 0.75 / max(null, 1e-9))
-    capital = np.cumsum(np.log1p(bet * (x - null)))
-    return bool(capital.max() >= np.log(1 / alpha))
+
+def _told(policy: Policy, evidence: Evidence, names: Sequence[str]) -> Policy:
+    """The policy, with what it does on the choose rows in its words: a measurement, no promise."""
+    n = len(evidence.p)
+    if not n:
+        return policy
+    tier, rows = policy.choose(evidence.p, evidence.usd), np.arange(n)
+    cost, quality = evidence.paid[rows, tier].mean(), evidence.score[rows, tier].mean()
+    why = (
+        f"{policy.why}; on {n} choose rows that is {1000 * cost:.4g} USD per 1,000 requests, "
+        f"{np.mean(tier == len(names) - 1):.1%} of them to {names[-1]}, and a mean score of "
+        f"{quality:.4f}"
+    )
+    return replace(policy, why=why)

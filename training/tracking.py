@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from training.errors import EnvironmentProblem
 
 EXPERIMENT = "suffice"
 DEFAULT_STORE = "sqlite:///mlflow.db"
+EVIDENCE_TAG = "suffice.evidence"  # of a run that holds evidence.npz: the file's sha256
 
 
 def log_run(
@@ -31,8 +33,52 @@ def log_run(
     Raises:
         EnvironmentProblem: the store cannot be reached or refuses the run.
     """
+    with (
+        _connected("did not take the run") as (mlflow, store),
+        mlflow.start_run(run_name=name) as run,
+    ):
+        mlflow.log_params(dict(parameters))
+        mlflow.log_metrics({_plain(key): value for key, value in metrics.items()})
+        mlflow.set_tags(dict(tags))
+        for place, folder in folders.items():
+            mlflow.log_artifacts(str(folder), artifact_path=place)
+    return run.info.run_id, store
+
+
+def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
+    """Fetch a file of the newest run that carries a tag.
+
+    Args:
+        tag, value: plain text without quotes.
+        file: path among the run's files.
+        into: folder to write to.
+
+    Returns:
+        The file, or None where no run carries the tag.
+
+    Raises:
+        EnvironmentProblem: the store cannot be reached, or it lost the file.
+    """
+    with _connected("did not give the file") as (mlflow, _):
+        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+        runs = mlflow.MlflowClient().search_runs(
+            [experiment.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1
+        )
+        if not runs:
+            return None
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=runs[0].info.run_id, artifact_path=file, dst_path=str(into)
+            )
+        )
+
+
+@contextmanager
+def _connected(failed: str) -> Iterator[tuple[Any, str]]:
+    """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
@@ -42,18 +88,12 @@ def log_run(
         try:
             mlflow.set_tracking_uri(store)
             mlflow.set_experiment(EXPERIMENT)
-            with mlflow.start_run(run_name=name) as run:
-                mlflow.log_params(dict(parameters))
-                mlflow.log_metrics({_plain(key): value for key, value in metrics.items()})
-                mlflow.set_tags(dict(tags))
-                for place, folder in folders.items():
-                    mlflow.log_artifacts(str(folder), artifact_path=place)
+            yield mlflow, store
         except Exception as error:
             raise EnvironmentProblem(
-                f"MLflow at {store} did not take the run ({type(error).__name__}: {error}); the "
-                "files asked for are in place. Check MLFLOW_TRACKING_URI and run the job again"
+                f"MLflow at {store} {failed} ({type(error).__name__}: {error}); the files asked "
+                "for are in place. Check MLFLOW_TRACKING_URI and run the job again"
             ) from error
-    return run.info.run_id, store
 
 
 def _plain(name: str) -> str:

@@ -20,9 +20,9 @@ from training.embedders import resolve_embedder
 from training.heads import probabilities
 from training.ingest import ingest
 from training.labels import LabelRule, load_requests
+from training.learn import learn
 from training.operating import dial_grid
 from training.splits import split
-from training.train import _learn
 from training.vectorize import fit_ngrams, vectorize
 
 pytestmark = pytest.mark.benchmark
@@ -62,7 +62,7 @@ def test_the_export_repeats_lightgbm_on_unseen_rows(shared_data: Path, tmp_path:
     embedder = resolve_embedder("static")
     vectorizer = Vectorizer(embedder, fit_ngrams(embedder, list(fit.prompts), 0))
     x = vectorize(vectorizer, list(fit.prompts))
-    learned = _learn(x, fit, splits.group[splits.fit], tiers, embedder, vectorizer, 0)
+    learned = learn(x, fit, splits.group[splits.fit], tiers, embedder, vectorizer, 0)
     ours = learned.predictor.estimate(list(test.prompts))
     theirs = probabilities(learned.heads, vectorize(vectorizer, list(test.prompts)))
     dials = dial_grid(learned.heads.p, learned.usd)

@@ -21,10 +21,10 @@ from training.baselines import knn
 from training.config import Config, read_tiers
 from training.curve import order_walk, policy_walk, trace
 from training.evaluate import score
+from training.goals import MinQuality
 from training.intervals import bootstrap, values
 from training.labels import LabelRule, load_requests
 from training.metrics import curve_metrics
-from training.operating import MinQuality
 from training.train import train
 
 pytestmark = pytest.mark.benchmark

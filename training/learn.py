@@ -1,0 +1,81 @@
+"""What a job learns from the fit rows: heads, token models, and the predictor that is exported."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.embedder import StaticEmbedder
+from router.predictor import Predictor
+from router.tier import Tier
+from router.vectorizer import SURFACE, Vectorizer
+from training.costs import expected_tokens, fit_tokens, priced
+from training.evidence import Basis
+from training.heads import FittedHeads, fit_heads
+from training.members import Matrix
+from training.requests import Requests
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The fitted parts, still together with what only training needs.
+
+    Attributes:
+        predictor: what `router` serves.
+        heads: with the cross-fitted probabilities of the fit rows.
+        embedder: as exported.
+        basis: what the fit rows say of the order in which to try operating points.
+        notes: what the log does not tell, in words.
+    """
+
+    predictor: Predictor
+    heads: FittedHeads
+    embedder: StaticEmbedder
+    basis: Basis
+    notes: tuple[str, ...]
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """Cheapest first."""
+        return self.predictor.tiers
+
+    @property
+    def usd(self) -> NDArray[np.float64]:
+        """Expected costs of the fit rows, float64[m, k], beside `heads.p`."""
+        return priced(self.basis.tokens, self.tiers)
+
+
+def learn(
+    x: Matrix,
+    requests: Requests,
+    group: NDArray[np.int64],
+    tiers: tuple[Tier, ...],
+    embedder: StaticEmbedder,
+    vectorizer: Vectorizer,
+    seed: int,
+) -> Learned:
+    """Fit heads and token models on the fit rows.
+
+    Args:
+        x: vectors of the fit rows.
+        requests: the fit rows.
+        group: int64[m], rows that must stay in one fold.
+        seed: of folds, trees and clusters.
+
+    Raises:
+        BadInput: there is nothing to learn (see `training.heads.fit_heads`).
+    """
+    heads = fit_heads(
+        x,
+        requests.score,
+        requests.weight,
+        group,
+        requests.sessions,
+        tuple(tier.name for tier in tiers),
+        SURFACE,
+        seed,
+    )
+    tokens, notes = fit_tokens(x, requests)
+    predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
+    basis = Basis(heads.p, expected_tokens(x, tokens))
+    return Learned(predictor, heads, embedder, basis, notes)

@@ -1,0 +1,134 @@
+"""What is written down of a job: the manifest's facts, and the MLflow run."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router.policy import Policy
+from router.tier import Tier
+from training.card import describe_policy
+from training.evidence import FILE
+from training.goals import Goal, goal_as_dict
+from training.labels import LabelRule
+from training.operating import Course
+from training.report import Report, save_json, save_plots
+from training.requests import Requests, fingerprint
+from training.tracking import EVIDENCE_TAG, log_run
+
+LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
+
+
+def describe_job(
+    requests: Requests,
+    rule: LabelRule,
+    sizes: Mapping[str, int],
+    notes: Sequence[str],
+    report: Report | None,
+    started: datetime,
+    embedder_name: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The manifest's part that tells where the artifact comes from."""
+    times = requests.at[~np.isnat(requests.at)]
+    ends = [str(edge) + "Z" for edge in (times.min(), times.max())] if len(times) else [None, None]
+    return {
+        **describe_making(started),
+        "label": rule.as_dict(),
+        "training": {
+            "since": ends[0],
+            "until": ends[1],
+            "rows": dict(sizes),
+            "fingerprint": fingerprint(requests),
+            "embedder": embedder_name if embedder_name == "static" else "custom",
+            "seed": seed,
+            "notes": list(notes),
+        },
+        "metrics": report.flat() if report else {},
+    }
+
+
+def describe_making(started: datetime | None = None) -> dict[str, Any]:
+    """By what, and when, an artifact is made."""
+    at = started or datetime.now(UTC)
+    return {
+        "suffice_version": version("suffice"),
+        "created_at": at.isoformat(timespec="seconds"),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def describe_choice(goal: Goal, course: Course, sha256: str | None) -> dict[str, Any]:
+    """The manifest's part by which the operating point can be chosen again.
+
+    Args:
+        goal: what was asked for.
+        course: in which order operating points were tried.
+        sha256: of evidence.npz, by which its run is found; None where there is none.
+    """
+    return {"goal": goal_as_dict(goal), "course": course.to_dict(), "evidence": sha256}
+
+
+def track(
+    out: Path,
+    name: str,
+    facts: Mapping[str, Any],
+    policy: Policy,
+    tiers: Sequence[Tier],
+    evidence: Path | None,
+    report: Report | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> tuple[str, str]:
+    """Log an exported artifact as a run; returns the run's id and the store.
+
+    Args:
+        out: the artifact folder.
+        name: its version.
+        facts: of its manifest.
+        policy: its operating point.
+        tiers: cheapest first.
+        evidence: folder that holds evidence.npz.
+        report: of a training job, for its plots.
+        parameters, metrics: further ones.
+
+    Raises:
+        EnvironmentProblem: MLflow refused the run (the artifact is in place).
+    """
+    told = {
+        **(parameters or {}),
+        **facts["goal"],
+        "embedder": facts["training"]["embedder"],
+        "tiers": ", ".join(f"{tier.name}={tier.model}" for tier in tiers),
+        **{f"label.{key}": value for key, value in facts["label"].items()},
+        **{f"rows.{key}": value for key, value in facts["training"]["rows"].items()},
+    }
+    measured = dict(facts["metrics"]) | dict(metrics or {}) | {"policy.mu": policy.mu}
+    if policy.promise is not None:
+        measured |= {
+            "promise.estimate": policy.promise.estimate,
+            "promise.bound": policy.promise.bound,
+            "promise.certified": float(policy.promise.certified),
+        }
+    tags = {
+        "suffice.version": facts["suffice_version"],
+        "suffice.artifact": name,
+        "suffice.fingerprint": facts["training"]["fingerprint"],
+        "suffice.policy": describe_policy(policy, tiers),
+        "mlflow.note.content": (out / "CARD.md").read_text(encoding="utf-8"),
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {"artifact": out}
+        if evidence is not None and (evidence / FILE).is_file():
+            folders["evidence"] = evidence
+            tags[EVIDENCE_TAG] = facts["evidence"]
+        if report is not None:
+            folders |= {part: Path(scratch) / part for part in ("plots", "report")}
+            folders["plots"].mkdir()
+            save_plots(report, folders["plots"])
+            save_json(report, folders["report"] / "report.json")
+        return log_run(f"suffice {name}", told, measured, tags, folders)
