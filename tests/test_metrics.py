@@ -460,9 +460,16 @@ def test_band_of_a_curve_holds_the_curve():
     quality, score = (rng.random((300, 2)) < [[0.4, 0.8]]).astype(float), rng.random(300)
     walk = order_walk(score)
     at = np.arange(0, 301, 30)
-    low, high = bootstrap({"m": states(walk, quality, at)}, 300).band("m", "quality")
-    mean = trace(walk, quality, np.ones((300, 2))).quality[at]
-    assert (low < mean).all() and (mean < high).all() and low.shape == at.shape
+    cost = np.full((300, 2), [[1.0, 4.0]])
+    drawn = bootstrap({"m": states(walk, quality, cost, at)}, 300)
+    curve = trace(walk, quality, cost)
+    ways = {"quality": curve.quality, "of_top": curve.quality / curve.quality[-1],
+            "cost_usd": curve.cost_usd}  # fmt: skip
+    for name, means in ways.items():
+        low, high = drawn.band("m", name)
+        mean = means[at]
+        assert (low <= mean).all() and (mean <= high).all() and low.shape == at.shape
+        assert (low < high)[1:-1].all()
 
 
 @settings(deadline=None)

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from training import baselines
 from training.costs import account
 from training.errors import BadInput
 from training.export import fitted_ids, id_hashes
-from training.labels import LabelRule, load_requests
+from training.labels import LabelRule, labelled_requests
 from training.members import Matrix
 from training.report import Report, Rows, build_report, save_json, save_plots
 from training.requests import Requests, fingerprint
 from training.tracking import log_run
-from training.traffic import read_traffic
+from training.traffic import TrafficTable, read_traffic
 from training.vectorize import vectorize
 
 FOLDS = 5
@@ -56,34 +57,54 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     return len(requests)
 
 
-def evaluate(
-    artifact_path: Path, traffic: Path, report_json: Path | None, plots: Path | None
-) -> tuple[Report, int]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An artifact measured on traffic: the report, and what it was made from.
+
+    Attributes:
+        artifact: whose decisions they are.
+        table: the whole traffic table.
+        requests: its labelled requests.
+        usable: int64[n], those of them that the report is about.
+        x: their vectors.
+        rows: their outcomes and estimates.
+        report: made from the rows.
+        left_out: requests that the artifact was fitted on.
+    """
+
+    artifact: Artifact
+    table: TrafficTable
+    requests: Requests
+    usable: NDArray[np.int64]
+    x: Matrix
+    rows: Rows
+    report: Report
+    left_out: int
+
+
+def measure(artifact_path: Path, traffic: Path) -> Measured:
     """Measure an artifact on the labelled requests it was neither fitted nor chosen on.
 
     Baselines that learn are cross-fitted on the rows given: they see this very traffic.
 
-    Returns:
-        The report, and how many requests were left out as the artifact knows them.
-
     Raises:
         BadInput: too few requests on which every tier's score is known.
         ArtifactError: the artifact is refused.
-        EnvironmentProblem: MLflow refused the run (the report is in place).
     """
     artifact = load_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
-    requests, notes = load_requests(traffic, predictor.tiers, rule)
-    hashes = id_hashes(requests.ids)
+    table = read_traffic(traffic)
+    labelled, notes = labelled_requests(table, predictor.tiers, rule)
+    hashes = id_hashes(labelled.ids)
     known = np.isin(hashes, fitted_ids(artifact_path))
-    usable = np.flatnonzero(~known & requests.paired)
+    usable = np.flatnonzero(~known & labelled.paired)
     if len(usable) < MIN_ROWS:
         raise BadInput(
             f"{traffic}: {len(usable)} requests with every tier's score that the artifact was not "
             f"fitted on ({int(known.sum())} it was), {MIN_ROWS} are needed: give newer traffic, or "
             "replay some requests on the tiers that did not answer"
         )
-    requests = requests.take(usable)
+    requests = labelled.take(usable)
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     estimates = _estimate(predictor, x)
     paid = account(x, requests, predictor.tokens, predictor.tiers)
@@ -91,10 +112,28 @@ def evaluate(
     surface = x.dense[:, :SURFACE]
     rows = Rows.of(predictor.tiers, estimates, paid, requests, rule, others, surface)
     report = build_report(rows, artifact.policy, (*notes, *rule.warnings()))
+    return Measured(artifact, table, labelled, usable, x, rows, report, int(known.sum()))
+
+
+def evaluate(
+    artifact_path: Path, traffic: Path, report_json: Path | None, plots: Path | None
+) -> tuple[Report, int]:
+    """Measure an artifact (`measure`), write what is asked for, and log the run.
+
+    Returns:
+        The report, and how many requests were left out as the artifact knows them.
+
+    Raises:
+        BadInput, ArtifactError: see `measure`.
+        EnvironmentProblem: MLflow refused the run (the report is in place).
+    """
+    measured = measure(artifact_path, traffic)
+    report, left_out = measured.report, measured.left_out
     if report_json is not None:
-        save_json(report, report_json, artifact=artifact.version, left_out=int(known.sum()))
-    _track(artifact, requests, report, plots)
-    return report, int(known.sum())
+        save_json(report, report_json, artifact=measured.artifact.version, left_out=left_out)
+    requests = measured.requests.take(measured.usable)
+    _track(measured.artifact, requests, report, plots)
+    return report, left_out
 
 
 def _track(artifact: Artifact, requests: Requests, report: Report, plots: Path | None) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from router.tier import Tier
 from training.errors import BadInput
 from training.requests import Requests, gather
-from training.traffic import read_traffic, require_scores
+from training.traffic import TrafficTable, read_traffic, require_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,13 @@ def load_requests(
     traffic: Path, tiers: tuple[Tier, ...], rule: LabelRule
 ) -> tuple[Requests, tuple[str, ...]]:
     """Labelled requests of a traffic file under a label rule, and what was left out, in words."""
-    table = read_traffic(traffic)
+    return labelled_requests(read_traffic(traffic), tiers, rule)
+
+
+def labelled_requests(
+    table: TrafficTable, tiers: tuple[Tier, ...], rule: LabelRule
+) -> tuple[Requests, tuple[str, ...]]:
+    """The same of a traffic table that was read already."""
     require_scores(table)
     requests = gather(table.frame, tiers)
     labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))

@@ -144,15 +144,22 @@ def policy_metrics(
     return estimate
 
 
-def states(walk: Walk, quality: ArrayLike, at: Ints) -> Estimator:
-    """Mean quality at the states `at` (int[g]) of a walk, for a band: `quality`, float64[r, g]."""
-    quality = matrix("quality", quality, shape=(walk.n, walk.tiers))
-    moves = walk.deltas(quality)
+def states(walk: Walk, quality: ArrayLike, cost: ArrayLike, at: Ints) -> Estimator:
+    """Means at the states `at` (int[g]) of a walk, for bands: float64[r, g] each.
+
+    `quality`, `cost_usd`, and `of_top`, the quality as a share of always-top's.
+    """
+    quality, cost = _outcomes(quality, cost, walk.n, walk.tiers)
+    moves = {"quality": (walk.deltas(quality), quality), "cost_usd": (walk.deltas(cost), cost)}
 
     def estimate(weights: Floats) -> dict[str, Floats]:
         moved = np.take(weights, walk.request, axis=1)
-        q = _along(moved, moves, walk.ends, weights @ quality[:, [0, -1]])
-        return {"quality": q[:, at] / weights.sum(axis=1, keepdims=True)}
+        mass = weights.sum(axis=1, keepdims=True)
+        found = {
+            name: _along(moved, change, walk.ends, weights @ values[:, [0, -1]])[:, at] / mass
+            for name, (change, values) in moves.items()
+        }
+        return found | {"of_top": _ratio(found["quality"], weights @ quality[:, -1:] / mass)}
 
     return estimate
 

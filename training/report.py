@@ -16,6 +16,7 @@ from router.tier import Tier
 from training import plots as drawing
 from training.compare import Comparison, comparisons
 from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
+from training.dial import Dial, positions, read_dial, step_of
 from training.intervals import Bootstrap, Interval, bootstrap
 from training.labels import LabelRule
 from training.metrics import (
@@ -103,7 +104,7 @@ class Report:
         against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
         missing: {metric: why it does not exist on these rows}.
         curves: {method: Curve}.
-        band: interval of the mean quality along Suffice's curve.
+        dial: what each position along Suffice's curve gives, with intervals.
         reliability: {tier: Reliability}.
         constants: always-one-tier points, cheapest first.
         chosen: the operating point.
@@ -117,7 +118,7 @@ class Report:
     against: dict[str, dict[str, Interval]]
     missing: dict[str, str]
     curves: dict[str, Curve]
-    band: Band
+    dial: Dial
     reliability: dict[str, Reliability]
     constants: tuple[Point, ...]
     chosen: Point
@@ -178,8 +179,9 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         fixed = np.full(n, constant)
         estimators[name] = policy_metrics(fixed, rows.score, rows.paid, rows.sufficed)
     main = walks[DOLLAR]
-    steps = np.unique(np.linspace(0, len(main.mu), 60).astype(np.int64))
-    estimators["band"] = states(main, rows.score, steps)
+    step = step_of(main, policy.mu, policy.constant)
+    at = positions(main, step)
+    estimators["dial"] = states(main, rows.score, rows.paid, at)
     for j, name in enumerate(rows.names):
         estimators[f"tier:{name}"] = reliability_metrics(
             rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
@@ -190,11 +192,10 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         )
     rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES)
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
-    low, high = rounds.band("band", "quality")
     intervals = rounds.intervals()
     calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
-    intervals.pop("band")
-    intervals.pop("slices", None)
+    for arrays in ("dial", "slices"):
+        intervals.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
         rows=n,
@@ -205,7 +206,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         ),
         missing=undefined(rows.score, rows.paid),
         curves=curves,
-        band=Band(curves[DOLLAR].cost_usd[steps], low, high),
+        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial"),
         reliability={
             name: reliability_table(rows.p[:, j], rows.score[:, j])
             for j, name in enumerate(rows.names)
@@ -306,7 +307,7 @@ def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
         ours,
         report.constants,
         chosen=report.chosen,
-        band=report.band,
+        band=Band(report.dial.cost_usd, *report.dial.limits["quality"]),
         baselines=curves,
         oracle=oracle,
         title=title,

@@ -104,7 +104,7 @@ def _slices(report: Report) -> Table:
     ]
     table = Table(
         title=f"The worst of {len(report.slices)} slices",
-        caption=", ".join(told) + "; intervals are each slice's own, 'shown' is corrected for all",
+        caption=f"{', '.join(told)} (shown: corrected for the number of slices)",
     )
     shown = {
         "quality": ("quality", ".3f"),
