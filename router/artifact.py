@@ -76,7 +76,15 @@ class Artifact:
 
 
 def load_artifact(path: Path) -> Artifact:
+    """Verify and read an artifact folder; see `read_artifact`."""
+    return read_artifact(path)[0]
+
+
+def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
     """Verify and read an artifact folder.
+
+    Returns:
+        The artifact, and every array of heads.npz by its name: some are there for training only.
 
     Raises:
         ArtifactError: a file is missing, changed, too large or outside the folder, the protocol is
@@ -86,14 +94,15 @@ def load_artifact(path: Path) -> Artifact:
     manifest = _parse_manifest(path, raw)
     contents = {name: _read_checked(path, name, manifest["files"][name]) for name in FILES}
     try:
-        predictor = _build(manifest, contents)
+        arrays = _read_arrays(contents["heads.npz"])
+        predictor = _build(manifest, contents, arrays)
         policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
         golden = _golden(contents["golden.jsonl"], [tier.name for tier in predictor.tiers])
     except KeyError as error:
         raise ArtifactError(f"{path}: {error} is missing in the manifest or heads.npz") from error
     except Exception as error:
         raise ArtifactError(f"{path}: {error}") from error
-    return Artifact(path, digest[:12], manifest, predictor, policy, golden)
+    return Artifact(path, digest[:12], manifest, predictor, policy, golden), arrays
 
 
 def _read_manifest(path: Path) -> tuple[bytes, str]:
@@ -167,7 +176,9 @@ def _golden(raw: bytes, tiers: list[str]) -> tuple[Mapping[str, Any], ...]:
     return tuple(lines)
 
 
-def _build(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Predictor:
+def _build(
+    manifest: Mapping[str, Any], contents: Mapping[str, bytes], arrays: Mapping[str, NDArray[Any]]
+) -> Predictor:
     spec = manifest["features"]
     stated = FeatureSpec(tuple(spec["names"]), spec["version"], spec["text_version"])
     if stated != CURRENT:
@@ -176,7 +187,6 @@ def _build(manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Predic
             f"({CURRENT.version}/{CURRENT.text_version}): train again"
         )
     tiers = parse_tiers(manifest["tiers"])
-    arrays = _read_arrays(contents["heads.npz"])
     return Predictor(
         tiers=tiers,
         vectorizer=Vectorizer(

@@ -33,8 +33,8 @@ class StaticEmbedder:
 
     The row of token i is ``weights[i] * vectors[i]``. Weights (0…255) and vectors (−127…127) are
     whole numbers, and at most 512 tokens are added up, so every partial sum is a whole number below
-    2**24: float32 arithmetic is exact, in any order, on any machine. Training and serving cannot
-    differ.
+    2**24: float32 arithmetic is exact, in any order, on any machine. Their squares are added up as
+    64-bit integers, exact for up to 32,768 dimensions. Training and serving cannot differ.
     """
 
     __slots__ = ("_tokenizer", "_vectors", "_weights")
@@ -119,7 +119,7 @@ class StaticEmbedder:
         if not len(ids):
             return np.zeros(self.dim, dtype=np.float32)
         weights = self._weights[ids].astype(np.float32)
-        total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.float64)
+        total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.int64)
         length = np.sqrt(total @ total)
         return (total / (length or 1.0)).astype(np.float32)
 

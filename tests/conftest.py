@@ -27,7 +27,6 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv(
             "LOKY_MAX_CPU_COUNT", "1"
         )  # folds in this process: starting others takes longer
-        patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder / "runs"))
         yield
 
 

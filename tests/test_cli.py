@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from router import Router
 from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_tiers
 from training import heads
 from training.cli import app
@@ -66,6 +67,8 @@ def test_help_names_the_commands_and_exit_codes(capsys):
     outcome = call(capsys, "--help")
     assert all(command in outcome.out for command in COMMANDS)
     assert "2 usage or bad input" in outcome.out
+    assert "...\n" not in outcome.out.split("Commands:")[1]  # no description is cut at 80 columns
+    assert all(len(line) <= 80 for line in outcome.out.splitlines())
     assert {"ingest", "train", "score", "evaluate", "route", "demo", "inspect", "init"} <= set(
         COMMANDS
     )
@@ -193,6 +196,43 @@ def test_route_words_messages_and_json(job, workdir, capsys):
 def test_route_calls_that_are_refused(job, workdir, capsys, arguments, word):
     (workdir / "bad.json").write_text("{", encoding="utf-8")
     call(capsys, "route", job.artifact, *arguments).refused(word)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"role": "user", "content": "hi"}', ("list of messages",)),
+        ('{"messages": "hi"}', ("list of messages",)),
+        ('["hi"]', ("list of messages",)),
+        ('"hi"', ("list of messages",)),
+        ("null", ("list of messages",)),
+        ('{"messages": [], "tools": {}}', ('"tools"', "an object")),
+        ("[" * 100_000, ("not JSON",)),
+    ],
+)
+def test_a_file_that_holds_no_request_is_refused(job, workdir, capsys, text, words):
+    (workdir / "m.json").write_text(text, encoding="utf-8")
+    outcome = call(capsys, "route", job.artifact, "--messages", "m.json")
+    outcome.refused("m.json", *words)
+    assert outcome.out == ""
+
+
+def test_route_takes_the_body_of_a_request(job, workdir, capsys):
+    chat = [{"role": "user", "content": "prove the eigenvalue theorem of norway"}]
+    answers = {}
+    tools = [{"type": "function", "function": {"name": "f"}}] * 40
+    for name, body in (
+        ("list", chat),
+        ("body", {"model": "auto", "messages": chat, "temperature": 0}),
+        ("tools", {"messages": chat, "tools": tools}),
+    ):
+        (workdir / "m.json").write_text(json.dumps(body), encoding="utf-8")
+        told = call(capsys, "route", job.artifact, "--messages", "m.json", "--json")
+        assert told.code == 0, told.err
+        answers[name] = json.loads(told.out)
+    assert answers["body"]["p_suffices"] == answers["list"]["p_suffices"]
+    offered = Router.load(job.artifact).route(chat, tools=tools)
+    assert answers["tools"]["p_suffices"] == offered.p_suffices
 
 
 def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, monkeypatch):
@@ -416,10 +456,29 @@ def test_init_without_bills_says_what_to_fill_in(workdir, capsys):
     assert call(capsys, "init", "log.parquet").code == 0
     text = (workdir / "tiers.toml").read_text(encoding="utf-8")
     assert text.count("FILL IN") == 4
+    assert text.startswith("# ORDER AND PRICES UNKNOWN: fill in, cheapest first\n")
     assert {tier["model"] for tier in tomllib.loads(text)["tier"]} == {
         "vendor/small-1",
         "vendor/large-1",
     }
+
+
+def test_init_orders_by_bills_and_puts_models_without_last(workdir, capsys):
+    models = ["a-dear", "b-unknown", "c-cheap"]
+    for known, first in ((models, "# Tiers, cheapest first."), (["a-dear", "c-cheap"], "# ORDER")):
+        rows = [
+            row | {"model": models[i % 3], "tier": None, "cost_usd": [9.0, 5.0, 0.1][i % 3]}
+            for i, row in enumerate(make_rows(30))
+        ]
+        bills = [row if row["model"] in known else row | {"cost_usd": None} for row in rows]
+        write_log(workdir / "log.parquet", bills)
+        outcome = call(capsys, "init", "log.parquet", "--out", f"{len(known)}.toml")
+        assert outcome.code == 0, outcome.err
+        text = (workdir / f"{len(known)}.toml").read_text(encoding="utf-8")
+        assert text.startswith(first)
+        ordered = [tier["model"] for tier in tomllib.loads(text)["tier"]]
+        expected = sorted(known, key=["c-cheap", "b-unknown", "a-dear"].index)
+        assert ordered == [*expected, *(m for m in models if m not in known)]
 
 
 def test_init_never_overwrites(workdir, capsys):

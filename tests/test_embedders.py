@@ -90,6 +90,19 @@ def test_partial_sums_are_exact_at_the_extremes(
     np.testing.assert_array_equal(got, (exact / length).astype(np.float32))
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_length_of_the_longest_prompts_is_exact(seed: int) -> None:
+    """512 tokens of the largest weights: the squares' sum is beyond what float64 counts exactly."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.choice(np.array([-127, 126, 127], np.int8), (2, 4096))
+    embedder = StaticEmbedder(words(2), vectors, np.array([255, 254], np.uint8))
+    got = embedder.embed(np.array([0] * 511 + [1]))
+    sums = [511 * 255 * int(a) + 254 * int(b) for a, b in vectors.T]
+    squares = sum(value * value for value in sums)
+    assert squares > 2**53
+    np.testing.assert_array_equal(got, (np.array(sums) / np.sqrt(float(squares))).astype("f4"))
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
 def test_an_embedding_has_length_one_or_is_zero(bundled: StaticEmbedder, text: str) -> None:
     ids = bundled.tokenize(text)

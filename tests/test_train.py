@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -113,6 +114,12 @@ def test_the_run_is_on_record(job):
     }
     assert {"artifact/manifest.json", "artifact/heads.npz"} <= files
     assert {"plots/cost_quality.png", "plots/reliability.png", "report/report.json"} <= files
+
+
+def test_files_of_runs_stay_beside_the_store(job):
+    store = Path(job.trained.store.removeprefix("sqlite:///"))
+    assert (store.parent / "mlruns" / job.trained.run_id / "artifacts").is_dir()
+    assert not (job.artifact.parent / "mlruns").exists()  # where the job was run
 
 
 def test_a_refused_store_leaves_the_artifact_in_place(workdir, monkeypatch):

@@ -67,6 +67,7 @@ def test_the_projection_keeps_what_is_alike_together(embedder):
     assert np.corrcoef(wide[upper], near[upper])[0, 1] > 0.8
 
 
+@pytest.mark.filterwarnings("error")
 def test_fewer_prompts_than_dimensions(embedder):
     for prompts in ([Prompt.of("hi there")] * 3, [Prompt.of("")] * 5):
         vectorizer = Vectorizer(embedder, fit_ngrams(embedder, prompts, 0))

@@ -24,6 +24,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Traffic = Annotated[Path, typer.Option(help="Traffic table, Parquet.")]
 ArtifactPath = Annotated[Path, typer.Argument(help="Artifact folder.", metavar="ARTIFACT")]
 
+PromptText = Annotated[str | None, typer.Argument(help="The prompt.", metavar="PROMPT")]
+Messages = Annotated[
+    Path | None,
+    typer.Option(help="JSON: a list of chat messages, or an OpenAI request body."),
+]
+
 
 def _quieten(quiet: bool) -> None:
     if quiet:
@@ -129,7 +135,7 @@ def evaluate(
     plots: Annotated[Path | None, typer.Option(help="Folder for the two figures.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure an artifact on labelled traffic that it was not fitted on.
+    """Measure an artifact on labelled traffic it was not fitted on.
 
     Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
     """
@@ -146,8 +152,8 @@ def evaluate(
 @app.command()
 def route(
     artifact: ArtifactPath,
-    prompt: Annotated[str | None, typer.Argument(help="The prompt.")] = None,
-    messages: Annotated[Path | None, typer.Option(help="JSON list of chat messages.")] = None,
+    prompt: PromptText = None,
+    messages: Messages = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -157,10 +163,7 @@ def route(
     """
     from router import Router
 
-    if (prompt is None) == (messages is None):
-        raise BadInput("give a prompt or --messages FILE.json, one of the two")
-    asked: Any = prompt if prompt is not None else _read_json(messages)
-    decision = Router.load(artifact).route(asked)
+    decision = Router.load(artifact).route(*_request(prompt, messages))
     if as_json:
         _print_json({name: getattr(decision, name) for name in decision.__dataclass_fields__})
         return
@@ -265,14 +268,15 @@ def _pairs(items: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _read_json(path: Path | None) -> Any:
-    assert path is not None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInput(f"{path}: not JSON: {error}") from error
+def _request(prompt: str | None, messages: Path | None) -> tuple[Any, Any]:
+    """What is to be decided, and the tools offered with it."""
+    if prompt is not None and messages is None:
+        return prompt, None
+    if prompt is not None or messages is None:
+        raise BadInput("give a prompt or --messages FILE.json, one of the two")
+    from training.messages import read_request
+
+    return read_request(messages)
 
 
 def _print_json(value: Any) -> None:

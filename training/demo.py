@@ -1,8 +1,12 @@
 """The whole main job on the bundled sample."""
 
+import json
+import os
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+
+import pandas as pd
 
 from router import Router
 from training.config import read_config, read_tiers
@@ -11,6 +15,7 @@ from training.errors import EnvironmentProblem
 from training.evaluate import evaluate, score
 from training.ingest import ingest
 from training.splits import parse_shares
+from training.traffic import read_traffic
 from training.train import train
 
 SEED = 0
@@ -30,9 +35,14 @@ def sample_folder() -> Path:
 
 
 def demo(out: Path) -> Iterator[str]:
-    """Ingest, train, score, evaluate and route on the bundled sample, into the folder `out`."""
+    """Ingest, train, score, evaluate and route on the bundled sample, into the folder `out`.
+
+    MLflow's store is there, too, unless MLFLOW_TRACKING_URI names another.
+    """
     sample = sample_folder()
     out.mkdir(parents=True, exist_ok=True)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out / 'mlflow.db'}"
     traffic, artifact = out / "traffic.parquet", out / "artifact"
     with step("ingest the sample"):
         ingest([sample / "log.jsonl"], traffic, "table")
@@ -54,10 +64,25 @@ def demo(out: Path) -> Iterator[str]:
 
     yield from report_tables(report)
     router = Router.load(artifact)
-    for prompt in ("What is the capital of Italy?", "What is 47 times 86?"):
+    for prompt in examples(traffic, out / "scores.parquet"):
         decision = router.route(prompt)
         chances = ", ".join(f"{name} {p:.2f}" for name, p in decision.p_suffices.items())
         yield f"route {prompt!r}: {decision.tier} ({chances}; {decision.latency_us:.0f} µs)"
-    yield f"MLflow run {trained.run_id} in {trained.store}"
+    yield f"MLflow run {trained.run_id}: mlflow ui --backend-store-uri {trained.store}"
     for path in ("traffic.parquet", "artifact", "scores.parquet", "report.json", "plots"):
         yield str(out / path)
+
+
+def examples(traffic: Path, scores: Path) -> list[str]:
+    """Of each tier that was chosen, the shortest prompt among the newest fifth of the requests.
+
+    The router was not fitted on those. Only requests of one message can be shown as one line.
+    """
+    frame = read_traffic(traffic).frame.sort_values("at")
+    newest = frame.tail(len(frame) // 5)
+    chats = [json.loads(text) for text in newest["messages"]]
+    prompts = [chat[0]["content"] if len(chat) == 1 else None for chat in chats]
+    asked = pd.DataFrame({"request_id": newest["request_id"], "prompt": prompts}).dropna()
+    by_length = asked.sort_values("prompt", key=lambda prompt: prompt.str.len(), kind="stable")
+    chosen = by_length.merge(pd.read_parquet(scores)[["request_id", "tier"]], on="request_id")
+    return list(chosen.drop_duplicates("tier")["prompt"])

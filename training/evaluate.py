@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact, load_artifact, read_artifact
 from router.predictor import Estimates, Predictor
 from router.prompt import Prompt
 from router.vectorizer import SURFACE
 from training import baselines
 from training.costs import account
 from training.errors import BadInput
-from training.export import fitted_ids, id_hashes
+from training.export import id_hashes
 from training.labels import LabelRule, labelled_requests
 from training.members import Matrix
 from training.report import Report, Rows, build_report, save_json, save_plots
@@ -91,12 +91,12 @@ def measure(artifact_path: Path, traffic: Path) -> Measured:
         BadInput: too few requests on which every tier's score is known.
         ArtifactError: the artifact is refused.
     """
-    artifact = load_artifact(artifact_path)
+    artifact, arrays = read_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     table = read_traffic(traffic)
     labelled, notes = labelled_requests(table, predictor.tiers, rule)
     hashes = id_hashes(labelled.ids)
-    known = np.isin(hashes, fitted_ids(artifact_path))
+    known = np.isin(hashes, arrays["fitted"])
     usable = np.flatnonzero(~known & labelled.paired)
     if len(usable) < MIN_ROWS:
         raise BadInput(

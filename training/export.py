@@ -125,12 +125,6 @@ def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
-def fitted_ids(path: Path) -> NDArray[np.uint64]:
-    """Hashes of the requests that a verified artifact was fitted and chosen on."""
-    with np.load(path / "heads.npz", allow_pickle=False) as arrays:
-        return np.asarray(arrays["fitted"])
-
-
 def _write_manifest(
     folder: Path, predictor: Predictor, policy: Policy, facts: Mapping[str, Any]
 ) -> None:

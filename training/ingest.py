@@ -244,7 +244,7 @@ class _Ledger:
         self._hashes.append(hashes_of(batch))
         self._failed.append(np.array(batch.column("status").to_pylist(), object) == "error")
 
-    def settle(self) -> tuple[npt.NDArray[np.bool_], list[str]]:
+    def settle(self) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
         """Which rows stay (bool[rows]), and notes; the reports get their counts."""
         resolved = resolve(self._hashes)
         failed = np.concatenate([np.empty(0, bool), *self._failed])
@@ -255,15 +255,7 @@ class _Ledger:
             report.duplicate = len(kept) - int(kept.sum())
             report.failed = int((kept & failed[start:end]).sum())
             report.ingested = int(kept.sum()) - report.failed
-        notes = []
-        if resolved.identical:
-            notes.append(f"{resolved.identical} identical duplicate rows dropped")
-        if resolved.conflicting:
-            notes.append(
-                f"{resolved.conflicting} rows dropped whose request_id and tier came again with "
-                "other values: the last one counts"
-            )
-        return resolved.keep, notes
+        return resolved.keep, resolved.notes
 
 
 class _Quarantine:

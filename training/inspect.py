@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import inf, isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,9 @@ from training.golden import replay
 from training.labels import LabelRule
 from training.requests import plain_model
 from training.traffic import read_traffic
+
+_CHECK = "# Tiers, cheapest first. Check every price before training."
+_UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
 
 
 def describe(path: Path) -> list[str]:
@@ -83,10 +87,11 @@ def _describe_traffic(path: Path) -> Iterator[str]:
 
 
 def write_tiers(traffic: Path, out: Path) -> list[str]:
-    """Write a tiers file with the models of a log, cheapest first by what their calls cost.
+    """Write a tiers file with the models of a log, cheapest first by what their calls were billed.
 
     A price is the slope of billed USD on tokens where the log has both; else it stays 0 and the
-    line says that it must be filled in.
+    line says that it must be filled in. Models without a bill come last, and the file says that
+    their order is unknown.
 
     Raises:
         BadInput: no model in the log, or the file exists.
@@ -99,7 +104,8 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
         raise BadInput(f"{traffic}: column model: no answered call names a model")
     groups = [_seen(name, rows) for name, rows in frame.groupby(frame["model"].map(plain_model))]
     groups.sort(key=lambda group: group[0])
-    lines = ["# Tiers, cheapest first. Check every price before training.", ""]
+    ordered = isfinite(groups[-1][0])
+    lines = [_CHECK if ordered else _UNKNOWN, ""]
     for _, name, model, prices, rows in groups:
         known = "from the log's bills" if prices else "not in the log: FILL IN"
         paid, made = prices or (0.0, 0.0)
@@ -114,7 +120,8 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     beside = out.with_name(f".{out.name}.part")
     beside.write_text("\n".join(lines), encoding="utf-8")
     beside.replace(out)
-    return [f"{out}: {len(groups)} tiers; check the prices and their order before training"]
+    left = "check the prices" if ordered else "order and prices unknown: fill them in"
+    return [f"{out}: {len(groups)} tiers; {left} before training"]
 
 
 def _quoted(text: str) -> str:
@@ -125,14 +132,14 @@ def _quoted(text: str) -> str:
 def _seen(
     key: object, rows: pd.DataFrame
 ) -> tuple[float, str, str, tuple[float, float] | None, int]:
-    """Mean USD of a call (to order by), tier name, model, prices per million tokens, calls."""
+    """Mean bill in USD (inf: none), tier name, model, prices per million tokens, calls."""
     named = rows["tier"].dropna()
     name = str(named.mode().iloc[0]) if len(named) else str(key)
     model = str(rows["model"].mode().iloc[0])
-    billed = rows[["cost_usd", "input_tokens", "output_tokens"]].dropna()
-    billed = billed[billed["cost_usd"] > 0]
-    prices = _prices(billed) if len(billed) >= 5 else None
-    mean = float(billed["cost_usd"].mean()) if len(billed) else float("inf")
+    bills = rows[rows["cost_usd"] > 0]
+    counted = bills.dropna(subset=["input_tokens", "output_tokens"])
+    prices = _prices(counted) if len(counted) >= 5 else None
+    mean = float(bills["cost_usd"].mean()) if len(bills) else inf
     return mean, name, model, prices, len(rows)
 
 

@@ -24,6 +24,19 @@ class Resolved:
     identical: int
     conflicting: int
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was dropped, in words; none where nothing was."""
+        told = []
+        if self.identical:
+            told.append(f"{self.identical} identical duplicate rows dropped")
+        if self.conflicting:
+            told.append(
+                f"{self.conflicting} rows dropped whose request_id and tier come again with other "
+                "values: the last one counts"
+            )
+        return tuple(told)
+
 
 def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ...]]) -> Any:
     """HASHES[n] of (request_id, tier or model) pairs and of the rows' values.

@@ -5,9 +5,12 @@ Bytes of images, sound and files are left out: what stays is the part, its type 
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from training.errors import BadInput
 
 INLINE = 256  # characters: a longer value of a part that holds data is bytes, not a link
 
@@ -24,6 +27,30 @@ def is_chat(value: object) -> bool:
         and len(value) > 0
         and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
     )
+
+
+def read_request(path: Path) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """Messages and tools of a JSON file: a list of messages, or the body of an OpenAI request.
+
+    Raises:
+        BadInput: no such file, no JSON, or neither of the two.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from error
+    body = value if isinstance(value, dict) else {"messages": value}
+    messages, tools = body.get("messages"), body.get("tools")
+    if not (isinstance(messages, list) and all(isinstance(m, dict) for m in messages)):
+        raise BadInput(
+            f"{path}: expected a JSON list of messages, each an object like "
+            '{"role": "user", "content": "…"}, or an object that holds one under "messages"'
+        )
+    if tools is not None and not isinstance(tools, list):
+        raise BadInput(f'{path}: "tools" must be a list, it is {_kind(tools)}')
+    return messages, tools
 
 
 def canonical_messages(value: object) -> str:

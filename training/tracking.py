@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from training.errors import EnvironmentProblem
 
@@ -25,7 +26,8 @@ def log_run(
 ) -> tuple[str, str]:
     """Log one run: parameters, metrics, tags, and folders of files under the names given.
 
-    The store is MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working folder.
+    The store is MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working folder. The files of runs in
+    a SQLite store of ours stay beside it, wherever the job is run from.
 
     Returns:
         The run's id and the store's URI.
@@ -87,6 +89,9 @@ def _connected(failed: str) -> Iterator[tuple[Any, str]]:
         store = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
         try:
             mlflow.set_tracking_uri(store)
+            place = _beside(store)
+            if place and mlflow.get_experiment_by_name(EXPERIMENT) is None:
+                mlflow.create_experiment(EXPERIMENT, artifact_location=place)
             mlflow.set_experiment(EXPERIMENT)
             yield mlflow, store
         except Exception as error:
@@ -94,6 +99,14 @@ def _connected(failed: str) -> Iterator[tuple[Any, str]]:
                 f"MLflow at {store} {failed} ({type(error).__name__}: {error}); the files asked "
                 "for are in place. Check MLFLOW_TRACKING_URI and run the job again"
             ) from error
+
+
+def _beside(store: str) -> str | None:
+    """Where the files of runs go, for a SQLite file; other stores know it themselves."""
+    parts = urlsplit(store)
+    if parts.scheme != "sqlite":
+        return None
+    return (Path(parts.path[1:]).resolve().parent / "mlruns").as_uri()
 
 
 def _plain(name: str) -> str:

@@ -219,15 +219,7 @@ def _without_duplicates(frame: pd.DataFrame) -> TrafficTable:
     resolved = resolve([hashes_of(to_arrow(frame[again]))])
     keep = ~again.to_numpy()
     keep[again.to_numpy()] = resolved.keep
-    notes = []
-    if resolved.identical:
-        notes.append(f"{resolved.identical} identical duplicate rows dropped")
-    if resolved.conflicting:
-        notes.append(
-            f"{resolved.conflicting} rows dropped whose request_id and tier come again with other "
-            "values: the last one counts"
-        )
-    return TrafficTable(frame[keep].reset_index(drop=True), tuple(notes))
+    return TrafficTable(frame[keep].reset_index(drop=True), resolved.notes)
 
 
 def _reader(name: str) -> Any:

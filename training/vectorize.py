@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
+from sklearn.utils.extmath import randomized_svd, svd_flip
 
 from router.embedder import StaticEmbedder, cut_tokens
 from router.ngrams import BUCKETS, NGrams, terms
@@ -29,8 +29,9 @@ def fit_ngrams(embedder: StaticEmbedder, prompts: Sequence[Prompt], seed: int) -
     weighed = [blank.weigh(row) for row in ids]
     matrix = _sparse([row[0] for row in weighed], [row[1] for row in weighed])
     dim = min(NGRAM_DIM, max(len(ids) - 1, 1))
-    svd = TruncatedSVD(dim, n_iter=4, random_state=seed).fit(matrix)
-    columns = svd.components_.T
+    # As TruncatedSVD, without the share of variance, which is 0/0 where all prompts are alike.
+    parts = randomized_svd(matrix, dim, n_iter=4, random_state=seed, flip_sign=False)
+    columns = svd_flip(parts[0], parts[2], u_based_decision=False)[1].T
     scale = np.maximum(np.abs(columns).max(axis=0), 1e-12) / 127.0
     projection = np.rint(columns / scale).astype(np.int8)
     return NGrams(kept, projection, scale.astype(np.float32))
