@@ -2,7 +2,8 @@
 
 Each figure trains through the command's own job on the training rows (`--split 85/15/0`), scores
 the other rows with the exported artifact, and measures them once. Costs: characters / 4 where the
-data has no tokens. Run with: pytest tests/benchmarks/bench_quality.py -m benchmark -s
+data has no tokens; an answer of unknown length counts as long as the other tiers' answers to it.
+Run with: pytest tests/benchmarks/bench_quality.py -m benchmark -s
 """
 
 from dataclasses import dataclass
@@ -63,15 +64,12 @@ def run(
     scores = pd.read_parquet(folder / "scores.parquet").set_index("request_id")
     truth = outside.pivot(index="request_id", columns="tier", values="score").loc[scores.index]
     text = outside.drop_duplicates("request_id").set_index("request_id")["messages"]
-    paid = np.empty((len(scores), len(names)))
-    for k, tier in enumerate(tiers):
-        rows = outside[outside["tier"] == tier.name].set_index("request_id").loc[scores.index]
-        sent = text.loc[scores.index].str.len().to_numpy(float) / 4
-        logged = rows.get("input_tokens")
-        sent = sent if logged is None or logged.isna().all() else logged.to_numpy(float)
-        made = rows.get("output_tokens")
-        made = np.zeros(len(sent)) if made is None or made.isna().all() else made.to_numpy(float)
-        paid[:, k] = (sent * tier.input_usd_per_mtok + made * tier.output_usd_per_mtok) / 1e6
+    sent = text.loc[scores.index].str.len().to_numpy(float) / 4
+    made = outside.pivot(index="request_id", columns="tier", values="output_tokens")
+    made = made.loc[scores.index, list(names)].astype(float)
+    made = made.T.fillna(made.mean(axis=1)).T.fillna(0.0).to_numpy()
+    prices = np.array([[tier.input_usd_per_mtok, tier.output_usd_per_mtok] for tier in tiers])
+    paid = (sent[:, None] * prices[:, 0] + made * prices[:, 1]) / 1e6
     return Scored(
         p=scores[[f"p_suffices__{name}" for name in names]].to_numpy(),
         usd=scores[[f"expected_cost_usd__{name}" for name in names]].to_numpy(),

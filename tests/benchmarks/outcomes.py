@@ -1,4 +1,8 @@
-"""Public outcome data as traffic tables, for the benchmarks."""
+"""Public outcome data as traffic tables, for the benchmarks.
+
+MMLU-Pro's answers of most models were not kept: their length is that of the text "None", for every
+question. Such a length says nothing of what an answer cost, so it counts as unknown.
+"""
 
 from pathlib import Path
 
@@ -43,6 +47,7 @@ def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
     rows = outcomes[outcomes["model"].isin(tier_of)].merge(questions, on="question_id")
     answered = rows.groupby("question_id")["model"].transform("nunique")
     rows = rows[answered == len(names)]
+    kept = rows.groupby("model")["response_chars"].transform("max") > len("None")
     return pd.DataFrame(
         {
             "request_id": rows["question_id"].astype(str),
@@ -51,7 +56,7 @@ def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
             "model": rows["model"],
             "score": rows["correct"].astype(float),
             "input_tokens": rows["prompt"].str.len() // 4,
-            "output_tokens": rows["response_chars"] // 4,
+            "output_tokens": (rows["response_chars"] // 4).where(kept).astype("Int64"),
         }
     )
 
