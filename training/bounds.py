@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import binom, binomtest
 
-BLOCKS = 200  # how often the bet is made anew
+BLOCKS = 50  # how often the bet is made anew
 AIM = 1.05  # the gambler aims a little above the mark, as what is just missed is lost
 LARGEST_BET = 0.9  # of what would risk all the capital on one value
 

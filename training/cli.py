@@ -82,7 +82,7 @@ def train(
     embedder: Annotated[str, typer.Option(help="static, minilm or a folder.")] = "static",
     split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
     policy: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, e.g. min_quality=0.98; repeatable.")
+        list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -95,7 +95,7 @@ def train(
     from training.splits import parse_shares
     from training.train import train as run
 
-    settings = read_config(config, _pairs(policy or []))
+    settings = read_config(config, _pairs(policy or [], "--policy"))
     done = run(traffic, read_tiers(tiers), out, settings, parse_shares(split), seed, embedder)
     if as_json:
         result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
@@ -107,6 +107,49 @@ def train(
     if done.report is not None:
         _show(done.report)
     typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+
+
+@app.command()
+def policy(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    set: Annotated[
+        list[str], typer.Option(help="NAME=VALUE, e.g. max_bad_downgrade=0.02; repeatable.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose another operating point for a trained router, on labelled traffic it has not seen.
+
+    Goals: min_quality, max_bad_downgrade, max_cost_usd_per_1k, top_share, value_usd_per_point.
+
+    Example: suffice policy artifacts/current --traffic recent.parquet --set max_bad_downgrade=0.02
+    """
+    from training.config import parse_values
+    from training.goals import parse_goal
+    from training.resolve import resolve
+
+    goal = parse_goal(parse_values(_pairs(set, "--set"), "--set"), "--set")
+    _tell(resolve(artifact, traffic, goal, out or artifact), as_json)
+
+
+@app.command()
+def reprice(
+    artifact: ArtifactPath,
+    tiers: Annotated[Path, typer.Option(help="The same tiers at their new prices, TOML.")],
+    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the operating point again for new prices, without training.
+
+    Example: suffice reprice artifacts/current --tiers tiers.toml --out artifacts/cheaper
+    """
+    from training.config import read_tiers
+    from training.resolve import reprice as run
+
+    _tell(run(artifact, read_tiers(tiers), out or artifact), as_json)
 
 
 @app.command()
@@ -261,10 +304,21 @@ def _show(report: Any) -> None:
         typer.echo(table)
 
 
-def _pairs(items: list[str]) -> dict[str, str]:
+def _tell(done: Any, as_json: bool) -> None:
+    """What came of another operating point for an artifact."""
+    if as_json:
+        told = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
+        _print_json(told | {"policy": done.policy.to_dict(), "summary": list(done.summary)})
+        return
+    for line in done.summary:
+        typer.echo(line)
+    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+
+
+def _pairs(items: list[str], option: str) -> dict[str, str]:
     pairs = dict(item.partition("=")[::2] for item in items)
     if any(not value for value in pairs.values()):
-        raise BadInput(f"--policy {' '.join(items)}: expected NAME=VALUE")
+        raise BadInput(f"{option} {' '.join(items)}: expected NAME=VALUE")
     return pairs
 
 

@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from router.cost import TokenModel
 from router.tier import Tier
-from training.costs import priced
+from training.costs import account, expected_tokens, priced, used_tokens
 from training.errors import BadInput
+from training.labels import LabelRule
+from training.members import Matrix
+from training.requests import Requests
 
 Floats = NDArray[np.float64]
 FILE = "evidence.npz"
@@ -70,6 +74,39 @@ class Basis:
 
     p: Floats
     tokens: Floats
+
+
+def gather_evidence(
+    p: Floats,
+    x: Matrix,
+    requests: Requests,
+    models: Sequence[TokenModel],
+    tiers: Sequence[Tier],
+    rule: LabelRule,
+) -> Evidence:
+    """What choose rows tell: those of the n given on which every tier's score is known.
+
+    Args:
+        p: float64[n, k], P(tier suffices).
+        x: vectors of the rows.
+        requests: the rows.
+        models: of each tier's tokens.
+        tiers: cheapest first.
+        rule: what counts as sufficing.
+    """
+    known = np.flatnonzero(requests.paired)
+    part, asked = x.take(known), requests.take(known)
+    tokens = expected_tokens(part, models)
+    return Evidence(
+        p=p[known],
+        usd=priced(tokens, tiers),
+        paid=account(part, asked, models, tiers),
+        score=asked.score,
+        session=asked.sessions,
+        sufficed=rule.sufficed(asked.score),
+        expected=tokens,
+        used=used_tokens(part, asked, models),
+    )
 
 
 def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:

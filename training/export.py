@@ -4,19 +4,21 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import FILES, PROTOCOL, load_artifact
+from router.artifact import FILES, PROTOCOL, Artifact, load_artifact
 from router.embedder import StaticEmbedder
 from router.features import CURRENT
 from router.head import Constant
 from router.policy import Policy
 from router.predictor import Predictor
+from router.tier import Tier
 from training.errors import BadInput, SufficeError
 from training.golden import TOLERANCE, replay
 
@@ -52,29 +54,78 @@ def export(
         BadInput: `out` exists and is not an artifact.
         ParityError: a golden probability differs by more than 1e-6.
     """
+    with _beside(out) as folder:
+        (folder / "embedder").mkdir()
+        arrays = arrays_of(predictor) | {"fitted": np.sort(fitted)}
+        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
+        embedder.save(folder / "embedder")
+        (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
+        (folder / "CARD.md").write_text(card, encoding="utf-8")
+        _write_manifest(folder, predictor.tiers, policy, facts)
+        return _verified(folder)
+
+
+def reissue(
+    source: Artifact,
+    out: Path,
+    tiers: Sequence[Tier],
+    policy: Policy,
+    card: str,
+    chosen: NDArray[np.uint64],
+    facts: Mapping[str, Any],
+) -> str:
+    """Write an artifact with the same heads and embedder under another policy or other prices.
+
+    Args:
+        source: a verified artifact; `out` may be its own folder.
+        tiers: the same tiers, maybe at other prices.
+        chosen: uint64[·], hashes of the request ids used for choosing now.
+        facts: the rest of the manifest.
+
+    Returns:
+        The new artifact's version.
+
+    Raises:
+        BadInput: `out` exists and is not an artifact.
+        ParityError: a golden probability differs by more than 1e-6.
+    """
+    with _beside(out) as folder:
+        for name in FILES:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source.path / name, folder / name)
+        with np.load(source.path / "heads.npz", allow_pickle=False) as old:
+            arrays = dict(old)
+        arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
+        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
+        (folder / "CARD.md").write_text(card, encoding="utf-8")
+        _write_manifest(folder, tiers, policy, facts)
+        return _verified(folder)
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, put in its place if all goes well and removed if not."""
     out = out.resolve()  # of a link, the folder it names is replaced, not the link
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        (beside / "embedder").mkdir()
-        arrays = arrays_of(predictor) | {"fitted": np.sort(fitted)}
-        np.savez(beside / "heads.npz", allow_pickle=False, **arrays)
-        embedder.save(beside / "embedder")
-        (beside / "golden.jsonl").write_text(golden, encoding="utf-8")
-        (beside / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(beside, predictor, policy, facts)
-        artifact = load_artifact(beside)
-        difference = replay(artifact.predictor, artifact.golden)
-        if not difference <= TOLERANCE:  # NaN is no parity either
-            raise ParityError(
-                f"the exported heads differ from training by {difference:.2g} on a golden prompt "
-                f"(allowed: {TOLERANCE:g}); please report this with the library versions"
-            )
-        beside.chmod(0o755)
-        _swap(beside, out)
+        yield folder
+        folder.chmod(0o755)
+        _swap(folder, out)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _verified(folder: Path) -> str:
+    """The version of the artifact in `folder`, loaded through `router` and replayed."""
+    artifact = load_artifact(folder)
+    difference = replay(artifact.predictor, artifact.golden)
+    if not difference <= TOLERANCE:  # NaN is no parity either
+        raise ParityError(
+            f"the exported heads differ from training by {difference:.2g} on a golden prompt "
+            f"(allowed: {TOLERANCE:g}); please report this with the library versions"
+        )
     return artifact.version
 
 
@@ -126,11 +177,11 @@ def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
 
 
 def _write_manifest(
-    folder: Path, predictor: Predictor, policy: Policy, facts: Mapping[str, Any]
+    folder: Path, tiers: Sequence[Tier], policy: Policy, facts: Mapping[str, Any]
 ) -> None:
     manifest = {
         "protocol": PROTOCOL,
-        "tiers": [tier.to_dict() for tier in predictor.tiers],
+        "tiers": [tier.to_dict() for tier in tiers],
         "features": {
             "names": list(CURRENT.names),
             "version": CURRENT.version,

@@ -62,15 +62,19 @@ def describe_making(started: datetime | None = None) -> dict[str, Any]:
     }
 
 
-def describe_choice(goal: Goal, course: Course, sha256: str | None) -> dict[str, Any]:
+def describe_choice(goal: Goal | None, course: Course | None, sha256: str | None) -> dict[str, Any]:
     """The manifest's part by which the operating point can be chosen again.
 
     Args:
-        goal: what was asked for.
+        goal: what was asked for; None (and so the course) in artifacts of before 0.2.
         course: in which order operating points were tried.
         sha256: of evidence.npz, by which its run is found; None where there is none.
     """
-    return {"goal": goal_as_dict(goal), "course": course.to_dict(), "evidence": sha256}
+    return {
+        "goal": None if goal is None else goal_as_dict(goal),
+        "course": None if course is None else course.to_dict(),
+        "evidence": sha256,
+    }
 
 
 def track(
@@ -101,7 +105,7 @@ def track(
     """
     told = {
         **(parameters or {}),
-        **facts["goal"],
+        **(facts["goal"] or {}),
         "embedder": facts["training"]["embedder"],
         "tiers": ", ".join(f"{tier.name}={tier.model}" for tier in tiers),
         **{f"label.{key}": value for key, value in facts["label"].items()},

@@ -56,17 +56,19 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
         into: folder to write to.
 
     Returns:
-        The file, or None where no run carries the tag.
+        The file, or None where no run carries the tag or the run has lost the file.
 
     Raises:
-        EnvironmentProblem: the store cannot be reached, or it lost the file.
+        EnvironmentProblem: the store cannot be reached.
     """
     with _connected("did not give the file") as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        runs = mlflow.MlflowClient().search_runs(
+        client, folder = mlflow.MlflowClient(), file.rpartition("/")[0]
+        runs = client.search_runs(
             [experiment.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1
         )
-        if not runs:
+        files = [] if not runs else client.list_artifacts(runs[0].info.run_id, folder)
+        if not any(found.path == file for found in files):
             return None
         return Path(
             mlflow.artifacts.download_artifacts(

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.policy import Policy
 from router.predictor import Estimates
@@ -16,10 +15,10 @@ from training import baselines
 from training.card import describe_policy, describe_rule, model_card
 from training.config import Config
 from training.console import step
-from training.costs import account, check_prices, expected, expected_tokens, priced, used_tokens
+from training.costs import account, check_prices, expected
 from training.embedders import resolve_embedder
 from training.errors import BadInput
-from training.evidence import FILE, Evidence, save_evidence
+from training.evidence import FILE, gather_evidence, save_evidence
 from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
 from training.heads import probabilities, sort_tiers
@@ -83,7 +82,9 @@ def train(
         group = splits.group[splits.fit]
         learned = learn(x.take(splits.fit), fit_rows, group, tiers, embedder, vectorizer, seed)
     with step("operating point"):
-        evidence = gather_evidence(learned, x, requests, splits.choose, config.label)
+        part, predictor = x.take(splits.choose), learned.predictor
+        p = probabilities(learned.heads, part)
+        evidence = gather_evidence(p, part, choose_rows, predictor.tokens, tiers, config.label)
         course = plan_course(learned.heads.p, learned.usd)
         policy = choose(config.policy, course, evidence, names)
     with step("report"):
@@ -125,30 +126,6 @@ def _check_sizes(splits: Splits) -> None:
                 f"the {part} part has {rows} labelled requests, at least {least} are needed: give "
                 "more rows, or another --split"
             )
-
-
-def gather_evidence(
-    learned: Learned,
-    x: Matrix,
-    requests: Requests,
-    rows: NDArray[np.int64],
-    rule: LabelRule,
-) -> Evidence:
-    """What the choose rows (`rows` of `requests`) on which every tier's score is known tell."""
-    known = rows[requests.paired[rows]]
-    part, asked = x.take(known), requests.take(known)
-    models = learned.predictor.tokens
-    tokens = expected_tokens(part, models)
-    return Evidence(
-        p=probabilities(learned.heads, part),
-        usd=priced(tokens, learned.tiers),
-        paid=account(part, asked, models, learned.tiers),
-        score=asked.score,
-        session=asked.sessions,
-        sufficed=rule.sufficed(asked.score),
-        expected=tokens,
-        used=used_tokens(part, asked, models),
-    )
 
 
 def _report(

@@ -1,0 +1,203 @@
+"""Another operating point for the same heads: a new goal (`resolve`) or new prices (`reprice`).
+
+Both write a new artifact version, card included, and log a run; neither fits anything.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import Artifact, load_artifact
+from router.policy import Policy
+from router.tier import Tier
+from training.card import describe_policy, model_card
+from training.console import step
+from training.costs import check_prices, priced
+from training.errors import BadInput
+from training.evidence import FILE, Basis, Evidence, gather_evidence, load_evidence, save_evidence
+from training.export import check_out, fitted_ids, id_hashes, reissue
+from training.goals import Goal, parse_goal
+from training.labels import LabelRule, load_requests
+from training.operating import Course, check_units, choose, plan_course
+from training.record import describe_choice, describe_making, track
+from training.tracking import EVIDENCE_TAG, fetch_file
+from training.vectorize import vectorize
+
+OF_A_POINT = ("policy.", "dollar.", "promise.")  # metrics that another operating point makes void
+
+
+@dataclass(frozen=True, slots=True)
+class Reissued:
+    """A new version of an artifact: where it is, its policy, its run, and what to say of it."""
+
+    out: Path
+    version: str
+    policy: Policy
+    run_id: str
+    store: str
+    summary: tuple[str, ...]
+
+
+def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissued:
+    """Choose an operating point for a new goal on labelled traffic that the artifact never saw.
+
+    Rows that the artifact was fitted or chosen on are left out; those used now count as seen
+    afterwards. The order in which operating points are tried is the one of training.
+
+    Raises:
+        BadInput: too few unseen rows with every tier's score, a goal that is impossible at these
+            prices, or an artifact that does not hold what is needed.
+        ArtifactError: the artifact is refused.
+        EnvironmentProblem: MLflow refused the run (the new version is in place).
+    """
+    check_out(out)
+    artifact = load_artifact(artifact_path)
+    manifest, predictor = artifact.manifest, artifact.predictor
+    course, rule = _course(artifact), LabelRule(**manifest["label"])
+    if course is None:
+        raise BadInput(
+            f"{artifact_path}: it was made before artifacts kept the order in which to try "
+            "operating points: train again"
+        )
+    with step("read traffic"):
+        requests, notes = load_requests(traffic, predictor.tiers, rule)
+        hashes = id_hashes(requests.ids)
+        known = np.isin(hashes, fitted_ids(artifact_path))
+        rows = np.flatnonzero(~known & requests.paired)
+        used = requests.take(rows)
+    check_units(goal, used.sessions)
+    with step("operating point"):
+        x = vectorize(predictor.vectorizer, list(used.prompts))
+        p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
+        tiers = predictor.tiers
+        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule)
+        policy = choose(goal, course, evidence, [tier.name for tier in tiers])
+    note = (
+        f"operating point chosen again on {len(rows)} requests of {traffic.name} with every tier's "
+        f"score ({int(known.sum())} left out: the artifact was fitted or chosen on them, "
+        f"{int((~known & ~requests.paired).sum())} without every tier's score); they cannot serve "
+        "a second choice"
+    )
+    found = _fetch(artifact)
+    basis = found[1] if found else None
+    training = _retold(manifest, note, {"choose": len(rows), "test": 0})
+    done = _issue(
+        artifact, out, tiers, policy, goal, course, evidence, basis, training, hashes[rows]
+    )
+    return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
+
+
+def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued:
+    """The same heads and the same goal at new prices.
+
+    The choose rows of training, from MLflow, certify the new operating point: it was not known to
+    whoever set the prices, so they serve as well as the first time. Where they are lost the old
+    dial stays, without a promise.
+
+    Raises:
+        BadInput: tiers that are not the artifact's, or prices at which its goal is impossible.
+        ArtifactError: the artifact is refused.
+        EnvironmentProblem: MLflow cannot be reached, or refused the run (the new version is in
+            place).
+    """
+    check_out(out)
+    artifact = load_artifact(artifact_path)
+    _check_same(artifact.predictor.tiers, tiers)
+    notes = check_prices(tiers)
+    with step("evidence"):
+        found = _fetch(artifact)
+    goal = _goal(artifact)
+    with step("operating point"):
+        if found is None or goal is None:
+            note = (
+                "new prices; evidence.npz of its training was not found in MLflow, so the dial "
+                "stayed and the promise is void: train again, or use `suffice policy` on newer "
+                "labelled traffic"
+            )
+            why = f"{artifact.policy.why}; since then the prices changed, and its promise is void"
+            policy = replace(artifact.policy, promise=None, why=why)
+            course, evidence, basis = _course(artifact), None, None
+        else:
+            note = "new prices; operating point chosen again on the choose rows of its training"
+            old, basis = found
+            evidence = old.repriced(artifact.predictor.tiers, tiers)
+            course = plan_course(basis.p, priced(basis.tokens, tiers))
+            policy = choose(goal, course, evidence, [tier.name for tier in tiers])
+    training = _retold(artifact.manifest, note, {"test": 0})
+    nothing = np.empty(0, dtype=np.uint64)
+    done = _issue(artifact, out, tiers, policy, goal, course, evidence, basis, training, nothing)
+    return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
+
+
+def _issue(
+    artifact: Artifact,
+    out: Path,
+    tiers: tuple[Tier, ...],
+    policy: Policy,
+    goal: Goal | None,
+    course: Course | None,
+    evidence: Evidence | None,
+    basis: Basis | None,
+    training: dict[str, Any],
+    chosen: NDArray[np.uint64],
+) -> Reissued:
+    """Write the new version and log it, with the evidence where there is all of it."""
+    old = artifact.manifest
+    metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}
+    facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
+    with tempfile.TemporaryDirectory() as scratch:
+        sha256 = None
+        if evidence is not None and basis is not None:
+            sha256 = save_evidence(Path(scratch) / FILE, evidence, basis)
+        facts |= describe_choice(goal, course, sha256)
+        card = model_card(tiers, policy, facts, None)
+        with step("export"):
+            version = reissue(artifact, out, tiers, policy, card, chosen, facts)
+        with step("MLflow run"):
+            came = {"from": artifact.version}
+            run_id, store = track(out, version, facts, policy, tiers, Path(scratch), None, came)
+    return Reissued(out, version, policy, run_id, store, ())
+
+
+def _fetch(artifact: Artifact) -> tuple[Evidence, Basis] | None:
+    """The evidence that the artifact was chosen on, if its run still keeps it."""
+    sha256 = artifact.manifest.get("evidence")
+    if not isinstance(sha256, str) or not sha256.isalnum():
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        file = fetch_file(EVIDENCE_TAG, sha256, f"evidence/{FILE}", Path(scratch))
+        return None if file is None else load_evidence(file, sha256)
+
+
+def _goal(artifact: Artifact) -> Goal | None:
+    values = artifact.manifest.get("goal")
+    return None if values is None else parse_goal(values, f"{artifact.path}: goal")
+
+
+def _course(artifact: Artifact) -> Course | None:
+    values = artifact.manifest.get("course")
+    return None if values is None else Course.from_dict(values)
+
+
+def _check_same(old: Sequence[Tier], new: Sequence[Tier]) -> None:
+    ours, theirs = ([f"{tier.name} ({tier.model})" for tier in tiers] for tiers in (old, new))
+    if ours != theirs:
+        raise BadInput(
+            f"the tiers file names {', '.join(theirs)}, the artifact {', '.join(ours)}: reprice "
+            "changes prices only; with other tiers, models or another order, train again"
+        )
+
+
+def _retold(manifest: Mapping[str, Any], note: str, rows: Mapping[str, int]) -> dict[str, Any]:
+    """The manifest's training part with a note more; test rows judged another operating point."""
+    if "training" not in manifest:
+        raise BadInput("the artifact does not say on what it was trained: train again")
+    training = dict(manifest["training"])
+    training["rows"] = {**training["rows"], **rows}
+    training["notes"] = [*training["notes"], note]
+    return training
