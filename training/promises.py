@@ -3,8 +3,8 @@
 The loss of a session is the mean over its requests. Where every session is one request and the
 loss is 0 or 1, the test is the exact binomial one, else it is by betting (`training.bounds`).
 MAPIE's ``risk_control`` (1.6) was looked at: its p-value for binary losses is the same binomial
-tail, but it bounds nothing else that is valid here (its betting bound adds maxima over two halves,
-which is no martingale's), knows no sessions, and wants 0/1 predictions of one binary classifier.
+tail, but its betting bound adds maxima over two halves (which no capital does), it has no sessions,
+and it judges a classifier's predictions, not tiers' outcomes.
 """
 
 from collections.abc import Callable, Sequence
