@@ -48,7 +48,9 @@ def _common(quiet: Quiet = False) -> None:
 def ingest(
     sources: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="SRC...")],
     out: Annotated[Path, typer.Option(help="Traffic table to write or to add to.")],
-    format: Annotated[str, typer.Option(help="auto, table or routellm.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help="auto, litellm, openai, mlflow, otel, langfuse, table, routellm.")
+    ] = "auto",
     map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
     max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
     keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,

@@ -8,10 +8,9 @@ reason, and more than `max_bad` of them refuse the whole run: the target stays a
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from training.adapters import Bad, Row, read_mapping
+from training.adapters import Bad, Row, Skip, read_mapping
 from training.adapters.files import RAW_LIMIT
 from training.errors import BadInput, EnvironmentProblem
-from training.keys import resolve
+from training.ledger import COUNTS, FileReport, Ledger
 from training.pseudonyms import Pseudonyms
-from training.sources import Source, find_sources
+from training.quarantine import Quarantine
+from training.sources import Group, find_sources
 from training.store import Writer, stored_batches
-from training.traffic import Problem, hashes_of, normalise, to_arrow
+from training.traffic import Problem, normalise, to_arrow
 
 BATCH_ROWS, BATCH_CHARS = 4096, 2**23
-COUNTS = ("read", "ingested", "failed", "duplicate", "skipped", "quarantined")
-
-
-@dataclass(slots=True)
-class FileReport:
-    """What became of the rows of one file; read is the sum of the other counts.
-
-    `failed` are calls that failed, kept with status error. `saw` says what the file was seen to be.
-    """
-
-    path: str
-    format: str
-    read: int = 0
-    ingested: int = 0
-    failed: int = 0
-    duplicate: int = 0
-    skipped: int = 0
-    quarantined: int = 0
-    saw: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +81,17 @@ def ingest(
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _lean_memory(), _alone(out), _Quarantine(beside) as bad:
+        with _lean_memory(), _alone(out), Quarantine(beside) as bad:
             return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 def _run(
-    found: list[Source],
+    found: list[Group],
     out: Path,
     ids: Pseudonyms,
-    bad: "_Quarantine",
+    bad: Quarantine,
     max_bad: float,
     notes: list[str],
 ) -> IngestReport:
@@ -118,13 +99,13 @@ def _run(
     with ExitStack() as stack:
         for temporary in (new, merged):
             stack.callback(temporary.unlink, missing_ok=True)
-        ledger = _Ledger()
+        ledger = Ledger()
         for batch in stored_batches(out):
             ledger.add(batch)
         existing = ledger.rows
         with Writer(new, ids.label) as writer:
-            for source in found:
-                _read(source, ids, bad, writer, ledger)
+            for group in found:
+                _read(group, ids, bad, writer, ledger)
         bad.finish()
         _check(ledger.files, max_bad, bad, found)
         keep, told = ledger.settle()
@@ -141,44 +122,46 @@ def _run(
             raise BadInput(f"no row of {_names(found)} could be read; see {bad.path}")
     if bad.rows:
         notes = [*notes, f"{bad.rows} rows could not be read: {bad.path} says why"]
-    return IngestReport(ledger.files, out, int(keep.sum()), bad.kept, (*notes, *told))
+    return IngestReport(tuple(ledger.files), out, int(keep.sum()), bad.kept, (*notes, *told))
 
 
-def _read(
-    source: Source, ids: Pseudonyms, bad: "_Quarantine", writer: Writer, ledger: "_Ledger"
-) -> None:
-    """Stream one file through normalisation into the writer, in batches of bounded size."""
-    report = ledger.begin(FileReport(str(source.path), source.format, saw=source.saw))
+def _read(group: Group, ids: Pseudonyms, bad: Quarantine, writer: Writer, ledger: Ledger) -> None:
+    """Stream files through normalisation into the writer, in batches of bounded size."""
+    reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
     rows: list[Row] = []
-    weight = 0
+    weight = current = 0
 
     def flush() -> None:
+        report = reports[current]
         names = {name for row in rows for name in row.values}
         columns = {name: [row.values.get(name) for row in rows] for name in names}
         frame, problems = normalise(columns, len(rows))
         for problem in problems:
-            bad.write(source.path, _as_bad(rows[problem.row], problem))
+            bad.write(report.path, _as_bad(rows[problem.row], problem))
         report.quarantined += len(problems)
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
         batch = to_arrow(ids.replace(frame))
         writer.write(batch)
-        ledger.add(batch)
+        ledger.add(batch, report)
         rows.clear()
 
-    for record in source.rows():
-        report.read += 1
+    for number, record in group.records():
+        reports[number].read += 1
         if isinstance(record, Row):
-            rows.append(record)
-            weight += _weight(record.values)
-            if len(rows) >= BATCH_ROWS or weight > BATCH_CHARS:
+            if rows and (number != current or len(rows) >= BATCH_ROWS or weight > BATCH_CHARS):
                 flush()
                 weight = 0
+            current = number
+            rows.append(record)
+            weight += _weight(record.values)
         elif isinstance(record, Bad):
-            bad.write(source.path, record)
-            report.quarantined += 1
+            bad.write(reports[number].path, record)
+            reports[number].quarantined += 1
+        elif isinstance(record, Skip):
+            ledger.skip(reports[number], record.reason)
         else:
-            report.skipped += 1
+            reports[number].duplicate += 1
     if rows:
         flush()
 
@@ -198,7 +181,7 @@ def _weight(value: Any) -> int:
 
 
 def _check(
-    files: Sequence[FileReport], max_bad: float, bad: "_Quarantine", found: list[Source]
+    files: Sequence[FileReport], max_bad: float, bad: Quarantine, found: list[Group]
 ) -> None:
     read = sum(file.read for file in files)
     if not read:
@@ -210,9 +193,10 @@ def _check(
         )
 
 
-def _names(found: list[Source]) -> str:
-    more = f" and {len(found) - 1} more files" if len(found) > 1 else ""
-    return f"{found[0].path}{more}"
+def _names(found: list[Group]) -> str:
+    sources = [source for group in found for source in group.sources]
+    more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
+    return f"{sources[0].name}{more}"
 
 
 def _copy(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
@@ -222,79 +206,6 @@ def _copy(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
         part = keep[start : start + len(batch)]
         start += len(batch)
         writer.write(batch if part.all() else batch.filter(pa.array(part)))
-
-
-class _Ledger:
-    """Hashes of all rows in order: those there already, then those of each file."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.files: tuple[FileReport, ...] = ()
-        self._starts: list[int] = []
-        self._hashes: list[Any] = []
-        self._failed: list[npt.NDArray[np.bool_]] = []
-
-    def begin(self, report: FileReport) -> FileReport:
-        self.files += (report,)
-        self._starts.append(self.rows)
-        return report
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self.rows += len(batch)
-        self._hashes.append(hashes_of(batch))
-        self._failed.append(np.array(batch.column("status").to_pylist(), object) == "error")
-
-    def settle(self) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
-        """Which rows stay (bool[rows]), and notes; the reports get their counts."""
-        resolved = resolve(self._hashes)
-        failed = np.concatenate([np.empty(0, bool), *self._failed])
-        for report, start, end in zip(
-            self.files, self._starts, [*self._starts[1:], self.rows], strict=True
-        ):
-            kept = resolved.keep[start:end]
-            report.duplicate = len(kept) - int(kept.sum())
-            report.failed = int((kept & failed[start:end]).sum())
-            report.ingested = int(kept.sum()) - report.failed
-        return resolved.keep, resolved.notes
-
-
-class _Quarantine:
-    """The file of bad rows, for the owner's eyes only; it replaces that of the run before."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows = 0
-        self.first = ""
-        self._part = path.with_name(f".{path.name}.part")
-        self._file = os.fdopen(
-            os.open(self._part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w"
-        )
-
-    def __enter__(self) -> "_Quarantine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.finish()
-
-    @property
-    def kept(self) -> Path | None:
-        return self.path if self.rows else None
-
-    def write(self, path: Path, bad: Bad) -> None:
-        self.rows += 1
-        self.first = self.first or f"{path}, line {bad.line}: {bad.reason}"
-        told = {"path": str(path), "line": bad.line, "reason": bad.reason, "raw": bad.raw}
-        self._file.write(json.dumps(told) + "\n")
-
-    def finish(self) -> None:
-        if self._file.closed:
-            return
-        self._file.close()
-        if self.rows:
-            self._part.replace(self.path)
-        else:
-            self._part.unlink()
-            self.path.unlink(missing_ok=True)
 
 
 @contextmanager

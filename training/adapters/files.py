@@ -1,11 +1,12 @@
 """Text files as records, in constant memory: physical lines, CSV records, JSON lines.
 
 Logs are cut, joined and re-encoded on their way. What cannot be read comes out as `Bad` with the
-physical line where it starts; reading goes on after it. gzip is recognised by content.
+physical line where it starts; reading goes on after it. gzip and zstd are recognised by content.
 """
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections import deque
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+import orjson
+import pyarrow as pa
+
 from training.adapters.rows import Bad
 from training.errors import BadInput
 
 LINE_LIMIT = 32 * 2**20  # bytes; longer lines are damage (or images in base64) and are not parsed
 RAW_LIMIT = 4_000  # characters of a bad row that the quarantine keeps
-DAMAGED = (EOFError, OSError, zlib.error)  # what a cut or broken gzip file raises
+DAMAGED = (EOFError, OSError, zlib.error)  # what a cut or broken compressed file raises
+COMPRESSED = (".gz", ".zst", ".zstd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +38,18 @@ class Line:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Open a plain or gzip file for reading; refuse UTF-16, which no column can be read from."""
+    """Open a plain, gzip or zstd file; refuse UTF-16, which no column can be read from."""
     try:
-        file = path.open("rb")
-        magic = file.read(2)
+        file = path.open("rb", buffering=2**18)
+        magic = file.read(4)
         file.seek(0)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
-    if magic == b"\x1f\x8b":
+    if magic[:2] == b"\x1f\x8b":
         return cast(IO[bytes], _Gunzip(file))
-    if magic in (b"\xff\xfe", b"\xfe\xff"):
+    if magic == b"\x28\xb5\x2f\xfd":
+        return io.BufferedReader(cast(io.RawIOBase, pa.CompressedInputStream(file, "zstd")))
+    if magic[:2] in (b"\xff\xfe", b"\xfe\xff"):
         file.close()
         raise BadInput(f"{path}: is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8")
     return file
@@ -69,8 +76,13 @@ class _Gunzip(gzip.GzipFile):
         self._under.close()
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """Physical lines, numbered from 1, decoded as UTF-8 without the byte-order mark."""
+def plain_name(path: Path) -> str:
+    """The file's name without the ending of its compression."""
+    return path.stem if path.suffix in COMPRESSED else path.name
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
+    """Physical lines, numbered from 1, without the byte-order mark; a reason where one was cut."""
     with open_bytes(path) as file:
         number = 0
         while True:
@@ -81,34 +93,56 @@ def lines(path: Path) -> Iterator[Line]:
                 while cut and not (rest := file.readline(LINE_LIMIT)).endswith(b"\n") and rest:
                     pass
             except DAMAGED as error:
-                yield Line(number, "", f"the compressed file is damaged here ({error})", cut=True)
+                yield number, b"", f"the compressed file is damaged here ({error})"
                 return
             if not raw:
                 return
-            yield _decoded(number, raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw, cut)
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            problem = f"a line of more than {LINE_LIMIT // 2**20} MiB" if cut else None
+            yield number, raw[:RAW_LIMIT] if cut else raw, problem
 
 
-def _decoded(number: int, raw: bytes, cut: bool) -> Line:
-    if cut:
-        text = raw[:RAW_LIMIT].decode("utf-8", "replace")
-        return Line(number, text, f"a line of more than {LINE_LIMIT // 2**20} MiB", cut=True)
+def lines(path: Path) -> Iterator[Line]:
+    """Physical lines, decoded as UTF-8."""
+    for number, raw, problem in raw_lines(path):
+        if problem:
+            yield Line(number, raw.decode("utf-8", "replace"), problem, cut=True)
+        else:
+            yield Line(number, *_decoded(raw))
+
+
+def _decoded(raw: bytes) -> tuple[str, str | None]:
     try:
-        return Line(number, raw.decode("utf-8"))
+        return raw.decode("utf-8"), None
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1} of the line"
-        return Line(number, raw.decode("utf-8", "replace"), f"not valid UTF-8 ({where})")
+        return raw.decode("utf-8", "replace"), f"not valid UTF-8 ({where})"
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
     """One JSON object a line; blank lines are passed over."""
-    for line in lines(path):
-        if not line.problem and not line.text.strip():
-            continue
-        value, reason = (None, line.problem) if line.problem else _parsed(line.text)
-        if reason:
-            yield Bad(line.number, reason, line.text[:RAW_LIMIT])
-        else:
-            yield line.number, cast(dict[str, Any], value)
+    for number, raw, problem in raw_lines(path):
+        found = Bad(number, problem, raw.decode("utf-8", "replace")) if problem else raw
+        if isinstance(found, Bad):
+            yield found
+        elif (value := json_line(number, raw)) is not None:
+            yield value
+
+
+def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | None:
+    """The object of one line; None for a blank one."""
+    try:
+        value = orjson.loads(raw)
+        reason = None if isinstance(value, dict) else "not a JSON object"
+    except ValueError:  # NaN and lone surrogates, which orjson refuses and Python reads, or damage
+        text, reason = _decoded(raw)
+        if not text.strip():
+            return None
+        value, reason = (None, reason) if reason else _parsed(text)
+    if reason:
+        return Bad(number, reason, raw[:RAW_LIMIT].decode("utf-8", "replace"))
+    return number, cast(dict[str, Any], value)
 
 
 def _parsed(text: str) -> tuple[object, str | None]:

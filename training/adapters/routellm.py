@@ -1,15 +1,15 @@
 """RouteLLM's outcome files, one CSV a task: `prompt, <model A>, <model B>[, <A>_response, …]`.
 
 Was each model right, True or False: two rows a line, tier `small` for the first model column and
-`large` for the second. `request_id` is `file:row`: the file's name without folder (and without
-.gz), and the row's number starting at 0. There are no times. `source` is the file's name without
-.csv.
+`large` for the second. `request_id` is `file:row`: the file's name without folder (and without the
+ending of its compression), and the row's number starting at 0. There are no times. `source` is the
+file's name without .csv.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.adapters.files import csv_records
+from training.adapters.files import csv_records, plain_name
 from training.adapters.rows import Bad, Record, Row
 from training.adapters.table import Mapping, csv_header
 from training.errors import BadInput
@@ -37,7 +37,7 @@ def rows(path: Path, mapping: Mapping) -> Iterator[Record]:
     delimiter, names = csv_header(path)
     at = {name: position for position, name in enumerate(names)}
     models = _models(names)
-    file = path.name.removesuffix(".gz")
+    file = plain_name(path)
     records = csv_records(path, delimiter)
     next(records)
     for number, record in enumerate(records):

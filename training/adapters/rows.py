@@ -1,4 +1,4 @@
-"""What an adapter yields: a row of the traffic table, a row to pass over, or a bad one."""
+"""What reading a log yields: a row of the traffic table, a row to pass over, or a bad one."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +18,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A row that is no chat call, or whose text the logger withheld; `reason` says which."""
+    """A row that is no chat call, or whose text the logger cut or withheld; `reason` says which."""
 
     line: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An older state of a row that the log holds again: counted as a duplicate."""
+
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +40,4 @@ class Bad:
     raw: str
 
 
-Record = Row | Skip | Bad
+Record = Row | Skip | Again | Bad

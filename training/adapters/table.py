@@ -13,10 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from training.adapters.files import csv_records, head, json_lines
+from training.adapters.chat import bare_model
+from training.adapters.files import csv_records, json_lines
+from training.adapters.records import kind_of, open_parquet, parquet_records
 from training.adapters.rows import Bad, Record, Row
 from training.errors import BadInput
 from training.messages import bare_prompt, is_chat
@@ -90,13 +89,14 @@ def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
 
 def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     """What the file was seen to be if it is a table of traffic, else (None, why it is not)."""
-    kind = _kind(path)
+    kind = kind_of(path)
     if kind == "empty":
         return None, "the file is empty"
     if kind == "array":
         return None, "one JSON array, not a JSON object a line (convert: jq -c '.[]')"
     if kind == "Parquet":
-        columns = _parquet(path).schema_arrow.names
+        with open_parquet(path) as file:
+            columns = file.schema_arrow.names
     elif kind == "JSONL":
         objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
         columns = list(dict.fromkeys(key for value in objects for key in value))
@@ -111,7 +111,7 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
 
 def rows(path: Path, mapping: Mapping) -> Iterator[Record]:
     """The rows of one file, streamed."""
-    kind = _kind(path)
+    kind = kind_of(path)
     read = {"Parquet": _parquet_rows, "JSONL": _json_rows}.get(kind, _csv_rows)
     return read(path, mapping)
 
@@ -128,14 +128,6 @@ def csv_header(path: Path, mapping: Mapping | None = None) -> tuple[str, list[st
         score = (len(wanted.intersection(names)), len(names))
         best = max(best, (score, delimiter, names), key=lambda entry: entry[0])
     return best[1], best[2]
-
-
-def _kind(path: Path) -> str:
-    first = head(path)
-    if first[:4] == b"PAR1":
-        return "Parquet"
-    start = first.lstrip()[:1]
-    return {b"": "empty", b"{": "JSONL", b"[": "array"}.get(start, "CSV")
 
 
 def _csv_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
@@ -163,27 +155,14 @@ def _json_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
 
 
 def _parquet_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
-    file = _parquet(path)
-    names = file.schema_arrow.names
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
     wanted = {name.split(".")[0] for column in NAMES for name in mapping.names(column)}
     wanted |= {name for column in NAMES for name in mapping.names(column)}
     columns = [name for name in names if name in wanted]
     pick = _picker(mapping, columns)
-    number = 0
-    try:
-        for batch in file.iter_batches(1024, columns=columns):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(number, pick(values))
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path}: damaged after row {number} ({error})") from None
-
-
-def _parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path}: not a whole Parquet file ({error})") from None
+    for number, values in parquet_records(path, columns):
+        yield Row(number, pick(values))
 
 
 class _picker:  # noqa: N801 (a function with a prepared plan)
@@ -212,6 +191,8 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
         prompt = picked.pop("prompt", None)
         if prompt is not None and picked.get("messages") is None:
             picked["messages"] = _from_prompt(prompt)
+        if "model" in picked:
+            picked["model"] = bare_model(picked["model"])
         return picked
 
 
