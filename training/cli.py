@@ -122,7 +122,9 @@ def policy(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose another operating point for a trained router, on labelled traffic it has not seen.
+    """Choose another operating point on traffic not seen before.
+
+    Nothing is trained; rows that the artifact was fitted or chosen on are left out.
 
     Goals: min_quality, max_bad_downgrade, max_cost_usd_per_1k, top_share, value_usd_per_point.
 
@@ -144,7 +146,7 @@ def reprice(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose the operating point again for new prices, without training.
+    """Choose the operating point again, at new prices.
 
     Example: suffice reprice artifacts/current --tiers tiers.toml --out artifacts/cheaper
     """
