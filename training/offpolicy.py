@@ -42,7 +42,7 @@ class Logged:
         """
         seen = np.asarray(~np.isnan(self.score))
         known = np.nan_to_num(1.0 / self.propensity, nan=0.0) * seen
-        return np.where(seen.all(axis=1)[:, None], 1.0, known)
+        return np.where(seen.all(axis=1, keepdims=True), 1.0, known)
 
     @property
     def possible(self) -> NDArray[np.bool_]:
