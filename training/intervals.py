@@ -95,6 +95,32 @@ class Bootstrap:
         return Interval(float(value), mean, low, high, undefined)
 
 
+def plain_intervals(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
+    """{group: {metric: {value, low, high}}} for JSON; what does not exist is null."""
+
+    def number(value: float) -> float | None:
+        return value if isfinite(value) else None
+
+    return {
+        group: {
+            metric: {end: number(getattr(interval, end)) for end in ("value", "low", "high")}
+            for metric, interval in metrics.items()
+        }
+        for group, metrics in groups.items()
+    }
+
+
+def flat_intervals(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, float]:
+    """{group.metric: value, group.metric.low: …} for a tracker; what does not exist is left out."""
+    found = {}
+    for group, metrics in groups.items():
+        for metric, interval in metrics.items():
+            for end in ("value", "low", "high"):
+                if isfinite(number := getattr(interval, end)):
+                    found[f"{group}.{metric}{'' if end == 'value' else f'.{end}'}"] = number
+    return found
+
+
 def values(estimator: Estimator, n: int) -> dict[str, Floats]:
     """The metrics on the n rows themselves, each counted once."""
     return {name: rounds[0] for name, rounds in estimator(np.ones((1, n))).items()}

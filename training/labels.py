@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.errors import BadInput
-from training.requests import Requests, gather
+from training.requests import Requests, gather, propensity_notes
 from training.traffic import TrafficTable, read_traffic, require_scores
 
 
@@ -91,4 +91,5 @@ def labelled_requests(
     notes = list(table.notes)
     if len(labelled) < len(requests):
         notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
-    return rule.apply(requests.take(labelled)), tuple(notes)
+    requests = requests.take(labelled)
+    return rule.apply(requests), (*notes, *propensity_notes(requests))

@@ -133,10 +133,11 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Figures for a machine; what does not exist is null."""
         return {
+            "world": PAIRED,
             "rows": self.rows,
-            "methods": _plain(self.figures),
-            "calibration": _plain(self.calibration),
-            "suffice_minus": _plain(self.against),
+            "methods": plain_intervals(self.figures),
+            "calibration": plain_intervals(self.calibration),
+            "suffice_minus": plain_intervals(self.against),
             "answers": [
                 {"rival": asked.rival, "measure": asked.measure.words, "better": asked.answer}
                 for asked in self.comparisons
@@ -151,15 +152,7 @@ class Report:
         shown = {"policy": self.figures["policy"], "gain": self.figures[GAIN]}
         shown |= {"dollar": self.figures[DOLLAR]}
         shown |= {f"tier_{name}": values for name, values in self.calibration.items()}
-        found = {}
-        for method, metrics in shown.items():
-            for metric, interval in metrics.items():
-                for end in ("value", "low", "high"):
-                    number = getattr(interval, end)
-                    if isfinite(number):
-                        suffix = "" if end == "value" else f".{end}"
-                        found[f"{method}.{metric}{suffix}"] = number
-        return found
+        return flat_intervals(shown)
 
 
 def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
@@ -273,19 +266,6 @@ def _notes(
             f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"
         )
     return tuple(notes)
-
-
-def _plain(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return value if isfinite(value) else None
-
-    return {
-        group: {
-            metric: {end: number(getattr(interval, end)) for end in ("value", "low", "high")}
-            for metric, interval in metrics.items()
-        }
-        for group, metrics in groups.items()
-    }
 
 
 def save_json(report: Report, path: Path, **more: Any) -> None:

@@ -32,6 +32,8 @@ class Requests:
         source: object[n], application, task or tenant, or None.
         tags: object[n], tuples of texts.
         score: float64[n, k] in [0, 1].
+        propensity: float64[n, k] in (0, 1], with which the logging policy chose the tier that
+            answered; NaN where the log does not say.
         weight: float64[n, k], 1/propensity of the logging policy, clipped, times the label's own
             weight; 1 where unknown.
         input_tokens, output_tokens: float64[n, k].
@@ -45,6 +47,7 @@ class Requests:
     source: NDArray[np.object_]
     tags: NDArray[np.object_]
     score: NDArray[np.float64]
+    propensity: NDArray[np.float64]
     weight: NDArray[np.float64]
     input_tokens: NDArray[np.float64]
     output_tokens: NDArray[np.float64]
@@ -66,8 +69,8 @@ class Requests:
     @property
     def sessions(self) -> NDArray[np.int64]:
         """int64[n], numbers of the sessions; a request without one is its own."""
-        own = [i if s is None else s for s, i in zip(self.session, self.ids, strict=True)]
-        return np.asarray(pd.factorize(np.array(own, dtype=object))[0], dtype=np.int64)
+        own = [(s is None, s or i) for s, i in zip(self.session, self.ids, strict=True)]
+        return np.asarray(pd.factorize(_objects(own))[0], dtype=np.int64)
 
 
 def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
@@ -76,7 +79,8 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
     Failed calls (status error) say nothing of an answer's quality and are left out.
 
     Raises:
-        BadInput: a tier or model that the tiers do not name, or no answered call at all.
+        BadInput: a tier or model that the tiers do not name, no answered call at all, or
+            propensities that cannot be the chances of one choice.
     """
     frame = frame[frame["status"] != "error"].reset_index(drop=True)
     if frame.empty:
@@ -84,6 +88,7 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
             "column status: every row is an error; there is no answered call to learn from"
         )
     column = tier_index(frame, tiers)
+    _check_propensities(frame)
     row, ids = pd.factorize(frame["request_id"])
     first = np.unique(row, return_index=True)[1]
     shape = (len(ids), len(tiers))
@@ -105,6 +110,7 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         source=_objects(_texts(heads["source"])),
         tags=_objects([tuple(tags) for tags in heads["tags"]]),
         score=spread(frame["score"]),
+        propensity=spread(frame["propensity"]),
         weight=np.nan_to_num(spread(weights), nan=1.0),
         input_tokens=spread(frame["input_tokens"]),
         output_tokens=spread(frame["output_tokens"].fillna(length)),
@@ -139,6 +145,31 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
     return np.asarray(found, dtype=np.int64)
 
 
+def propensity_notes(requests: Requests) -> tuple[str, ...]:
+    """What was made of the propensities, in words: what was clipped, what is missing."""
+    answered = ~np.isnan(requests.score)
+    known = answered & ~np.isnan(requests.propensity)
+    if not known.any():
+        return ()
+    notes = []
+    weight = 1.0 / requests.propensity[known]
+    clipped = weight > MAX_WEIGHT * (1 + 1e-9)
+    if clipped.any():
+        lost = 1.0 - np.minimum(weight, MAX_WEIGHT).sum() / weight.sum()
+        notes.append(
+            f"{int(clipped.sum())} answers had propensities below {1 / MAX_WEIGHT:g}, the least "
+            f"{1 / weight.max():.3g}: for fitting they count as {1 / MAX_WEIGHT:g}, which takes "
+            f"{lost:.1%} of all weight away; estimates of a policy's value do not clip"
+        )
+    missing = answered & ~known & ~requests.paired[:, None]
+    if missing.any():
+        notes.append(
+            f"{int(missing.sum())} answers carry no propensity beside {int(known.sum())} that do: "
+            "they count once in fitting, and not at all in the value of a policy"
+        )
+    return tuple(notes)
+
+
 def plain_model(model: str) -> str:
     """A model's name without provider prefix and dated snapshot, for matching."""
     return _SNAPSHOT.sub("", model.rsplit("/", 1)[-1].strip().lower())
@@ -151,6 +182,19 @@ def fingerprint(requests: Requests) -> str:
         digest = hashlib.sha256(str(name).encode() + scores.tobytes()).digest()
         total = (total + int.from_bytes(digest[:16], "big")) % (1 << 128)
     return f"{total:032x}"
+
+
+def _check_propensities(frame: pd.DataFrame) -> None:
+    """Chances of one choice add up to 1 at most, over the tiers that answered one request."""
+    total = frame.groupby("request_id", sort=False)["propensity"].sum()
+    wrong = total[total > 1.0 + 1e-6]
+    if len(wrong):
+        raise BadInput(
+            f"column propensity: request {wrong.index[0]!r}: the propensities of its answers add "
+            f"up to {wrong.iloc[0]:.4g}, above 1 ({len(wrong)} such requests). A propensity is the "
+            "chance with which the log's own choice fell on this tier: leave it empty on the rows "
+            "of shadow calls and replays, which nobody chose"
+        )
 
 
 def _texts(column: pd.Series) -> list[str | None]:
