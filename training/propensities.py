@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder
 from training.errors import BadInput
 from training.requests import MAX_WEIGHT, Requests
 
@@ -24,7 +24,7 @@ PENALTY_C = 0.01  # the features are standardised; hundreds of them must not fit
 
 
 def estimate_propensities(
-    requests: Requests, embedder: StaticEmbedder
+    requests: Requests, embedder: Embedder
 ) -> tuple[Requests, tuple[str, ...]]:
     """Fill in the propensity of every request that one tier answered and the log says none for.
 
@@ -45,8 +45,8 @@ def estimate_propensities(
     counts = np.bincount(tier, minlength=seen.shape[1])
     if (counts > 0).sum() < 2 or counts[counts > 0].min() < FOLDS**2:
         raise BadInput(
-            f"--estimate-propensities: {', '.join(map(str, counts))} answers of the tiers, cheapest "
-            f"first; two tiers or more are needed, and {FOLDS**2} answers of each that was used at "
+            f"--estimate-propensities: {', '.join(map(str, counts))} answers of the tiers, "
+            f"cheapest first; two tiers or more are needed, and {FOLDS**2} answers of each that was used at "
             "all: explore, that is, send some requests at random to the other tiers"
         )
     model = make_pipeline(
@@ -68,20 +68,20 @@ def estimate_propensities(
     propensity[rows, tier] = kept
     weight[rows, tier] /= kept
     note = (
-        f"ESTIMATED, not logged: the propensities of {len(rows)} requests (from {chance.min():.3g} "
-        f"to {chance.max():.3g}, {int((chance < kept).sum())} raised to {1 / MAX_WEIGHT:g}); values "
+        f"ESTIMATED, not logged: the propensities of {len(rows)} requests ({chance.min():.3g} to "
+        f"{chance.max():.3g}; {int((chance < kept).sum())} raised to {1 / MAX_WEIGHT:g}); values "
         "hold only if the tier was chosen by the prompt, its length, the time and chance alone"
     )
     return replace(requests, propensity=propensity, weight=weight), (note,)
 
 
 def _features(
-    requests: Requests, rows: NDArray[np.int64], embedder: StaticEmbedder
+    requests: Requests, rows: NDArray[np.int64], embedder: Embedder
 ) -> NDArray[np.float64]:
     """What a logging policy may have looked at, float64[rows, d]: text, length, time."""
     prompts = requests.prompts[rows]
     columns = [
-        embedder([prompt.text for prompt in prompts]).astype(np.float64),
+        np.array([embedder.embed(embedder.tokenize(prompt.text)) for prompt in prompts], float),
         np.log1p([[prompt.chars] for prompt in prompts]),
     ]
     at = requests.at[rows]

@@ -16,8 +16,12 @@ from router.tier import Tier
 from training import plots as drawing
 from training.compare import Comparison, comparisons
 from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
+<<<<<<< HEAD
 from training.dial import Dial, positions, read_dial, step_of
 from training.intervals import Bootstrap, Interval, bootstrap
+=======
+from training.intervals import Bootstrap, Interval, bootstrap, flat_intervals, plain_intervals
+>>>>>>> aa32e61 (wip2)
 from training.labels import LabelRule
 from training.metrics import (
     best_constant,
@@ -32,6 +36,8 @@ from training.reliability import Reliability, reliability_metrics, reliability_t
 from training.requests import Requests
 from training.slice_report import SliceReport, judge, promise_margins, slice_metrics
 from training.slices import Slice, slices_of
+from training.valuation import Valuation
+from training.world import PAIRED
 
 RESAMPLES = 1000
 GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
@@ -268,7 +274,7 @@ def _notes(
     return tuple(notes)
 
 
-def save_json(report: Report, path: Path, **more: Any) -> None:
+def save_json(report: Report | Valuation, path: Path, **more: Any) -> None:
     """Write the figures and `more` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")

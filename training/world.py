@@ -1,4 +1,4 @@
-"""Which world a log is of: paired, where every tier's answer to a request is known, or one-sided."""
+"""Which world a log is of: paired (every tier's answer to a request is known) or one-sided."""
 
 from dataclasses import dataclass
 
