@@ -156,7 +156,7 @@ def test_evaluate_repeats_the_report_of_training(job, tmp_path):
 def test_evaluate_with_nothing_new_is_refused(job, tmp_path):
     seen = pd.read_parquet(job.traffic)
     old = write_log(tmp_path / "old.parquet", seen[:400])
-    with pytest.raises(BadInput, match=r"0 requests.*200 it was.*newer traffic"):
+    with pytest.raises(BadInput, match=r"without the 200 .*0 requests.*newer traffic"):
         evaluate(job.artifact, old, tmp_path / "r.json", tmp_path / "plots")
     assert [path.name for path in tmp_path.iterdir()] == ["old.parquet"]
 

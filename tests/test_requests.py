@@ -6,7 +6,7 @@ import pytest
 from router.tier import Tier
 from tests.traffic_makers import make_rows, requests_of
 from training.errors import BadInput
-from training.requests import plain_model
+from training.requests import plain_model, propensity_notes
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,11 @@ def test_one_sided_and_paired_requests(tmp_path):
 
 def test_weights_are_clipped_inverse_propensities(tmp_path):
     rows = make_rows(3)
-    for row, propensity in zip(rows, (0.5, None, 0.01, 1.0, 0.05, 0.2), strict=True):
+    for row, propensity in zip(rows, (0.5, None, 0.01, 0.9, 0.05, 0.2), strict=True):
         row["propensity"] = propensity
-    weight = requests_of(rows, tmp_path).weight
-    np.testing.assert_allclose(weight, [[2.0, 1.0], [20.0, 1.0], [20.0, 5.0]])
+    requests = requests_of(rows, tmp_path)
+    np.testing.assert_allclose(requests.weight, [[2.0, 1.0], [20.0, 1 / 0.9], [20.0, 5.0]])
+    np.testing.assert_allclose(requests.propensity, [[0.5, np.nan], [0.01, 0.9], [0.05, 0.2]])
 
 
 def test_a_label_counts_by_its_weight(tmp_path):
@@ -87,6 +88,33 @@ def test_a_label_counts_by_its_weight(tmp_path):
     rows[0]["propensity"] = 0.5
     weight = requests_of(rows, tmp_path).weight
     np.testing.assert_allclose(weight, [[1.0, 1.0], [0.25, 1.0], [1.0, 1.0]])
+
+
+@pytest.mark.parametrize("propensity", [0.0, -0.1, 1.2])
+def test_a_propensity_is_a_chance(propensity, tmp_path):
+    rows = [row | {"propensity": 0.4} for row in make_rows(6)]
+    rows[5]["propensity"] = propensity
+    with pytest.raises(BadInput, match=r"column propensity, row 6 \(request_id 'r2'\).*\(0, 1\]"):
+        requests_of(rows, tmp_path)
+
+
+def test_propensities_of_one_request_add_up_to_one_at_most(tmp_path):
+    rows = [row | {"propensity": 0.5} for row in make_rows(6)]
+    requests_of(rows, tmp_path)
+    rows[4]["propensity"] = rows[5]["propensity"] = 0.7
+    with pytest.raises(BadInput, match=r"column propensity: request 'r2'.*1\.4.*shadow"):
+        requests_of(rows, tmp_path)
+
+
+def test_notes_count_what_is_clipped_and_what_is_missing(tmp_path):
+    rows = make_rows(4)[::2]
+    assert propensity_notes(requests_of(rows, tmp_path)) == ()
+    for row, propensity in zip(rows, (0.5, None, 0.01, 0.05), strict=True):
+        row["propensity"] = propensity
+    clipped, missing = propensity_notes(requests_of(rows, tmp_path))
+    assert clipped.startswith("1 answers had propensities below 0.05, the least 0.01")
+    assert "65.6% of all weight" in clipped  # 20 + 20 + 2 of 100 + 20 + 2
+    assert missing.startswith("1 answers carry no propensity beside 3")
 
 
 def test_answer_length_stands_for_missing_tokens(tmp_path):
@@ -105,6 +133,14 @@ def test_sessions_and_requests_without_one(tmp_path):
     sessions = requests_of(rows, tmp_path).sessions
     assert sessions[0] == sessions[1]
     assert len(set(sessions.tolist())) == 3
+
+
+def test_a_session_is_not_a_request_of_the_same_name(tmp_path):
+    rows = make_rows(4, session=2)
+    for row in rows[:4]:
+        row["session_id"] = "r2"
+    rows[4]["session_id"] = rows[5]["session_id"] = None  # request r2 is of no session
+    assert requests_of(rows, tmp_path).sessions.tolist() == [0, 0, 1, 2]
 
 
 def test_the_order_of_rows_does_not_matter_to_what_is_known(tmp_path):

@@ -97,6 +97,22 @@ def make_rows(
     return rows
 
 
+def one_sided(
+    rows: Sequence[dict[str, Any]], explore: float, seed: int = 0, *, logged: bool = True
+) -> list[dict[str, Any]]:
+    """The rows of a paired two-tier log that are left if one tier answers each request.
+
+    With probability `explore` the cheap tier, else the top tier; `propensity` says so if `logged`.
+    """
+    rng = np.random.default_rng(seed)
+    left = []
+    for cheap, top in zip(rows[::2], rows[1::2], strict=True):
+        explored = rng.random() < explore
+        chance = explore if explored else 1.0 - explore
+        left.append((cheap if explored else top) | ({"propensity": chance} if logged else {}))
+    return left
+
+
 def write_log(path: Path, rows: Sequence[dict[str, Any]] | pd.DataFrame) -> Path:
     """Write rows as Parquet."""
     pd.DataFrame(rows).to_parquet(path, index=False)

@@ -22,6 +22,9 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Traffic = Annotated[Path, typer.Option(help="Traffic table, Parquet.")]
+Estimated = Annotated[
+    bool, typer.Option(help="Estimate propensities that the log lacks; every output says so.")
+]
 ArtifactPath = Annotated[Path, typer.Argument(help="Artifact folder.", metavar="ARTIFACT")]
 
 PromptText = Annotated[str | None, typer.Argument(help="The prompt.", metavar="PROMPT")]
@@ -180,16 +183,20 @@ def evaluate(
     traffic: Traffic,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the two figures.")] = None,
+    estimate_propensities: Estimated = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure an artifact on labelled traffic it was not fitted on.
+
+    Where every tier's score is known, by the whole report; on one-sided logs by the value of
+    policies, from the logged propensities.
 
     Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
     """
     from training.evaluate import evaluate as run
 
     with step("evaluate"):
-        report, left_out = run(artifact, traffic, json_path, plots)
+        report, left_out = run(artifact, traffic, json_path, plots, estimate_propensities)
     typer.echo(f"{report.rows} requests; {left_out} left out, the artifact was fitted on them")
     _show(report)
     for note in report.notes:

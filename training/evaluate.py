@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,14 @@ from training.errors import BadInput
 from training.export import id_hashes
 from training.labels import LabelRule, labelled_requests
 from training.members import Matrix
+from training.propensities import estimate_propensities
 from training.report import Report, Rows, build_report, save_json, save_plots
 from training.requests import Requests, fingerprint
 from training.tracking import log_run
 from training.traffic import TrafficTable, read_traffic
+from training.valuation import Valuation, value_policies
 from training.vectorize import vectorize
+from training.world import World, logged, pick_world
 
 FOLDS = 5
 MIN_ROWS = 20
@@ -82,6 +85,34 @@ class Measured:
     left_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An artifact, and what of a traffic table it can be judged by.
+
+    Attributes:
+        artifact: whose decisions they are.
+        table: the whole traffic table.
+        requests: its labelled requests.
+        rule: what sufficing means.
+        world: which of them are used, and how.
+        notes: what was left out or assumed.
+        left_out: requests that the artifact was fitted on.
+    """
+
+    artifact: Artifact
+    table: TrafficTable
+    requests: Requests
+    rule: LabelRule
+    world: World
+    notes: tuple[str, ...]
+    left_out: int
+
+    @property
+    def used(self) -> Requests:
+        """The requests that the report is about."""
+        return self.requests.take(self.world.rows)
+
+
 def measure(artifact_path: Path, traffic: Path) -> Measured:
     """Measure an artifact on the labelled requests it was neither fitted nor chosen on.
 
@@ -91,70 +122,125 @@ def measure(artifact_path: Path, traffic: Path) -> Measured:
         BadInput: too few requests on which every tier's score is known.
         ArtifactError: the artifact is refused.
     """
-    artifact, arrays = read_artifact(artifact_path)
-    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
-    table = read_traffic(traffic)
-    labelled, notes = labelled_requests(table, predictor.tiers, rule)
-    hashes = id_hashes(labelled.ids)
-    known = np.isin(hashes, arrays["fitted"])
-    usable = np.flatnonzero(~known & labelled.paired)
-    if len(usable) < MIN_ROWS:
+    subject = _prepare(artifact_path, traffic, False)
+    if not subject.world.paired:
         raise BadInput(
-            f"{traffic}: {len(usable)} requests with every tier's score that the artifact was not "
-            f"fitted on ({int(known.sum())} it was), {MIN_ROWS} are needed: give newer traffic, or "
-            "replay some requests on the tiers that did not answer"
+            f"{traffic}: {subject.world.note}; this needs requests with every tier's score: replay "
+            "some on the tiers that did not answer (`suffice evaluate` does without them)"
         )
-    requests = labelled.take(usable)
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
-    estimates = _estimate(predictor, x)
-    paid = account(x, requests, predictor.tokens, predictor.tiers)
-    others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
-    surface = x.dense[:, :SURFACE]
-    rows = Rows.of(predictor.tiers, estimates, paid, requests, rule, others, surface)
-    report = build_report(rows, artifact.policy, (*notes, *rule.warnings()))
-    return Measured(artifact, table, labelled, usable, x, rows, report, int(known.sum()))
+    return _measure(subject)
 
 
 def evaluate(
-    artifact_path: Path, traffic: Path, report_json: Path | None, plots: Path | None
-) -> tuple[Report, int]:
-    """Measure an artifact (`measure`), write what is asked for, and log the run.
+    artifact_path: Path,
+    traffic: Path,
+    report_json: Path | None,
+    plots: Path | None,
+    estimate: bool = False,
+) -> tuple[Report | Valuation, int]:
+    """Measure an artifact, write what is asked for, and log the run.
+
+    A report where every tier's score is known, else what policies are worth, estimated from
+    one-sided requests (`training.world`). There are no plots of a one-sided world.
+
+    Args:
+        artifact_path: whose decisions are measured.
+        traffic: the table; requests that the artifact was fitted on are left out.
+        report_json: file to write.
+        plots: folder for the figures.
+        estimate: estimate propensities that the log does not hold; every output then says so.
 
     Returns:
-        The report, and how many requests were left out as the artifact knows them.
+        The report or valuation, and how many requests were left out as the artifact knows them.
 
     Raises:
-        BadInput, ArtifactError: see `measure`.
+        BadInput: too few requests of either world, or a policy that goes where its tier was never
+            tried; the message names the exploration needed.
+        ArtifactError: the artifact is refused.
         EnvironmentProblem: MLflow refused the run (the report is in place).
     """
-    measured = measure(artifact_path, traffic)
-    report, left_out = measured.report, measured.left_out
+    subject = _prepare(artifact_path, traffic, estimate)
+    report = _measure(subject).report if subject.world.paired else _value(subject)
     if report_json is not None:
-        save_json(report, report_json, artifact=measured.artifact.version, left_out=left_out)
-    requests = measured.requests.take(measured.usable)
-    _track(measured.artifact, requests, report, plots)
-    return report, left_out
+        version = subject.artifact.version
+        save_json(report, report_json, artifact=version, left_out=subject.left_out)
+    _track(subject, report, plots)
+    return report, subject.left_out
 
 
-def _track(artifact: Artifact, requests: Requests, report: Report, plots: Path | None) -> None:
+def _prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
+    artifact, arrays = read_artifact(artifact_path)
+    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
+    table = read_traffic(traffic)
+    requests, notes = labelled_requests(table, predictor.tiers, rule)
+    known = np.isin(id_hashes(requests.ids), arrays["fitted"])
+    if estimate:
+        requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
+        notes += told
+    fresh = np.flatnonzero(~known)
+    try:
+        world = pick_world(requests.take(fresh), MIN_ROWS)
+    except BadInput as error:
+        used = f"{traffic}: without the {int(known.sum())} requests that the artifact was fitted on"
+        raise BadInput(f"{used}, {error}") from None
+    world = replace(world, rows=fresh[world.rows])
+    notes = (world.note, *notes, *rule.warnings())
+    return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
+
+
+def _measure(subject: Subject) -> Measured:
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
+    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x)
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
+    report = build_report(rows, artifact.policy, subject.notes)
+    usable = subject.world.rows
+    return Measured(
+        artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
+    )
+
+
+def _value(subject: Subject) -> Valuation:
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    names = tuple(tier.name for tier in predictor.tiers)
+    estimates = _estimate(predictor, x)
+    return value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
+
+
+def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> None:
     """Draw the figures, into `plots` where asked for, and log the evaluation as a run."""
+    artifact = subject.artifact
     training = artifact.manifest["training"]
     with tempfile.TemporaryDirectory() as scratch:
-        folder, told = plots or Path(scratch) / "plots", Path(scratch) / "report"
-        for one in (folder, told):
-            one.mkdir(parents=True, exist_ok=True)
-        save_plots(report, folder)
+        told = Path(scratch) / "report"
+        told.mkdir()
         save_json(report, told / "report.json")
+        folders = {"artifact": artifact.path, "report": told}
+        if isinstance(report, Report):
+            folders["plots"] = plots or Path(scratch) / "plots"
+            folders["plots"].mkdir(parents=True, exist_ok=True)
+            save_plots(report, folders["plots"])
         log_run(
             f"evaluate {artifact.version}",
-            {"artifact": artifact.version, "rows": report.rows, "embedder": training["embedder"]},
+            {
+                "artifact": artifact.version,
+                "world": subject.world.name,
+                "rows": report.rows,
+                "embedder": training["embedder"],
+            },
             report.flat(),
             {
                 "suffice.artifact": artifact.version,
-                "suffice.fingerprint": fingerprint(requests),
+                "suffice.fingerprint": fingerprint(subject.used),
                 "suffice.trained_on": training["fingerprint"],
             },
-            {"artifact": artifact.path, "plots": folder, "report": told},
+            folders,
         )
 
 

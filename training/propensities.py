@@ -46,8 +46,8 @@ def estimate_propensities(
     if (counts > 0).sum() < 2 or counts[counts > 0].min() < FOLDS**2:
         raise BadInput(
             f"--estimate-propensities: {', '.join(map(str, counts))} answers of the tiers, "
-            f"cheapest first; two tiers or more are needed, and {FOLDS**2} answers of each that was used at "
-            "all: explore, that is, send some requests at random to the other tiers"
+            "cheapest first: two tiers or more must have answered, each that did at least "
+            f"{FOLDS**2} times; explore: send some requests at random to the other tiers"
         )
     model = make_pipeline(
         StandardScaler(),

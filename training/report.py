@@ -16,12 +16,8 @@ from router.tier import Tier
 from training import plots as drawing
 from training.compare import Comparison, comparisons
 from training.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
-<<<<<<< HEAD
 from training.dial import Dial, positions, read_dial, step_of
-from training.intervals import Bootstrap, Interval, bootstrap
-=======
 from training.intervals import Bootstrap, Interval, bootstrap, flat_intervals, plain_intervals
->>>>>>> aa32e61 (wip2)
 from training.labels import LabelRule
 from training.metrics import (
     best_constant,

@@ -12,15 +12,20 @@ from rich.table import Table
 
 from training.compare import Comparison
 from training.intervals import Interval
+from training.overlap import Overlap
 from training.report import DOLLAR, GAIN, Report
 from training.slice_report import BELOW, FAILS, TOO_FEW, worst
+from training.valuation import CHOSEN, Valuation
 
 WIDTH = 150
 WORST_SLICES = 8
 
 
-def report_tables(report: Report) -> list[str]:
-    """The tables of a report as plain text, ready to print."""
+def report_tables(report: Report | Valuation) -> list[str]:
+    """The tables of a report, of either world, as plain text, ready to print."""
+    if isinstance(report, Valuation):
+        found = (_values(report), _worth(report), _tried(report.overlap, report.names))
+        return [_render(table) for table in found]
     tables = [_curves(report), _policies(report), _answers(report.comparisons)]
     tables.append(_calibration(report))
     if any(part.metrics is not None for part in report.slices):
@@ -125,6 +130,63 @@ def _slices(report: Report) -> Table:
         label = escape(f"{part.kind}: {part.name}")
         table.add_row(label, f"{part.rows:,}", *cells, part.verdict)
     return table
+
+
+def _values(valuation: Valuation) -> Table:
+    shown = {
+        "doubly robust": ("quality", ".4f"),
+        "SNIPS": ("snips", ".4f"),
+        "IPS": ("ips", ".4f"),
+        "USD per 1,000": ("cost_usd", ".4f"),
+    }
+    table = Table(
+        title=f"What policies are worth, estimated from {valuation.rows:,} one-sided requests, "
+        "with 95 % intervals",
+        caption="mean score; of the logging policy what was observed; effective rows: what the "
+        "weighted answers are worth",
+    )
+    for name in ("policy", *shown, "effective rows"):
+        table.add_column(name, justify="left" if name == "policy" else "right")
+    for name, metrics in valuation.figures.items():
+        per_1k = {**metrics, "cost_usd": _times(metrics["cost_usd"], 1000.0)}
+        cells = [_cell(per_1k, *what, interval=True) for what in shown.values()]
+        rows = valuation.effective.get(name)
+        table.add_row(_called(name), *cells, "–" if rows is None else f"{rows:,.0f}")
+    return table
+
+
+def _worth(valuation: Valuation) -> Table:
+    table = Table(title="Suffice minus …, with paired 95 % intervals (quality: doubly robust)")
+    for name in ("minus", "quality", "USD per 1,000"):
+        table.add_column(name, justify="left" if name == "minus" else "right")
+    for name, metrics in valuation.against.items():
+        cost = {"cost_usd": _times(metrics["cost_usd"], 1000.0)}
+        quality = _cell(metrics, "quality", "+.4f", interval=True)
+        table.add_row(_called(name), quality, _cell(cost, "cost_usd", "+.4f", interval=True))
+    return table
+
+
+def _tried(overlap: Overlap, names: Sequence[str]) -> Table:
+    table = Table(
+        title="Who was tried where: answers by predicted gain of the top over the cheapest tier",
+        caption="share of the requests that each tier answered, and their effective rows",
+    )
+    for name in ("predicted gain", "requests", *names, "smallest propensity"):
+        table.add_column(escape(name), justify="right")
+    for d, rows in enumerate(overlap.rows):
+        tried = zip(overlap.share[d], overlap.effective[d], strict=True)
+        least = overlap.smallest[d]
+        table.add_row(
+            f"{overlap.gain[d]:+.3f} to {overlap.gain[d + 1]:+.3f}",
+            f"{rows:,}",
+            *(f"{share:.1%} ({effective:,.0f})" for share, effective in tried),
+            f"{least:.3g}" if isfinite(least) else "–",
+        )
+    return table
+
+
+def _called(policy: str) -> str:
+    return "Suffice, chosen point" if policy == CHOSEN else escape(policy)
 
 
 def _cell(metrics: Mapping[str, Interval], name: str, form: str, interval: bool = False) -> str:

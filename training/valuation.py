@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.policy import Policy
+from router.predictor import Estimates
 from training.intervals import Interval, flat_intervals, plain_intervals
 from training.offpolicy import (
     Logged,
@@ -85,8 +86,7 @@ class Valuation:
 
 def value_policies(
     logged: Logged,
-    p: Floats,
-    usd: Floats,
+    estimates: Estimates,
     paid: Floats,
     policy: Policy,
     names: tuple[str, ...],
@@ -96,7 +96,7 @@ def value_policies(
 
     Args:
         logged: n requests.
-        p, usd: float64[n, k], the heads' estimates and expected costs.
+        estimates: the heads', of the n requests.
         paid: float64[n, k], the account.
         policy: the router's.
         names: of the k tiers.
@@ -105,6 +105,7 @@ def value_policies(
     Raises:
         BadInput: the policy sends traffic where its tier was never tried.
     """
+    p, usd = estimates.p, estimates.usd
     n, k = p.shape
     overlap = measure_overlap(logged, p)
     chosen = fixed(policy.choose(p, usd), k)

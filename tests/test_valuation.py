@@ -1,0 +1,195 @@
+"""One-sided logs through the command line: which world, what it says, and when it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from router.policy import Policy
+from router.predictor import Estimates
+from tests.traffic_makers import call, make_rows, one_sided, requests_of, write_log
+from training.errors import BadInput
+from training.offpolicy import Logged
+from training.valuation import value_policies
+from training.world import pick_world
+
+NAMES = ("small", "large")
+
+
+def told(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fresh_rows(n, seed=11):
+    """Later requests that the artifact of `job` has not seen."""
+    rows = make_rows(n, seed)
+    return [row | {"request_id": f"later-{row['request_id']}"} for row in rows]
+
+
+def small_world(n, seed, explore=0.3):
+    """A log of two tiers, estimates, the account, and P(suffices): policy `Policy(0)` routes."""
+    rng = np.random.default_rng(seed)
+    truth = np.stack([rng.beta(2, 1.5, n), np.full(n, 0.85)], axis=1)
+    p = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1)
+    score, asked = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    tier = (rng.random(n) >= explore).astype(np.int64)
+    rows = np.arange(n)
+    score[rows, tier] = rng.random(n) < truth[rows, tier]
+    asked[rows, tier] = np.where(tier == 0, explore, 1 - explore)
+    usd = np.tile([0.001, 0.01], (n, 1))
+    return Logged(score, asked, rows), Estimates(p, usd), usd, truth
+
+
+# --- which world ------------------------------------------------------------------------------
+
+
+def test_the_world_is_that_in_which_the_rarest_tier_is_seen_more_often(tmp_path):
+    paired = make_rows(60)
+    few = [row | {"request_id": f"o{row['request_id']}"} for row in make_rows(30, seed=1)]
+    many = [row | {"request_id": f"o{row['request_id']}"} for row in make_rows(900, seed=1)]
+    world = pick_world(requests_of(paired + one_sided(few, 0.5), tmp_path), 20)
+    assert world.paired and len(world.rows) == 60
+    assert "30 without left out" in world.note
+    world = pick_world(requests_of(paired + one_sided(many, 0.5), tmp_path), 20)
+    assert not world.paired and len(world.rows) == 960
+    assert "900 requests that one tier answered" in world.note
+    only_large = one_sided(many, 0.0)
+    assert pick_world(requests_of(paired + only_large, tmp_path), 20).paired
+
+
+def test_without_propensities_there_is_no_one_sided_world(tmp_path):
+    requests = requests_of(one_sided(make_rows(60), 0.5, logged=False), tmp_path)
+    with pytest.raises(BadInput, match=r"0 requests .* 20 are needed; the other 60 carry no prop"):
+        pick_world(requests, 20)
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def test_values_lie_near_the_truth_and_differences_are_paired():
+    logged, estimates, usd, truth = small_world(4000, 0)
+    found = value_policies(logged, estimates, usd, Policy(0.0), NAMES, ("first",))
+    tier = estimates.p.argmax(axis=1)
+    for name, true in {
+        "policy": truth[np.arange(4000), tier].mean(),
+        "always small": truth[:, 0].mean(),
+        "always large": truth[:, 1].mean(),
+    }.items():
+        for metric in ("quality", "ips", "snips"):
+            assert found.figures[name][metric].low < true < found.figures[name][metric].high, name
+    gap = found.against["always large"]["quality"]
+    apart = (
+        found.figures["policy"]["quality"].value - found.figures["always large"]["quality"].value
+    )
+    assert gap.value == pytest.approx(apart)
+    observed = np.nansum(logged.score, axis=1).mean()
+    assert found.figures["logging policy"]["quality"].value == pytest.approx(observed)
+    share = (tier == 1).mean()
+    assert found.figures["policy"]["cost_usd"].value == pytest.approx(0.001 + 0.009 * share)
+    assert found.figures["matched random"]["cost_usd"].value == pytest.approx(0.001 + 0.009 * share)
+    assert found.against["matched random"]["quality"].low > 0
+    assert found.notes == ("first",)
+    assert found.effective["always small"] == pytest.approx(1200, rel=0.1)
+
+
+def test_what_the_log_cannot_speak_of_has_no_value():
+    logged, estimates, usd, _ = small_world(2000, 1)
+    gain = estimates.p[:, 1] - estimates.p[:, 0]
+    never = gain > np.quantile(gain, 0.7)
+    score, asked = logged.score.copy(), logged.propensity.copy()
+    small = never & ~np.isnan(score[:, 0])
+    score[never, 0], asked[never, 0] = np.nan, np.nan
+    score[small, 1], asked[small, 1] = 1.0, 0.7
+    found = value_policies(
+        Logged(score, asked, logged.session), estimates, usd, Policy(0.0), NAMES, ()
+    )
+    assert list(found.missing) == ["always small", "matched random"]
+    assert set(found.figures["always small"]) == {"cost_usd"}
+    assert found.as_json()["policies"]["policy"]["quality"]["value"] > 0
+    with pytest.raises(BadInput, match=r"the policy sends .* to tier 'small' .*at least 5% of"):
+        value_policies(
+            Logged(score, asked, logged.session), estimates, usd, Policy(0.0, 0), NAMES, ()
+        )
+
+
+def test_propensities_that_do_not_fit_the_log_are_noticed():
+    logged, estimates, usd, _ = small_world(3000, 2)
+    wrong = Logged(logged.score, np.minimum(1.6 * logged.propensity, 0.9), logged.session)
+    found = value_policies(wrong, estimates, usd, Policy(0.0, 0), NAMES, ())
+    assert any("propensities do not fit the log" in note for note in found.notes)
+
+
+def test_few_effective_rows_are_told():
+    logged, estimates, usd, _ = small_world(150, 3)
+    found = value_policies(logged, estimates, usd, Policy(0.0, 0), NAMES, ())
+    assert any("effective rows of 150" in note for note in found.notes)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_evaluate_says_which_world_and_values_policies(job, workdir, capsys):
+    log = write_log(workdir / "log.parquet", one_sided(fresh_rows(600), 0.3))
+    made = call(capsys, "evaluate", job.artifact, "--traffic", log, "--json", workdir / "r.json")
+    assert made.code == 0, made.err
+    for words in ("world: one-sided", "doubly robust", "SNIPS", "logging policy", "Who was tried"):
+        assert words in made.out
+    report = told(workdir / "r.json")
+    assert report["world"] == "one-sided"
+    assert report["rows"] == 600
+    assert report["left_out"] == 0
+    names = ["policy", "always small", "always large", "matched random", "logging policy"]
+    assert list(report["policies"]) == names
+    assert list(report["suffice_minus"]) == names[1:]
+    value = report["policies"]["policy"]["quality"]
+    assert value["low"] < value["value"] < value["high"]
+    assert report["overlap"][0]["share"]["small"] == pytest.approx(0.3, abs=0.15)
+    paired = call(
+        capsys, "evaluate", job.artifact, "--traffic", job.fresh, "--json", workdir / "p.json"
+    )
+    assert "world: paired, 120 requests" in paired.out
+    assert told(workdir / "p.json")["world"] == "paired"
+
+
+def test_evaluate_refuses_where_the_cheap_tier_was_never_tried(job, workdir, capsys):
+    log = write_log(workdir / "log.parquet", one_sided(fresh_rows(600), 0.0))
+    outcome = call(capsys, "evaluate", job.artifact, "--traffic", log, "--json", workdir / "r.json")
+    outcome.refused("'small'", "never", "Explore: send at least", "propensity")
+    assert not (workdir / "r.json").exists()
+
+
+def test_evaluate_estimates_propensities_only_when_asked(job, workdir, capsys):
+    rows = one_sided(fresh_rows(600), 0.3, logged=False)
+    log = write_log(workdir / "log.parquet", rows)
+    command = ("evaluate", job.artifact, "--traffic", log, "--json", workdir / "r.json")
+    call(capsys, *command).refused("600 carry no propensity", "--estimate-propensities", "replay")
+    made = call(capsys, *command, "--estimate-propensities")
+    assert made.code == 0, made.err
+    assert "ESTIMATED, not logged: the propensities of 600 requests" in made.out
+    report = told(workdir / "r.json")
+    assert any(note.startswith("ESTIMATED") for note in report["notes"])
+    assert report["policies"]["always small"]["snips"]["value"] == pytest.approx(0.55, abs=0.12)
+    only = write_log(workdir / "only.parquet", one_sided(fresh_rows(600), 0.0, logged=False))
+    refused = call(capsys, "evaluate", job.artifact, "--traffic", only, "--estimate-propensities")
+    refused.refused("--estimate-propensities: 0, 600 answers", "explore")
+
+
+def test_estimated_propensities_see_what_the_policy_looked_at(job, tmp_path):
+    """Hard prompts went to large with 0.9, easy ones with 0.4: the estimates tell them apart."""
+    from router.artifact import load_artifact
+    from training.propensities import estimate_propensities
+
+    rng, rows = np.random.default_rng(5), fresh_rows(1500)
+    truth, left = [], []
+    for cheap, top in zip(rows[::2], rows[1::2], strict=True):
+        large = 0.9 if cheap["output_tokens"] > 100 else 0.4  # hard ones are answered at length
+        taken = rng.random() < large
+        truth.append(large if taken else 1 - large)
+        left.append(top if taken else cheap)
+    embedder = load_artifact(job.artifact).predictor.vectorizer.embedder
+    found, notes = estimate_propensities(requests_of(left, tmp_path), embedder)
+    guess = np.nanmax(found.propensity, axis=1)
+    assert np.corrcoef(guess, truth)[0, 1] > 0.7
+    assert np.mean(1 / guess) == pytest.approx(np.mean(1 / np.array(truth)), rel=0.1)
+    np.testing.assert_allclose(np.nanmax(found.weight * (found.weight != 1), axis=1), 1 / guess)
+    assert len(notes) == 1
