@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 
 from router import Router
-from router.artifact import load_artifact
+from router.artifact import load_artifact, read_artifact
 from tests.traffic_makers import TIERS, TIERS_TOML, call, write_log, write_tiers
 from training import resolve as job_module
 from training.errors import BadInput
-from training.export import fitted_ids
 from training.goals import MaxBadDowngrade, MinQuality, Value
 from training.labels import LabelRule, load_requests
 from training.resolve import reprice, resolve
@@ -24,6 +23,11 @@ DEARER = (replace(TIERS[0], input_usd_per_mtok=3.0, output_usd_per_mtok=10.0), T
 @pytest.fixture
 def untracked(monkeypatch):
     monkeypatch.setattr("training.record.log_run", lambda *_: ("no run", "no store"))
+
+
+def fitted(artifact):
+    """Hashes of the requests that an artifact was fitted or chosen on."""
+    return read_artifact(artifact)[1]["fitted"]
 
 
 def facts(path):
@@ -50,7 +54,7 @@ def test_a_new_goal_on_fresh_rows(job, workdir):
 
 def test_rows_that_chose_are_known_afterwards(job, workdir, untracked):
     resolve(job.artifact, job.fresh, MinQuality(0.8), workdir / "new")
-    assert len(fitted_ids(workdir / "new")) == len(fitted_ids(job.artifact)) + 120
+    assert len(fitted(workdir / "new")) == len(fitted(job.artifact)) + 120
     with pytest.raises(BadInput, match="0 independent choose rows"):
         resolve(workdir / "new", job.fresh, MinQuality(0.9), workdir / "newer")
     assert not (workdir / "newer").exists()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
 from router.tier import Tier
 from training.card import describe_policy, model_card
@@ -20,7 +20,7 @@ from training.console import step
 from training.costs import check_prices, priced
 from training.errors import BadInput
 from training.evidence import FILE, Basis, Evidence, gather_evidence, load_evidence, save_evidence
-from training.export import check_out, fitted_ids, id_hashes, reissue
+from training.export import check_out, id_hashes, reissue
 from training.goals import Goal, parse_goal
 from training.labels import LabelRule, load_requests
 from training.operating import Course, check_units, choose, plan_course
@@ -56,7 +56,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         EnvironmentProblem: MLflow refused the run (the new version is in place).
     """
     check_out(out)
-    artifact = load_artifact(artifact_path)
+    artifact, arrays = read_artifact(artifact_path)
     manifest, predictor = artifact.manifest, artifact.predictor
     course, rule = _course(artifact), LabelRule(**manifest["label"])
     if course is None:
@@ -67,7 +67,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     with step("read traffic"):
         requests, notes = load_requests(traffic, predictor.tiers, rule)
         hashes = id_hashes(requests.ids)
-        known = np.isin(hashes, fitted_ids(artifact_path))
+        known = np.isin(hashes, arrays["fitted"])
         rows = np.flatnonzero(~known & requests.paired)
         used = requests.take(rows)
     check_units(goal, used.sessions)
