@@ -50,7 +50,9 @@ def _common(quiet: Quiet = False) -> None:
 @app.command()
 def ingest(
     sources: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="SRC...")],
-    out: Annotated[Path, typer.Option(help="Traffic table to write or to add to.")],
+    out: Annotated[
+        str, typer.Option(help="Traffic table to write or to add to: a file, or FOLDER/ by day.")
+    ],
     format: Annotated[
         str, typer.Option(help="auto, litellm, openai, mlflow, otel, langfuse, table, routellm.")
     ] = "auto",

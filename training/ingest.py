@@ -8,24 +8,24 @@ reason, and more than `max_bad` of them refuse the whole run: the target stays a
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from training.adapters import Bad, Row, Skip, read_mapping
 from training.adapters.files import RAW_LIMIT
 from training.errors import BadInput, EnvironmentProblem
 from training.ledger import COUNTS, FileReport, Ledger
+from training.partitions import Folder
 from training.pseudonyms import Pseudonyms
 from training.quarantine import Quarantine
 from training.sources import Group, find_sources
-from training.store import Writer, stored_batches
+from training.store import OneFile
 from training.traffic import Problem, normalise, to_arrow
 
 BATCH_ROWS, BATCH_CHARS = 4096, 2**23
@@ -63,17 +63,22 @@ def ingest(
 ) -> IngestReport:
     """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
 
-    A row is known by request_id and tier (model, where it has no tier). The last content of a key
-    wins; what is there already is not added again. User and session ids are replaced by keyed
-    hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless `keep_ids`. `quarantine`
-    is `<out>.quarantine.jsonl` by default and holds the bad rows of the last run only.
+    `out` is a Parquet file, or (where it ends in a slash, or is there as one) a folder with a
+    partition a day. A row is known by request_id and tier (model, where it has no tier). The last
+    content of a key wins; what is there already is not added again. User and session ids are
+    replaced by keyed hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless
+    `keep_ids`. `quarantine` is `<out>.quarantine.jsonl` by default and holds the bad rows of the
+    last run only.
 
     Raises:
         BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
             rows; `out` is left as it was.
         EnvironmentProblem: the disk does not take the files.
     """
+    by_day = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
     out = Path(out)
+    if by_day and out.is_file():
+        raise BadInput(f"{out}: is a file, not a folder of partitions; leave out the slash")
     if not 0 <= max_bad <= 1:
         raise BadInput(f"--max-bad {max_bad} is no fraction between 0 and 1")
     mapping = read_mapping(Path(map_file) if map_file else None)
@@ -82,7 +87,7 @@ def ingest(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _lean_memory(), _alone(out), Quarantine(beside) as bad:
-            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes)
+            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
 
@@ -94,39 +99,33 @@ def _run(
     bad: Quarantine,
     max_bad: float,
     notes: list[str],
+    by_day: bool,
 ) -> IngestReport:
-    new, merged = (out.with_name(f".{out.name}.{name}.part") for name in ("new", "merged"))
-    with ExitStack() as stack:
-        for temporary in (new, merged):
-            stack.callback(temporary.unlink, missing_ok=True)
-        ledger = Ledger()
-        for batch in stored_batches(out):
+    ledger = Ledger()
+    with Folder(out, ids.label) if by_day else OneFile(out, ids.label) as table:
+        for batch in table.stored():
             ledger.add(batch)
         existing = ledger.rows
-        with Writer(new, ids.label) as writer:
-            for group in found:
-                _read(group, ids, bad, writer, ledger)
+        for group in found:
+            _read(group, ids, bad, table, ledger)
         bad.finish()
         _check(ledger.files, max_bad, bad, found)
         keep, told = ledger.settle()
         if not keep[:existing].all() or keep[existing:].any():
-            fresh = new
-            if existing or not keep.all():
-                fresh = merged
-                with Writer(merged, ids.label) as writer:
-                    _copy(out, keep[:existing], writer)
-                    _copy(new, keep[existing:], writer)
             ids.save()
-            fresh.replace(out)
+            table.commit(keep, existing)
         elif not existing:
-            raise BadInput(f"no row of {_names(found)} could be read; see {bad.path}")
+            why = f"; see {bad.path}" if bad.rows else f": {'; '.join(told)}"
+            raise BadInput(f"no row of {_names(found)} could be read{why}")
     if bad.rows:
         notes = [*notes, f"{bad.rows} rows could not be read: {bad.path} says why"]
     return IngestReport(tuple(ledger.files), out, int(keep.sum()), bad.kept, (*notes, *told))
 
 
-def _read(group: Group, ids: Pseudonyms, bad: Quarantine, writer: Writer, ledger: Ledger) -> None:
-    """Stream files through normalisation into the writer, in batches of bounded size."""
+def _read(
+    group: Group, ids: Pseudonyms, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
+) -> None:
+    """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
     rows: list[Row] = []
     weight = current = 0
@@ -142,7 +141,7 @@ def _read(group: Group, ids: Pseudonyms, bad: Quarantine, writer: Writer, ledger
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
         batch = to_arrow(ids.replace(frame))
-        writer.write(batch)
+        table.write(batch)
         ledger.add(batch, report)
         rows.clear()
 
@@ -197,15 +196,6 @@ def _names(found: list[Group]) -> str:
     sources = [source for group in found for source in group.sources]
     more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
     return f"{sources[0].name}{more}"
-
-
-def _copy(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
-    """Write the rows of `path` that are kept."""
-    start = 0
-    for batch in stored_batches(path):
-        part = keep[start : start + len(batch)]
-        start += len(batch)
-        writer.write(batch if part.all() else batch.filter(pa.array(part)))
 
 
 @contextmanager

@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
+JOURNAL = ".suffice-commit.json"  # in a folder of partitions: an append that is not finished
 NUMBERS = tuple(f.name for f in SCHEMA if f.type in (pa.float64(), pa.int64()))
 WHOLE = ("input_tokens", "output_tokens")
 SHARES = {
@@ -189,6 +190,11 @@ def arrow_columns(table: pa.Table | pa.RecordBatch) -> dict[str, read.Column]:
 def _read_parquet(path: Path) -> pa.Table:
     if not path.exists():
         raise BadInput(f"{path}: no such file; `suffice ingest` makes one from a log")
+    if (path / JOURNAL).exists():
+        raise BadInput(
+            f"{path}: rows are being added to it, or were when ingest was stopped; wait, or "
+            "`suffice ingest` the same log again"
+        )
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
