@@ -80,6 +80,38 @@ def ingest(
 
 
 @app.command()
+def label(
+    traffic: Annotated[Path, typer.Argument(help="Traffic table, Parquet.", metavar="TRAFFIC")],
+    out: Annotated[Path, typer.Option(help="Labelled traffic table to write.")],
+    config: Annotated[Path | None, typer.Option(help="[label]: graders, weights; TOML.")] = None,
+    tiers: Annotated[Path | None, typer.Option(help="Tiers, cheapest first; TOML.")] = None,
+    verdicts: Annotated[
+        list[Path] | None, typer.Option(help="More scores of these answers; repeatable.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label answers by graders, feedback, verdicts and what users did next.
+
+    Example: suffice label traffic.parquet --out labelled.parquet --config label.toml
+    """
+    from training.config import read_config, read_tiers
+    from training.labelling import label as run
+    from training.labelplan import read_plan
+
+    rule = read_config(config, {}).label
+    plan = read_plan(config)
+    order = read_tiers(tiers) if tiers else ()
+    with step("label"):
+        report = run(traffic, out, plan, rule.sufficed_at, order, verdicts or [])
+    if as_json:
+        _print_json(report.as_json())
+        return
+    for line in report.as_text():
+        typer.echo(line)
+
+
+@app.command()
 def train(
     traffic: Traffic,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],

@@ -12,8 +12,10 @@ from training.errors import BadInput
 from training.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.labels import LabelRule
 
+_RULE = ("sufficed_at", "margin", "assume_top_suffices")
+_LABELLING = ("weights", "minutes", "grader")  # of `suffice label`; training.labelplan reads them
 _KEYS = {
-    "label": ("sufficed_at", "margin", "assume_top_suffices"),
+    "label": (*_RULE, *_LABELLING),
     "policy": KEYS,
 }
 _SWITCHES = ("assume_top_suffices", "or_constant")  # every other value is a number
@@ -67,9 +69,11 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
             raise BadInput(f"{path}: [{section}] must be a table")
         for key, value in table.items():
             _known(key, _KEYS[section], f"{path}: [{section}]")
-            _of_type(key, value, f"{path}: [{section}]")
+            if key not in _LABELLING:
+                _of_type(key, value, f"{path}: [{section}]")
+    rule = {key: value for key, value in values.get("label", {}).items() if key in _RULE}
     goal = _merged(values.get("policy", {}), parse_values(overrides, "--policy"))
-    return Config(LabelRule(**values.get("label", {})), goal)
+    return Config(LabelRule(**rule), goal)
 
 
 def parse_values(texts: Mapping[str, str], place: str) -> dict[str, float | bool]:

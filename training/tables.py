@@ -30,7 +30,7 @@ def report_tables(report: Report | Valuation) -> list[str]:
     tables.append(_calibration(report))
     if any(part.metrics is not None for part in report.slices):
         tables.append(_slices(report))
-    return [_render(table) for table in tables]
+    return [render(table) for table in tables]
 
 
 def _curves(report: Report) -> Table:
@@ -208,7 +208,8 @@ def _times(interval: Interval, factor: float) -> Interval:
     )
 
 
-def _render(table: Table) -> str:
+def render(table: Table) -> str:
+    """A table as plain text."""
     console = Console(file=StringIO(), width=WIDTH, no_color=True)
     console.print(table)
     assert isinstance(console.file, StringIO)

@@ -207,10 +207,10 @@ def _read_parquet(path: Path) -> pa.Table:
     return table
 
 
-def refusal(path: str | Path, frame: pd.DataFrame, problems: list[Problem]) -> str:
-    """The message that names column, row and remedy of the first problem."""
+def refusal(path: str | Path, frame: pd.DataFrame, problems: list[Problem], start: int = 0) -> str:
+    """The message that names column, row (the frame's first is `start`) and remedy."""
     first = problems[0]
-    told = f"{path}: column {first.column}, row {first.row + 1}"
+    told = f"{path}: column {first.column}, row {start + first.row + 1}"
     if first.column != "request_id" and (request := frame["request_id"][first.row]) is not None:
         told += f" (request_id {_short(request)})"
     more = f" ({len(problems) - 1} more such rows)" if len(problems) > 1 else ""

@@ -1,0 +1,103 @@
+"""Several sources as one label, and what one source says of another."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.agreement import compare
+from training.combine import combine
+from training.labelplan import WEIGHTS, LabelPlan
+
+PLAN = LabelPlan()
+NAN = float("nan")
+
+
+def one(**scores):
+    """Score, weight and sources of a single row."""
+    labels = combine({name: np.array([s]) for name, s in scores.items()}, PLAN, 0.5)
+    return float(labels.score[0]), float(labels.weight[0]), labels.names(0, 1)[0]
+
+
+@pytest.mark.parametrize("source", [name for name, weight in WEIGHTS.items() if weight])
+def test_a_source_alone_keeps_its_score_and_its_weight(source):
+    score, weight, names = one(**{source: 0.7})
+    assert (score, names) == (0.7, source)
+    assert weight == pytest.approx(WEIGHTS[source])
+
+
+def test_weights_are_ordered_as_the_page_says():
+    order = ("grader", "feedback", "judge", "escalation", "retry", "thanked", "abandoned")
+    assert sorted(order, key=WEIGHTS.__getitem__, reverse=True) == list(order)
+
+
+def test_agreement_adds_and_conflict_takes_away():
+    alone, both = one(feedback=0.0)[1], one(feedback=0.0, escalation=0.0)
+    assert both[0] == 0.0
+    assert both[1] > alone
+    assert both[2] == "feedback+escalation"
+    score, weight, names = one(feedback=1.0, escalation=0.0)
+    assert score == 1.0
+    assert 0 < weight < alone
+    assert names == "feedback+escalation"
+
+
+def test_many_weak_sources_outvote_one_that_is_stronger():
+    assert one(feedback=1.0, escalation=0.0, complaint=0.0, retry=0.0)[0] == 0.0
+    assert one(grader=1.0, escalation=0.0, complaint=0.0, retry=0.0)[0] == 1.0
+
+
+def test_evidence_that_cancels_out_is_no_label():
+    plan = LabelPlan({**WEIGHTS, "a": 0.5, "b": 0.5})
+    labels = combine({"a": np.array([1.0, NAN]), "b": np.array([0.0, NAN])}, plan, 0.5)
+    assert np.isnan(labels.score).all()
+    assert labels.conflicts == 1
+    assert labels.names(0, 2) == [None, None]
+
+
+def test_a_source_without_weight_labels_nothing():
+    assert one(abandoned=1.0)[2] is None
+    assert one(abandoned=1.0, thanked=1.0)[2] == "thanked"
+
+
+def test_an_unknown_source_counts_as_feedback():
+    assert one(thumbs=1.0)[1] == pytest.approx(WEIGHTS["feedback"])
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(WEIGHTS)), st.floats(0, 1) | st.just(NAN), min_size=1)
+)
+def test_labels_stay_in_range(scores):
+    score, weight, names = one(**scores)
+    assert np.isnan(score) == np.isnan(weight) == (names is None)
+    if names:
+        assert 0.0 <= score <= 1.0
+        assert 0.0 < weight <= 1.0
+
+
+def test_rates_of_the_weaker_by_the_stronger():
+    strong = np.array([1, 1, 1, 1, 0, 0, 0, NAN])
+    weak = np.array([1, 1, 0, NAN, 0, 1, NAN, 1])
+    (pair,) = compare({"strong": strong, "weak": weak}, ("strong", "weak"), 0.5)
+    assert (pair.stronger, pair.weaker) == ("strong", "weak")
+    assert (pair.agree.n, pair.agree.value) == (5, 0.6)
+    assert pair.measured_weight == pytest.approx(0.2)
+    assert (pair.false_positive.n, pair.false_positive.value) == (3, pytest.approx(1 / 3))
+    assert (pair.false_negative.n, pair.false_negative.value) == (4, 0.25)
+    assert pair.agree.low < 0.6 < pair.agree.high
+
+
+def test_sources_that_never_meet_are_not_compared():
+    assert compare({"a": np.array([1, NAN]), "b": np.array([NAN, 1])}, ("a", "b"), 0.5) == []
+
+
+def test_intervals_hold_the_true_rates():
+    """Of 400 logs, about 5 % of the intervals miss the rate that the log was drawn with."""
+    rng, missed = np.random.default_rng(0), 0
+    for _ in range(400):
+        truth = (rng.random(300) < 0.7).astype(float)
+        wrong = rng.random(300) < np.where(truth > 0, 0.1, 0.3)
+        (pair,) = compare({"a": truth, "b": np.where(wrong, 1 - truth, truth)}, ("a", "b"), 0.5)
+        missed += not pair.false_negative.low <= 0.1 <= pair.false_negative.high
+        missed += not pair.false_positive.low <= 0.3 <= pair.false_positive.high
+    assert missed < 0.09 * 800

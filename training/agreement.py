@@ -1,0 +1,82 @@
+"""How far the sources of labels agree, and how wrong the weaker ones are by the stronger.
+
+Where two sources speak of the same answers, the stronger is taken for the truth. Intervals are
+Wilson's (1927), 95 %. With three sources or more one could do without a truth (Dawid and Skene
+1979); the library that has it brings transformers along, so pairs are all there is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of n rows with its 95 % interval; NaN of none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, hits: NDArray[np.bool_]) -> "Rate":
+        if not len(hits):
+            return cls(float("nan"), float("nan"), float("nan"), 0)
+        limits = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+        return cls(float(hits.mean()), float(limits.low), float(limits.high), len(hits))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A weaker source judged by a stronger one.
+
+    Attributes:
+        agree: of the rows on which both speak.
+        false_positive: of the answers that did not suffice, the weaker says they did.
+        false_negative: of the answers that sufficed, the weaker says they did not.
+    """
+
+    stronger: str
+    weaker: str
+    agree: Rate
+    false_positive: Rate
+    false_negative: Rate
+
+    @property
+    def measured_weight(self) -> float:
+        """1 − 2 × the share that is wrong: the weight that this overlap suggests."""
+        return max(0.0, 2.0 * self.agree.value - 1.0)
+
+
+def compare(scores: Mapping[str, Floats], order: Sequence[str], sufficed_at: float) -> list[Pair]:
+    """Every pair of sources that overlap; `order` is strongest first.
+
+    The rates of error are over all rows on which the stronger speaks: a weaker source that keeps
+    silent on a row makes no error there.
+    """
+    pairs = []
+    for k, stronger in enumerate(order):
+        known = ~np.isnan(scores[stronger])
+        truth = scores[stronger] >= sufficed_at
+        for weaker in order[k + 1 :]:
+            speaks = ~np.isnan(scores[weaker])
+            both = known & speaks
+            if not both.any():
+                continue
+            says = scores[weaker] >= sufficed_at
+            pairs.append(
+                Pair(
+                    stronger,
+                    weaker,
+                    agree=Rate.of(says[both] == truth[both]),
+                    false_positive=Rate.of((speaks & says)[known & ~truth]),
+                    false_negative=Rate.of((speaks & ~says)[known & truth]),
+                )
+            )
+    return pairs
