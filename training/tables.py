@@ -25,7 +25,7 @@ def report_tables(report: Report | Valuation) -> list[str]:
     """The tables of a report, of either world, as plain text, ready to print."""
     if isinstance(report, Valuation):
         found = (_values(report), _worth(report), _tried(report.overlap, report.names))
-        return [_render(table) for table in found]
+        return [render(table) for table in found]
     tables = [_curves(report), _policies(report), _answers(report.comparisons)]
     tables.append(_calibration(report))
     if any(part.metrics is not None for part in report.slices):
