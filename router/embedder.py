@@ -23,6 +23,10 @@ class Embedder(Protocol):
         """Token ids, int64[t], of the whole text (not yet cut)."""
         ...
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token of `tokenize` stands, (start, end) in characters."""
+        ...
+
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[dim] of length one, or zeros where there is no token."""
         ...
@@ -112,6 +116,16 @@ class StaticEmbedder:
             raise_panic(error)
             raise
         return np.array(ids, dtype=np.int64)
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token of `tokenize` stands, (start, end) in characters."""
+        found: list[tuple[int, int]]
+        try:
+            found = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        except BaseException as error:
+            raise_panic(error)
+            raise
+        return found
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted sum of the token vectors, scaled to length one; of long texts head and tail."""

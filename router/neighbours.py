@@ -69,6 +69,11 @@ class Neighbours:
         length = np.sqrt(small @ small)
         return np.asarray(small / (length or 1.0), dtype=np.float32)
 
+    def kernel(self, row: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How much each prototype counts for a row, float64[prototypes]; the nearest counts 1."""
+        likeness = (self.centroids @ self.place(row)).astype(np.float64)
+        return np.asarray(np.exp((likeness - likeness.max()) * (2.0 / self.width)))
+
     def margins(self, row: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log-odds of each tier's smoothed rate near the row.
 
@@ -79,8 +84,7 @@ class Neighbours:
             float64[tiers]. The kernel is Nadaraya and Watson's with a Gaussian on the sphere, the
             nearest prototype weighing 1, plus `prior` rows at the tier's mean.
         """
-        likeness = (self.centroids @ self.place(row)).astype(np.float64)
-        kernel = np.exp((likeness - likeness.max()) * (2.0 / self.width))
+        kernel = self.kernel(row)
         rate = (self.successes @ kernel + self.prior * self.mean) / (
             self.rows @ kernel + self.prior
         )

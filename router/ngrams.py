@@ -20,6 +20,20 @@ _SECOND: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _PAIR: Final = np.uint64(0x165667B19E3779F9)
 
 
+def buckets_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bucket of each token, then of each pair of neighbours, in their order.
+
+    Args:
+        ids: int64[t] token ids.
+
+    Returns:
+        int64[2t − 1] in [0, BUCKETS), none where there is no token.
+    """
+    single = ids.astype(np.uint64) * _FIRST
+    pairs = (single[:-1] ^ (ids[1:].astype(np.uint64) * _SECOND)) * _PAIR
+    return (np.concatenate([single, pairs]) >> _SHIFT).astype(np.int64)
+
+
 def terms(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Buckets of a text's tokens and pairs, and their term frequencies.
 
@@ -29,11 +43,8 @@ def terms(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64
     Returns:
         int64[m] ascending buckets in [0, BUCKETS) and float64[m] frequencies 1 + log(count).
     """
-    single = ids.astype(np.uint64) * _FIRST
-    pairs = (single[:-1] ^ (ids[1:].astype(np.uint64) * _SECOND)) * _PAIR
-    hashes = np.concatenate([single, pairs]) >> _SHIFT
-    buckets, counts = np.unique(hashes, return_counts=True)
-    return buckets.astype(np.int64), 1.0 + np.log(counts)
+    buckets, counts = np.unique(buckets_of(ids), return_counts=True)
+    return buckets, 1.0 + np.log(counts)
 
 
 @dataclass(frozen=True, slots=True)

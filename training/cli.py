@@ -262,6 +262,30 @@ def route(
 
 
 @app.command()
+def explain(
+    artifact: ArtifactPath,
+    prompt: PromptText = None,
+    messages: Messages = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say why a prompt goes where it goes, and what would change that.
+
+    Example: suffice explain artifacts/current "What is the capital of France?"
+    """
+    from training.explain import as_json as to_json
+    from training.explain import explain as run
+    from training.explain_words import lines
+
+    found = run(artifact, *_request(prompt, messages))
+    if as_json:
+        _print_json(to_json(found))
+        return
+    for line in lines(found):
+        typer.echo(line)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="Artifact folder or traffic table.")],
     quiet: Quiet = False,

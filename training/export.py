@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import FILES, PROTOCOL, Artifact, load_artifact, read_artifact
+from router.artifact import FILES, PROTOCOL, Artifact, load_artifact
 from router.embedder import StaticEmbedder
 from router.features import CURRENT
 from router.head import Constant
@@ -38,6 +39,7 @@ def export(
     card: str,
     fitted: NDArray[np.uint64],
     facts: Mapping[str, Any],
+    references: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> str:
     """Write the artifact folder `out`, replacing an older artifact there.
 
@@ -45,6 +47,7 @@ def export(
         golden: JSON lines, see `training.golden`.
         card: the model card, Markdown.
         fitted: uint64[·], hashes of the request ids used for fitting and choosing.
+        references: arrays for explanations, see `training.reference`.
         facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
 
     Returns:
@@ -56,7 +59,7 @@ def export(
     """
     with _beside(out) as folder:
         (folder / "embedder").mkdir()
-        arrays = arrays_of(predictor) | {"fitted": np.sort(fitted)}
+        arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         embedder.save(folder / "embedder")
         (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
@@ -93,7 +96,8 @@ def reissue(
         for name in FILES:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.path / name, folder / name)
-        arrays = dict(read_artifact(source.path)[1])
+        with np.load(source.path / "heads.npz", allow_pickle=False) as old:
+            arrays = dict(old)
         arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")

@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embedder import StaticEmbedder
+from router.head import Head
 from router.predictor import Predictor
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.costs import expected_tokens, fit_tokens, priced
 from training.evidence import Basis
+from training.flatten import flatten
 from training.heads import FittedHeads, fit_heads
 from training.members import Matrix
+from training.reference import Reference, references_of
 from training.requests import Requests
 
 
@@ -25,6 +28,7 @@ class Learned:
         heads: with the cross-fitted probabilities of the fit rows.
         embedder: as exported.
         basis: what the fit rows say of the order in which to try operating points.
+        references: what explanations compare with, one per learned head.
         notes: what the log does not tell, in words.
     """
 
@@ -32,6 +36,7 @@ class Learned:
     heads: FittedHeads
     embedder: StaticEmbedder
     basis: Basis
+    references: tuple[Reference, ...]
     notes: tuple[str, ...]
 
     @property
@@ -78,4 +83,7 @@ def learn(
     tokens, notes = fit_tokens(x, requests)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
     basis = Basis(heads.p, expected_tokens(x, tokens))
-    return Learned(predictor, heads, embedder, basis, notes)
+    learned = [head for head in heads.heads if isinstance(head, Head)]
+    growths = [flatten(booster)[1] for booster in heads.boosters]
+    references = references_of(learned, heads.neighbours, x, growths)
+    return Learned(predictor, heads, embedder, basis, references, notes)

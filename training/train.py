@@ -27,6 +27,7 @@ from training.learn import Learned, learn
 from training.members import Matrix
 from training.operating import check_units, choose, plan_course
 from training.record import describe_choice, describe_job, track
+from training.reference import reference_arrays
 from training.report import Report, Rows, build_report
 from training.requests import Requests
 from training.splits import Splits, split
@@ -103,7 +104,8 @@ def train(
             lines = golden_lines(probabilities(learned.heads, golden), names)
             card = model_card(tiers, policy, facts, report)
             used = id_hashes(requests.ids[np.concatenate([splits.fit, splits.choose])])
-            name = export(out, learned.predictor, embedder, policy, lines, card, used, facts)
+            kept = reference_arrays(learned.references, learned.predictor.learned)
+            name = export(out, learned.predictor, embedder, policy, lines, card, used, facts, kept)
         with step("MLflow run"):
             asked = {"seed": seed, "split": "/".join(f"{100 * share:g}" for share in shares)}
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
