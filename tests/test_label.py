@@ -244,3 +244,55 @@ def test_labels_train_with_their_weights(workdir, capsys):
     requests = gather(read_traffic("l.parquet").frame, read_tiers(write_tiers(workdir)))
     assert read_config(settings, {}).label.sufficed_at == 0.6
     np.testing.assert_allclose(requests.weight, 0.8)
+
+
+SAMPLES = {
+    "standard_logging_payload.jsonl": ("litellm", "standard_logging_payload.jsonl"),
+    "proxy_standard_logging_payload.jsonl": ("litellm", "proxy_standard_logging_payload.jsonl"),
+    "proxy_spend_logs.jsonl": ("litellm", "proxy_spend_logs.jsonl"),
+    "batch (input + output + error joined)": ("openai", "batch_*.jsonl"),
+    "stored_completions.jsonl": ("openai", "stored_*.jsonl"),
+    "request_response_pairs.jsonl": ("openai", "request_response_pairs.jsonl"),
+    "traces.jsonl": ("mlflow", "traces.jsonl"),
+    "legacy": ("otel", "*_legacy.jsonl"),
+    "latest": ("otel", "*_latest.jsonl"),
+    "observations.jsonl": ("langfuse", "*[!t]s.jsonl"),
+    "": ("warehouse", "llm_requests.parquet"),
+}
+ESCALATIONS = ("same_prompt_again_on_larger_model", "complaint_then_larger_model")
+WAREHOUSE = """
+[columns]
+at = "ts"
+score = "feedback"
+
+[constants]
+score_source = "feedback"
+
+[values.score]
+"-1" = 0.0
+"""
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_signals_of_real_logs_and_nothing_else(sample, shared_data, workdir, capsys):
+    folder, pattern = SAMPLES[sample]
+    logs = shared_data.parent / "logs" / folder
+    expected = json.loads((logs / "expected.json").read_text())["sessions_with_a_signal"]
+    expected = expected[sample] if sample else expected
+    (workdir / "map.toml").write_text(WAREHOUSE)
+    mapping = () if sample else ("--map", "map.toml")
+    files = sorted(logs.glob(pattern))
+    out = ("--out", "t.parquet", "--keep-ids", "--max-bad", 0.2)
+    assert call(capsys, "ingest", *files, *out, *mapping).code == 0
+    assert call(capsys, "label", "t.parquet", "--out", "l.parquet").code == 0
+    found = pd.read_parquet("l.parquet")
+    found = found[found["score_source"].notna()]
+    escalated = found[found["score_source"].str.contains("escalation")]
+    assert set(escalated["session_id"]) == {
+        s for name in ESCALATIONS for s in expected.get(name, [])
+    }
+    assert escalated["model"].str.contains("gpt-4o-mini").all()
+    assert (escalated["score"] == 0.0).all()
+    other = found[~found["score_source"].isin(["escalation", "feedback+escalation", "feedback"])]
+    assert other["session_id"].isna().all()  # where the logger lost the session: retries
+    assert set(other["score_source"]) <= {"retry", "feedback+retry"}

@@ -58,6 +58,11 @@ def test_the_tiers_file_has_the_last_word_and_names_of_tiers_count_first():
     assert build_ladder(named, [1.0, 9.0], tiers).above.tolist() == [[False, False], [True, False]]
 
 
+def test_two_snapshots_of_one_model_may_be_two_tiers():
+    tiers = (Tier("old", "gpt-4o-2024-05-13", 1, 1), Tier("new", "gpt-4o-2024-08-06", 2, 2))
+    assert above(["gpt-4o-2024-05-13", "gpt-4o-2024-08-06"], tiers=tiers)[0] == [False, True]
+
+
 def test_what_decided_is_told():
     ladder = build_ladder([Answerer(None, "gpt-4o-mini"), Answerer(None, "gpt-4o")], [0.0, 0.0])
     assert ladder.how == "gpt-4o-mini < gpt-4o (by name)"

@@ -163,6 +163,13 @@ SILENT = [
     pytest.param([row(0, SMALL, ASK), row(1, LARGE, ASK, user_id="v")], id="another user"),
     pytest.param(
         [
+            row(0, SMALL, ASK, session_id=None, latency_ms=None),
+            row(1, LARGE, ASK, session_id=None),
+        ],
+        id="no session, and nobody knows when the answer came",
+    ),
+    pytest.param(
+        [
             row(0, SMALL, ASK, session_id=None, user_id=None),
             row(1, LARGE, ASK, session_id=None, user_id=None),
         ],

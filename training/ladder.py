@@ -58,19 +58,19 @@ def build_ladder(
         tiers: of a tiers file, cheapest first.
     """
     places = _places(tiers)
-    ranks = [places.get(a.tier or "", places.get(plain_model(a.model or ""))) for a in answerers]
+    ranks = [_rank(answerer, places) for answerer in answerers]
     above = np.zeros((len(answerers), len(answerers)), dtype=bool)
-    told: dict[str, list[str]] = {}
+    told: dict[str, str] = {}
     for i, low in enumerate(answerers):
         for j, high in enumerate(answerers):
-            if low.name == high.name:
+            if low.name == high.name and (ranks[i] is None or ranks[j] is None):
                 continue
             up, by = _is_above(ranks[i], ranks[j], usd_per_token[i], usd_per_token[j], low, high)
             above[i, j] = up
             if up:
-                told.setdefault(by, []).append(f"{low.name} < {high.name}")
-    parts = [f"{', '.join(dict.fromkeys(pairs))} ({by})" for by, pairs in told.items()]
-    return Ladder(above, "; ".join(parts) or "none known: give --tiers")
+                told.setdefault(f"{low.name} < {high.name}", by)
+    parts = [f"{pair} ({by})" for pair, by in told.items()]
+    return Ladder(above, ", ".join(parts) or "none known: give --tiers")
 
 
 def _is_above(
@@ -112,6 +112,12 @@ def _sized(name: str) -> tuple[tuple[str, ...], float, float]:
 
 
 def _places(tiers: Sequence[Tier]) -> Mapping[str, int]:
-    """Rank by tier name and by plain model name; names of tiers win."""
+    """Rank by plain model name, model name (two snapshots may be two tiers), tier name."""
     by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
+    by_model |= {tier.model: k for k, tier in enumerate(tiers)}
     return by_model | {tier.name: k for k, tier in enumerate(tiers)}
+
+
+def _rank(answerer: Answerer, places: Mapping[str, int]) -> int | None:
+    names = (answerer.tier, answerer.model, plain_model(answerer.model or ""))
+    return next((places[name] for name in names if name in places), None)

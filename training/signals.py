@@ -6,7 +6,8 @@ The rules, for an answer A (a call that did not fail) and a later request B of t
   (the same user turns, or A's with its last one once more; equal after NFKC, case and white space,
   or a near-duplicate with the same numbers) and a higher tier answers; or B is a complaint about A
   and a higher tier answers.
-* **retry** (0): the same, with equal text, by the same user outside of the session.
+* **retry** (0): the same, with equal text, by the same user outside of the session, where the log
+  tells that A was answered before (requests of a batch are all sent at once).
 * **complaint** (0): the turn after A complains, and no higher tier answers.
 * **thanked** (1): the turn after A begins with thanks.
 * **abandoned** (1): nobody of the session asks anything after A, and the log goes on for longer
@@ -86,7 +87,7 @@ def find_signals(
         found["thanked"][told.a[turns.mood[told.b] == THANKS]] = 1.0
     for _, pairs in _pairs(turns, turns.user, window):
         one = (turns.session[pairs.a] == turns.session[pairs.b]) & (turns.session[pairs.a] != NONE)
-        up = pairs.where(~one & higher(pairs))
+        up = pairs.where(~one & turns.timed[pairs.a] & higher(pairs))
         found["retry"][up.a[_same_prompt(turns, up)]] = 0.0
     for pair in _near_duplicates(near, last_turns):
         found["escalation"][pair.a] = 0.0

@@ -31,7 +31,9 @@ class Turns:
 
     Attributes:
         request, session, user: hashes of ids, NONE where there is none.
-        asked, answered: int64[n], microseconds; NEVER where there is no time.
+        asked, answered: int64[n], microseconds; NEVER where there is no time, and answered at once
+            where the log does not tell how long it took.
+        timed: bool[n], the log tells both.
         who: int32[n], index of the answerer.
         ok: bool[n], the call did not fail.
         asks: bool[n], the last message is the user's (a step of a tool chain asks nothing).
@@ -47,6 +49,7 @@ class Turns:
     user: NDArray[np.uint64]
     asked: NDArray[np.int64]
     answered: NDArray[np.int64]
+    timed: NDArray[np.bool_]
     who: NDArray[np.int32]
     ok: NDArray[np.bool_]
     asks: NDArray[np.bool_]
@@ -81,8 +84,8 @@ class TurnReader:
         asked = batch.column("at").cast(pa.int64()).to_numpy(zero_copy_only=False)
         timed = np.asarray(batch.column("at").is_valid())
         asked = np.where(timed, asked, NEVER).astype(np.int64)
-        took = np.nan_to_num(np.array(columns["latency_ms"], np.float64)) * 1000.0
-        took = np.clip(took, 0.0, 2.0**53).astype(np.int64)
+        latency = np.array(columns["latency_ms"], np.float64)
+        took = np.clip(np.nan_to_num(latency) * 1000.0, 0.0, 2.0**53).astype(np.int64)
         who = [
             self._who.setdefault(Answerer(tier, model), len(self._who))
             for tier, model in zip(columns["tier"], columns["model"], strict=True)
@@ -95,6 +98,7 @@ class TurnReader:
             user=_hashes(columns["user_id"]),
             asked=asked,
             answered=np.where(timed, asked + took, NEVER),
+            timed=timed & ~np.isnan(latency),
             who=np.array(who, np.int32),
             ok=status != "error",
             **_columns(says),
