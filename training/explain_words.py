@@ -189,7 +189,10 @@ def _parts(e: Explanation) -> Iterator[str]:
     elif e.together:
         yield f"- or another tier, if all of these were as on average: {', '.join(e.together)}"
     elif e.contributions is not None:
-        yield f"- no part of the prompt: an average request would go to {e.names[e.chosen]}, too"
+        yield (
+            "- no part of the prompt: an average request of this cost would go to "
+            f"{e.names[e.chosen]}, too"
+        )
 
 
 def _usd(each: float) -> str:
