@@ -238,6 +238,29 @@ def evaluate(
 
 
 @app.command()
+def report(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a page for people who have to decide: how much, how sure, for which traffic.
+
+    One HTML file that needs no network. It holds logged prompts, behind a switch.
+
+    Example: suffice report artifacts/current --traffic recent.parquet --out report.html
+    """
+    from training.page.html import report as run
+
+    with step("report"):
+        measured, run_id = run(artifact, traffic, out)
+    typer.echo(
+        f"{out}: {measured.report.rows} requests; {measured.left_out} left out, the artifact was "
+        f"fitted on them; MLflow run {run_id}"
+    )
+
+
+@app.command()
 def route(
     artifact: ArtifactPath,
     prompt: PromptText = None,

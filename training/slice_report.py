@@ -6,7 +6,7 @@ figures from the same resamples as the whole; what too few independent requests 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,9 @@ class SliceReport:
     Attributes:
         kind, name: of the slice.
         rows, units: requests, and independent ones among them (a session counts once).
-        metrics: quality, quality_top, quality_of_top, saving, bad_downgrade, and brier and ece
-            (means over tiers), with 95 % intervals for this slice alone; None with too few units.
+        metrics: quality, quality_top, quality_of_top, to_top (the share sent there), saving,
+            bad_downgrade, and brier and ece (means over tiers), with 95 % intervals for this slice
+            alone; None with too few units.
         verdict: on the promise in this slice, one of the words above.
         p_value: that so bad a slice is seen by chance where the promise holds in it; one-sided,
             already multiplied by the number of slices judged (Bonferroni); NaN where not judged.
@@ -90,7 +91,8 @@ def slice_metrics(
     n, k = score.shape
     rows = np.arange(n)
     own = [np.ones(n), score[rows, tier], score[:, -1], paid[rows, tier], paid[:, -1]]
-    own += [bad_downgrades(tier, sufficed).astype(np.float64), ((p - score) ** 2).mean(axis=1)]
+    own += [bad_downgrades(tier, sufficed).astype(np.float64), (tier == k - 1) * 1.0]
+    own += [((p - score) ** 2).mean(axis=1)]
     table = np.column_stack(own)
     blocks, binned = [], []
     for part in slices:
@@ -108,13 +110,14 @@ def slice_metrics(
     def estimate(weights: Floats) -> dict[str, Floats]:
         sums = (sums_of @ weights.T).T
         parts = sums[:, : width * len(slices)].reshape(len(weights), len(slices), width)
-        mass, q, q_top, u, u_top, bad, squared = np.moveaxis(parts, 2, 0)
+        mass, q, q_top, u, u_top, bad, top, squared = np.moveaxis(parts, 2, 0)
         off = np.add.reduceat(np.abs(sums[:, width * len(slices) :]), starts, axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
                 "quality": q / mass,
                 "quality_top": q_top / mass,
                 "quality_of_top": q / q_top,
+                "to_top": top / mass,
                 "saving": u_top / u,
                 "bad_downgrade": bad / mass,
                 "brier": squared / mass,
@@ -186,13 +189,14 @@ def _report(
     session: NDArray[np.int64],
     margins: Floats | None,
 ) -> SliceReport:
-    nan = float("nan")
     rows = len(part.rows)
     if units < MIN_UNITS:
         return SliceReport(part.kind, part.name, rows, units, None, TOO_FEW, nan)
     metrics = drawn.entry(method, column)
     for name in ("quality", "quality_top", "bad_downgrade"):
         metrics[name] = _proportion(metrics[name], drawn.spread(method, name, column), rows, units)
+    if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
+        metrics["quality_of_top"] = _no_loss_seen(metrics)
     if margins is None:
         return SliceReport(part.kind, part.name, rows, units, metrics, UNJUDGED, nan)
     p_value = min(1.0, judged * _p_below(margins[part.rows], session[part.rows]))
@@ -227,6 +231,16 @@ def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_m
     """A block of some rows as columns over all n rows."""
     inside = sparse.coo_matrix(block)
     return sparse.csc_matrix((inside.data, (rows[inside.row], inside.col)), (n, block.shape[1]))
+
+
+def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
+    """The share of top quality kept where routing made no difference that was seen.
+
+    A bootstrap gives it no width; as many losses, or gains, as can have been missed give it one.
+    """
+    found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
+    width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan
+    return Interval(found.value, found.mean, found.value - width, found.value + width, 0.0)
 
 
 def _number(value: float) -> float | None:

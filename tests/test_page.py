@@ -1,0 +1,263 @@
+"""The report page: the answer in words, every text escaped, and what cannot be known left out."""
+
+import json
+import re
+from datetime import timedelta
+from math import inf, nan
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from router.policy import Policy, Promise
+from tests.builders import make_booster
+from tests.test_report import rows_of
+from tests.traffic_makers import call, make_rows, write_log
+from training.evaluate import measure
+from training.flatten import flatten
+from training.intervals import Interval
+from training.page import charts, importance, views, words
+from training.page.html import render, report
+from training.page.volume import Volume
+from training.report import build_report
+
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    "</script><script>window.hacked = 2</script>",
+    "<!--<script>window.hacked = 3",
+    "<img src=x onerror='window.hacked = 4'>",
+    '"><svg onload=window.hacked=5>',
+    "{{ 7 * 7 }} {% raw %} ${window.hacked = 6}",
+    "\u202eright to left \u2066 and never closed",
+    "\u2028\u2029\x00\x1b[31m ]]> &amp;",
+)
+
+
+def hostile_rows(n=60, seed=5):
+    """Later requests whose prompts, sources, tags and ids try to become markup or code."""
+    rows = make_rows(n, seed=seed, session=1)
+    for row in rows:
+        i = int(row["request_id"][1:])
+        text = HOSTILE[i % len(HOSTILE)]
+        said = json.loads(row["messages"])[0]["content"]
+        row["messages"] = json.dumps([{"role": "user", "content": f"{text} {said}"}])
+        row["request_id"] = f"{text} {i}"
+        row["source"] = HOSTILE[i % 2]
+        row["tags"] = [HOSTILE[i % len(HOSTILE)]]
+        row["at"] = row["at"] + timedelta(days=30)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def page(job, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    traffic = write_log(folder / "</title><script>alert(1)</script>.parquet".replace("/", "_"),
+                        hostile_rows())  # fmt: skip
+    measured, run = report(job.artifact, traffic, folder / "new" / "report.html")
+    return folder / "new" / "report.html", measured, run
+
+
+def data_of(text, name):
+    [found] = re.findall(rf'<script type="application/json" id="{name}">(.*?)</script>', text, re.S)
+    return json.loads(found)
+
+
+# --- one file, no network, no markup of users -------------------------------------------------
+
+
+def test_no_text_of_a_user_becomes_markup(page):
+    text = page[0].read_text(encoding="utf-8")
+    assert len(re.findall(r"<script\b", text)) == 3  # two blocks of data, one of code
+    assert text.count("</script>") == 3
+    assert "<img" not in text
+    assert "<svg onload" not in text
+    assert "&lt;script&gt;window.hacked" in text  # a source's name, as text
+    prompts = data_of(text, "prompt-data")["prompts"]
+    shown = " ".join(prompt["text"] for prompt in prompts)
+    assert "<script>window.hacked = 1</script>" in shown
+    assert "\u202e" in shown
+
+
+def test_nothing_is_fetched(page):
+    text = page[0].read_text(encoding="utf-8")
+    code = text[: text.index('<script type="application/json"')] + text.rsplit("<script>", 1)[1]
+    assert not re.search(r"\b(?:https?:)?//[a-z]", code)
+    assert re.findall(
+        r"<(?:link|img|iframe|object|embed|audio|video|source|base)\b[^>]*", code
+    ) == ['<link rel="icon" href="data:,"']
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert " style=" not in code and " onclick=" not in code  # the policy would block them
+
+
+def test_the_page_is_small_and_in_mlflow(page):
+    path, _, run = page
+    assert path.stat().st_size < 1_000_000
+    from mlflow.tracking import MlflowClient
+
+    files = {file.path for file in MlflowClient().list_artifacts(run, "report")}
+    assert files == {"report/report.html", "report/report.json"}
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_the_slider_has_words_for_every_position(page):
+    path, measured, _ = page
+    moves = data_of(path.read_text(encoding="utf-8"), "dial-data")
+    dial = measured.report.dial
+    assert len(moves["rows"]) == len(moves["positions"]) == len(dial.mu)
+    start = moves["rows"][moves["start"]]
+    policy = measured.report.figures["policy"]
+    assert start[0][0] == words.percent(policy["quality"].value)
+    assert start[2][0] == words.dollars(1000 * policy["cost_usd"].value)
+    assert [float(v) for v in start[5]] == pytest.approx(
+        [100 * policy[f"share_{k}"].value for k in range(2)], abs=0.06
+    )
+    assert moves["rows"][-1][1][0] == words.percent(1.0)
+
+
+def test_prompts_have_neighbours_other_than_themselves(page):
+    prompts = data_of(page[0].read_text(encoding="utf-8"), "prompt-data")
+    for prompt in prompts["prompts"]:
+        assert 1 <= len(prompt["near"]) <= 6
+        assert all(other["text"] != prompt["text"] for other in prompt["near"])
+        likeness = [float(other["near"]) for other in prompt["near"]]
+        assert likeness == sorted(likeness, reverse=True)
+    bad = next(one for one in prompts["lists"] if "bad downgrades" in one["title"])
+    for at in bad["rows"]:
+        prompt = prompts["prompts"][at]
+        assert prompt["good"][prompt["tier"]] == 0
+        assert prompt["good"][-1] == 1
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_the_command(job, workdir, capsys):
+    outcome = call(capsys, "report", job.artifact, "--traffic", job.fresh, "--out", "r.html")
+    assert outcome.code == 0, outcome.err
+    assert "r.html: 120 requests; 0 left out" in outcome.out
+    assert "Saves" in (workdir / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_one_sided_log_is_refused_with_the_remedy(job, workdir, capsys):
+    rows = [row for i, row in enumerate(pd.read_parquet(job.fresh).to_dict("records")) if i % 2]
+    for row in rows:
+        row["propensity"] = 0.5
+    write_log(workdir / "one.parquet", rows)
+    call(capsys, "report", job.artifact, "--traffic", "one.parquet", "--out", "r.html").refused()
+    assert not (workdir / "r.html").exists()
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def report_for(policy, **more):
+    return build_report(rows_of(**more), policy, ())
+
+
+def promise(target=0.9, certified=True, rule="min_quality"):
+    return Promise(rule, target, 0.95, 500, 0.95, 0.92, certified)
+
+
+def test_the_headline_of_a_constant():
+    told = views.headline(report_for(Policy(0.0, 1)), Policy(0.0, 1), ("a", "b"))
+    assert told["answer"] == "Sends everything to b."
+    told = views.headline(report_for(Policy(0.0, 0)), Policy(0.0, 0), ("a", "b"))
+    assert re.fullmatch(r"Sends everything to a: [\d.]+× cheaper at .*", told["answer"])
+
+
+@pytest.mark.parametrize(
+    ("made", "word"),
+    [
+        (promise(0.5), "Promise holds"),
+        (promise(0.999), "Promise broken"),
+        (promise(0.5, certified=False), "Not certified"),
+        (promise(0.99, rule="max_bad_downgrade"), "Promise holds"),
+        (None, "No promise"),
+    ],
+)
+def test_the_promise_in_a_word(made, word):
+    policy = Policy(1e9, None, made)  # everything to the cheapest, which often fails
+    assert views.promise(report_for(policy), policy)["word"] == word
+
+
+def test_merely_below_is_in_doubt():
+    policy = Policy(50.0)
+    found = report_for(policy)
+    kept = found.figures["policy"]["quality_of_top"]
+    made = Policy(50.0, None, promise((kept.value + kept.high) / 2))
+    assert views.promise(found, made)["word"] == "Promise in doubt"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "$0"), (0.06123, "$0.0612"), (0.49, "$0.490"), (1.016, "$1.02"), (48.26, "$48.26"),
+     (482.6, "$482.6"), (12340.4, "$12,340"), (-2, "−$2.00"), (nan, "–"), (inf, "–")],
+)  # fmt: skip
+def test_dollars(value, text):
+    assert words.dollars(value) == text
+
+
+def test_limits_are_silent_where_there_are_none():
+    assert words.limits(Interval(1, 1, nan, nan, 0), "times") == ""
+    assert words.limits(Interval(1, 1, 1, 1, 0), "times") == ""
+    assert words.limits(Interval(0.5, 0.5, 0.4, 0.6, 0), "percent") == "40.0 to 60.0\u202f%"
+
+
+def test_a_month_comes_from_the_log_s_own_window():
+    at = pd.to_datetime(["2026-01-01", "2026-01-01", "2026-01-11"], utc=True)
+    volume = Volume.of(pd.DataFrame({"request_id": ["a", "a", "b"], "at": at}))
+    assert volume.unit == pytest.approx(2 * 30.44 / 10)
+    assert (volume.words, "10.0 days" in volume.basis) == ("a month", True)
+    for times in ([None] * 3, ["2026-01-01T00:00"] * 3):
+        frame = pd.DataFrame({"request_id": list("abc"), "at": pd.to_datetime(times, utc=True)})
+        assert (Volume.of(frame).unit, Volume.of(frame).words) == (1000.0, "per 1,000 requests")
+
+
+def test_three_tiers_a_free_tier_and_slices_without_a_promise(job, page):
+    """What is odd must still become a page: render with another report in the same frame."""
+    found = report_for(Policy(0.0, 1), tiers=3)
+    names = ("a", "b", "c")
+    assert charts.curve_chart(found, names)["constants"][2]["name"] == "c"
+    told = views.dial(found, Volume(3, None), names)
+    assert told["start"] == int(np.abs(found.dial.cost_usd - found.chosen.cost_usd).argmin())
+    assert all(len(row) == 6 and len(row[5]) == 3 for row in told["rows"])
+    assert views.slices(found, None)["groups"] == []
+    assert [row[0] for row in views.curves(found)].count("Suffice, by gain") == 0
+
+
+def test_labels_of_tiers_near_each_other_stand_apart():
+    dots = [{"x": "100", "y": "50.0"}, {"x": "110", "y": "52.0"}, {"x": "600", "y": "50.0"}]
+    labels = [float(dot["label"]) for dot in charts._apart(dots)]
+    assert labels[1] - labels[0] >= charts.LINE
+    assert labels[2] == labels[0]
+
+
+def test_importance_is_lightgbm_s_own(job):
+    """Of a booster whose growth an artifact holds: gain and contributions by LightGBM itself."""
+    measured = measure(job.artifact, job.fresh)
+    predictor = measured.artifact.predictor
+    assert importance.importance(predictor, {}, measured.x.dense) is None
+    dense = measured.x.dense
+    booster = make_booster(dense, (dense[:, 0] > np.median(dense[:, 0])).astype(float))
+    forest, growth = flatten(booster)
+    heads = [type(head)(head.linear, forest, head.calibration) for head in predictor.heads]
+    parts = {name: getattr(predictor, name) for name in predictor.__dataclass_fields__}
+    other = type(predictor)(**parts | {"heads": tuple(heads)})
+    grown = {"rows": growth.rows, "gain": growth.gain}
+    arrays = {f"{k}.reference.{name}": part for k in range(2) for name, part in grown.items()}
+    told = importance.importance(other, arrays, dense)
+    assert told["tiers"] == ["small", "large"]
+    best = max((row for row in told["rows"] if not row["group"]),
+               key=lambda row: float(row["cells"][0]["shap"]))  # fmt: skip
+    gains = booster.feature_importance("gain")
+    assert best["name"] == "chars"
+    assert best["cells"][0]["gain_words"] == words.percent(gains[0] / gains.sum(), 0)
+    shap = np.abs(booster.predict(dense, pred_contrib=True)[:, 0]).mean()
+    assert best["cells"][0]["shap_words"] == words.plain(shap, 2)
+
+
+def test_an_old_artifact_s_page_says_what_it_lacks(page, job):
+    text = render(page[1], {}, "log")
+    assert "does not hold how its trees grew" in text
