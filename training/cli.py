@@ -91,7 +91,7 @@ def label(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label answers by graders, feedback, verdicts and what users did next.
+    """Label answers by graders, feedback, verdicts, what users did next.
 
     Example: suffice label traffic.parquet --out labelled.parquet --config label.toml
     """
