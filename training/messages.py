@@ -130,14 +130,13 @@ def _entries(part: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in part.items():
         if value is None:
             continue
-        if isinstance(value, str) and key != "text" and len(value) > INLINE:
-            if value.startswith("data:"):
-                yield key, value[:INLINE].split(",")[0]
-                yield f"{key}_characters", len(value)
-                continue
-            if key in ("data", "file_data"):
-                yield f"{key}_characters", len(value)
-                continue
+        if isinstance(value, str) and key != "text" and value.startswith("data:"):
+            yield key, value[:INLINE].split(",")[0]
+            yield f"{key}_characters", len(value)
+            continue
+        if isinstance(value, str) and key in ("data", "file_data") and len(value) > INLINE:
+            yield f"{key}_characters", len(value)
+            continue
         yield key, _without_bytes(value)
 
 
