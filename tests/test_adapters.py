@@ -1,0 +1,427 @@
+"""The log formats one by one: what joins, what is skipped, what is a thumb; formats of others."""
+
+import json
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from training import adapters
+from training.adapters import Adapter
+from training.adapters.chat import answer, bare_model, cost, joined_chunks, thumb, tokens
+from training.adapters.shelf import Shelf
+from training.errors import BadInput, EnvironmentProblem
+from training.ingest import IngestReport, ingest
+from training.traffic import read_traffic
+
+USER = [{"role": "user", "content": "hello"}]
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    """Write JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(out: Path, *sources: Path, **how: Any) -> tuple[IngestReport, pd.DataFrame]:
+    """Ingest with ids as they are, and the table by request_id."""
+    report = ingest(sources, out / "t.parquet", keep_ids=True, max_bad=1, **how)
+    return report, read_traffic(out / "t.parquet").frame.set_index("request_id")
+
+
+def counts(report: IngestReport) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {name: count for name, count in report.total.items() if count}
+
+
+def payload(number: int, **more: Any) -> dict[str, Any]:
+    """A standard logging payload, with the fields that are read."""
+    message = {"role": "assistant", "content": "answer"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    return {
+        "id": f"p{number}",
+        "trace_id": "s1",
+        "session_id": "",
+        "call_type": "acompletion",
+        "status": "success",
+        "startTime": 1_790_000_000.0 + number,
+        "endTime": 1_790_000_000.5 + number,
+        "model": "openai/gpt-4o",
+        "custom_llm_provider": "openai",
+        "response_cost": 0.001,
+        "request_tags": ["a", "User-Agent: x"],
+        "messages": USER,
+        "response": {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage},
+        "model_parameters": {"user": "u1"},
+        **usage,
+        **more,
+    }
+
+
+def spend(number: int, **more: Any) -> dict[str, Any]:
+    """A row of the proxy's spend log."""
+    request = json.dumps({"messages": USER})
+    return {
+        "request_id": f"s{number}",
+        "call_type": "acompletion",
+        "spend": 0.001,
+        "startTime": "2026-11-02T10:00:00+00:00",
+        "endTime": "2026-11-02T10:00:01+00:00",
+        "model": "openai/gpt-4o",
+        "metadata": "{}",
+        "proxy_server_request": request,
+        "messages": "{}",
+        "response": json.dumps({"choices": [{"message": {"content": "answer"}}]}),
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "status": "success",
+        **more,
+    }
+
+
+def test_litellm_skips_what_was_cut_or_withheld(tmp_path: Path) -> None:
+    cut = "some… (litellm_truncated skipped 28000 chars. …) end"
+    hidden = [{"role": "user", "content": "redacted-by-litellm"}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": cut}]}]
+    rows = [
+        spend(1),
+        spend(2, proxy_server_request=json.dumps({"messages": [{"role": "user", "content": cut}]})),
+        spend(3, proxy_server_request="{}"),
+        spend(4, response=json.dumps({"choices": [{"message": {"content": cut}}]})),
+        spend(5, proxy_server_request=json.dumps({"messages": parts})),
+        payload(6, messages=hidden),
+        payload(7, messages="redacted-by-litellm"),
+        payload(8, call_type="aembedding"),
+        payload(9, messages=[{"role": "user", "content": "what is litellm_truncated?"}]),
+    ]
+    report, frame = read(tmp_path, lines(tmp_path / "x.jsonl", *rows))
+    assert counts(report) == {"read": 9, "ingested": 3, "skipped": 6}
+    assert set(frame.index) == {"s1", "s4", "p9"}
+    assert frame["response"]["s4"] is None
+    assert frame["latency_ms"].tolist() == [1000, 1000, 500]
+    told = " ".join(report.notes)
+    for why in ("2 rows skipped: the logger cut", "2 rows skipped: the logger withheld"):
+        assert why in told
+    assert "1 rows skipped: no prompt in the log" in told
+    assert "1 rows skipped: not a chat call (aembedding)" in told
+
+
+def test_litellm_fields(tmp_path: Path) -> None:
+    rows = [
+        payload(1, prompt_tokens=0, completion_tokens=0, response_cost=0.0, response={}),
+        payload(2, end_user="e1", session_id="own", model="openai/ft:x"),
+        payload(3, status="failure", error_information={"error_class": "Timeout"}, response={}),
+    ]
+    _, frame = read(tmp_path, lines(tmp_path / "x.jsonl", *rows))
+    assert frame.loc["p1", ["input_tokens", "output_tokens", "cost_usd", "response"]].isna().all()
+    assert frame["session_id"].tolist() == ["s1", "own", "s1"]
+    assert frame["user_id"].tolist() == ["u1", "e1", "u1"]
+    assert frame["model"].tolist() == ["gpt-4o", "ft:x", "gpt-4o"]
+    assert frame["tags"].tolist() == [["a"]] * 3
+    assert frame["status"].tolist() == ["ok", "ok", "error"]
+
+
+def _asked(key: str, **more: Any) -> dict[str, Any]:
+    body = {"model": "gpt-4o", "messages": USER}
+    return {"custom_id": key, "url": "/v1/chat/completions", "body": body, **more}
+
+
+def _answered(key: str, text: str) -> dict[str, Any]:
+    body = {"created": 1_790_000_000, "choices": [{"message": {"content": text}}]}
+    return {"custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}
+
+
+def test_a_batch_is_joined_and_what_has_no_partner_is_told(tmp_path: Path) -> None:
+    asked = [_asked("a"), _asked("b"), _asked("c"), _asked("e", url="/v1/embeddings")]
+    lost = {"custom_id": "b", "response": None, "error": {"code": "batch_expired"}}
+    given = lines(tmp_path / "in.jsonl", *asked)
+    made = lines(tmp_path / "out.jsonl", _answered("x", "?"), _answered("a", "first"), lost)
+    report, frame = read(tmp_path, made, given)
+    assert counts(report) == {"read": 5, "ingested": 1, "failed": 1, "skipped": 3}
+    assert [(file.read, file.skipped) for file in report.files] == [(1, 1), (4, 2)]
+    assert frame["response"].tolist() == ["first", None]
+    assert frame["error"].tolist() == [None, "batch_expired"]
+    assert any("whose request is in none of the files" in note for note in report.notes)
+    with pytest.raises(BadInput, match="no answer in the files given"):
+        ingest([given], tmp_path / "u.parquet")
+
+
+def test_stored_completions_take_their_messages_in_order(tmp_path: Path) -> None:
+    stored = {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1_790_000_000,
+        "model": "gpt-4o-2024-08-06",
+        "choices": [{"message": {"content": "answer"}}],
+        "metadata": {"session_id": "s", "user_id": "u"},
+    }
+    said = [
+        {"id": f"c1-{n}", "completion_id": "c1", "role": role, "content": f"{n}"}
+        for n, role in ((10, "user"), (2, "assistant"), (0, "system"), (2, "assistant"))
+    ]
+    said[0] |= {"content": None, "content_parts": [{"type": "text", "text": "10"}]}
+    messages = lines(tmp_path / "m.jsonl", *said)
+    alone = {**stored, "id": "c2"}
+    report, frame = read(tmp_path, messages, lines(tmp_path / "c.jsonl", stored, alone, stored))
+    assert counts(report) == {"read": 3, "ingested": 1, "duplicate": 1, "skipped": 1}
+    found = json.loads(frame["messages"]["c1"])
+    assert [m["role"] for m in found] == ["system", "assistant", "user"]
+    assert found[2]["content"] == [{"type": "text", "text": "10"}]
+    assert frame.loc["c1", ["session_id", "user_id"]].tolist() == ["s", "u"]
+
+
+def test_pairs_without_an_id_get_one_that_stays(tmp_path: Path) -> None:
+    request = {"model": "gpt-4o", "messages": USER}
+    pair = {"request": request, "response": None, "error": {"type": "APITimeoutError"}}
+    later = {**pair, "ts": "2026-11-02T10:00:00Z"}
+    other = {"request": {"model": "m", "input": "x"}, "response": {}}
+    source = lines(tmp_path / "p.jsonl", pair, later, other, pair)
+    report, _ = read(tmp_path, source)
+    assert counts(report) == {"read": 4, "failed": 2, "duplicate": 1, "skipped": 1}
+    assert ingest([source], tmp_path / "t.parquet", keep_ids=True).total["duplicate"] == 3
+
+
+def _observation(key: str, trace: str, second: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "id": key,
+        "traceId": trace,
+        "type": "GENERATION",
+        "startTime": f"2026-11-02T10:00:{second:02d}Z",
+        "updatedAt": "2026-11-02T11:00:00Z",
+        "input": json.dumps(USER),
+        "output": json.dumps({"role": "assistant", "content": "answer"}),
+        "model": "gpt-4o",
+        "usageDetails": {"input": 4, "output": 2, "input_cached_tokens": 6},
+        "totalCost": 0.5,
+        **more,
+    }
+
+
+def _score(trace: str, value: Any, name: str = "thumb", second: int = 0) -> dict[str, Any]:
+    when = f"2026-11-02T12:00:{second:02d}Z"
+    subject = {"kind": "trace", "id": trace}
+    return {"id": trace, "name": name, "value": value, "subject": subject, "timestamp": when}
+
+
+def test_langfuse(tmp_path: Path) -> None:
+    rows = [
+        _observation("a", "t1", 5, updatedAt="2026-11-02T12:00:00Z", output="bare text"),
+        _observation("a", "t1", 5),  # an older state: stands later, counts no more
+        _observation("b", "t1", 1, input=json.dumps({"tools": [], "messages": USER})),
+        _observation("c", "t2", level="ERROR", statusMessage="late", output=None),
+        _observation("d", "t3", type="SPAN"),
+        _observation("e", "t4", input=None),
+        _observation("f", "t5", input="bare", usageDetails={}, totalCost=0),
+        _observation("g", "t6", sessionId=None, metadata={"langfuse_session_id": "old"}),
+    ]
+    scores = [
+        _score("t1", "down", second=9),
+        _score("t1", True, second=1),
+        _score("t2", -1.0),
+        _score("t5", 1, name="csat"),
+        _score("t6", 4, name="csat"),
+    ]
+    given = lines(tmp_path / "o.jsonl", *rows), lines(tmp_path / "s.jsonl", *scores)
+    report, frame = read(tmp_path, *given)
+    assert counts(report) == {"read": 8, "ingested": 4, "failed": 1, "duplicate": 1, "skipped": 2}
+    assert frame["response"].to_dict() == {
+        **dict.fromkeys("bfg", "answer"),
+        "a": "bare text",
+        "c": None,
+    }
+    assert frame["score"].dropna().to_dict() == {"a": 0.0, "c": 0.0}  # a is the last call of t1
+    assert frame.loc["b", ["input_tokens", "output_tokens"]].tolist() == [10, 2]
+    assert frame.loc["f", ["input_tokens", "cost_usd"]].isna().all()
+    assert json.loads(frame["messages"]["f"]) == [{"role": "user", "content": "bare"}]
+    assert frame["session_id"]["g"] == "old"
+
+
+def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
+    def span(number: int) -> dict[str, Any]:
+        inputs = {"model": "openai/gpt-4o", "messages": USER}
+        outputs = {"choices": [{"message": {"content": f"answer {number}"}}]}
+        told = {"mlflow.spanType": "CHAT_MODEL"} | {
+            "mlflow.spanInputs": inputs,
+            "mlflow.spanOutputs": outputs,
+        }
+        attributes = {name: json.dumps(value) for name, value in told.items()}
+        started = 1_790_000_000_000_000_000 + number * 10**9
+        times = {"start_time_unix_nano": started, "end_time_unix_nano": started + 10**9}
+        return {"span_id": f"x{number}", "attributes": attributes, **times}
+
+    def verdict(value: Any, who: str, kind: str = "HUMAN", valid: bool = True) -> dict[str, Any]:
+        source = {"source_type": kind, "source_id": who}
+        return {"source": source, "feedback": {"value": value}, "valid": valid}
+
+    given = [
+        verdict("up", "u"),
+        verdict(False, "u", valid=False),
+        verdict(False, "reviewer"),
+        verdict(0.0, "judge", "LLM_JUDGE"),
+    ]
+    info = {
+        "trace_id": "tr-1",
+        "trace_metadata": {"mlflow.trace.user": "u"},
+        "assessments": given,
+        "tags": {"team": "a", "mlflow.traceName": "x"},
+    }
+    trace = {"info": info, "data": {"spans": [span(2), span(1)]}}
+    report, frame = read(tmp_path, lines(tmp_path / "x.jsonl", trace))
+    assert counts(report) == {"read": 2, "ingested": 2}
+    assert frame["response"].to_dict() == {"tr-1/x1": "answer 1", "tr-1/x2": "answer 2"}
+    assert frame["score"].dropna().to_dict() == {"tr-1/x2": 1.0}
+    assert frame["tags"].tolist() == [["team:a"]] * 2
+    assert frame["latency_ms"].tolist() == [1000, 1000]
+    with pytest.raises(BadInput, match="absent"):
+        ingest(["mlflow:absent"], tmp_path / "u.parquet")
+
+
+def test_otel_parts_and_spans_of_other_exporters(tmp_path: Path) -> None:
+    def attribute(key: str, value: Any) -> dict[str, Any]:
+        kind = {int: "intValue", str: "stringValue"}[type(value)]
+        return {"key": key, "value": {kind: value}}
+
+    parts = [
+        {"type": "text", "content": "look"},
+        {"type": "blob", "modality": "image", "content": "QUJD" * 200},
+    ]
+    result = {"type": "tool_call_response", "id": "1", "response": {"sky": "clear"}}
+    called = {"type": "tool_call", "id": "1", "name": "f", "arguments": {"a": 1}}
+    said = [
+        {"role": "user", "parts": parts},
+        {"role": "assistant", "parts": [called]},
+        {"role": "tool", "parts": [result]},
+    ]
+    told = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.input_tokens": 5,
+        "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}]),
+        "gen_ai.input.messages": json.dumps(said),
+    }
+    span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": 1_790_000_000_000_000_000}
+    span["attributes"] = [attribute(*pair) for pair in told.items()]
+    silent = {**span, "spanId": "q", "attributes": span["attributes"][:2]}
+    line = {"resourceSpans": [{"scopeSpans": [{"spans": [span, silent]}]}]}
+    report, frame = read(tmp_path, lines(tmp_path / "x.jsonl", line))
+    assert counts(report) == {"read": 2, "ingested": 1, "skipped": 1}
+    messages = json.loads(frame["messages"]["span-t:s"])
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "tool"]
+    assert messages[1]["content"][0] == {"type": "text", "text": "look"}
+    assert messages[1]["content"][1] == {"type": "blob", "modality": "image", "characters": 800}
+    assert messages[2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a":1}'}
+    assert messages[3]["content"] == '{"sky":"clear"}'
+
+
+def test_chunks_are_joined() -> None:
+    def chunk(delta: dict[str, Any], reason: str | None = None, index: int = 0) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "finish_reason": reason}
+        return {"id": "c", "model": "m", "choices": [choice]}
+
+    def call(index: int, arguments: str, **more: Any) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": {"arguments": arguments, **more}}]}
+
+    text = [chunk({"content": "a"}), chunk({"content": "other"}, index=1), chunk({"content": "b"})]
+    made = joined_chunks([*text, chunk({}, "stop"), {"choices": [], "usage": {"x": 1}}])
+    assert answer(made["choices"][0]["message"]) == "ab"
+    assert (made["choices"][0]["finish_reason"], made["usage"]) == ("stop", {"x": 1})
+    pieces = [chunk(call(1, "{", name="g")), chunk(call(0, "{}", name="f")), chunk(call(1, "}"))]
+    calls = json.loads(answer(joined_chunks(pieces)["choices"][0]["message"]) or "")
+    assert [call["function"] for call in calls] == [
+        {"name": "f", "arguments": "{}"},
+        {"name": "g", "arguments": "{}"},
+    ]
+
+
+def test_small_readings() -> None:
+    assert [bare_model(m) for m in ("openai/gpt-4o", "openrouter/openai/x", "org/m", None)] == [
+        "gpt-4o",
+        "x",
+        "org/m",
+        None,
+    ]
+    assert bare_model("own/m", "own") == "m"
+    assert [thumb(v) for v in (True, False, "up", " Thumbs_Down ", 1, 0.9, None, "meh")] == [
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert [cost(usd) for usd in (0, 0.0, "0.000", None, 1e-9, "1e-5")] == [None] * 4 + [
+        1e-9,
+        "1e-5",
+    ]
+    assert tokens(0, None) == {}
+    assert tokens(4, 0) == {"input_tokens": 4, "output_tokens": 0}
+    assert answer({"content": "", "refusal": "no"}) == "no"
+    assert answer({"content": ""}) == ""
+    assert answer({}) is None
+    assert (
+        answer({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}) == "ab"
+    )
+
+
+def test_a_shelf_finds_and_tells_what_is_left() -> None:
+    with Shelf() as shelf:
+        for number in range(5):
+            shelf.put(f"k{number % 2}", number)
+        shelf.put("\ud83d", "lone")
+        assert shelf.find("k0") == [0, 2, 4]
+        assert shelf.take("k1") == [1, 3]
+        assert shelf.take("absent") == []
+        assert list(shelf.left()) == [0, 2, 4, "lone"]
+
+
+def gateway_saw(record: dict[str, Any]) -> str | None:
+    return "calls of our gateway" if "gw" in record else None
+
+
+def gateway_rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
+    if record["gw"] != "chat":
+        yield f"not a chat call ({record['gw']})"
+    else:
+        yield {"request_id": record["id"], "messages": record["said"], "model": record["by"]}
+
+
+GATEWAY = Adapter(gateway_saw, gateway_rows)
+
+
+def _register(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    entry = EntryPoint(name, value, adapters.GROUP)
+    monkeypatch.setattr(adapters, "entry_points", lambda group: [entry])
+
+
+def test_formats_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"gw": "chat", "id": "1", "said": USER, "by": "m"},
+        {"gw": "image"},
+        {"gw": "chat", "id": "2"},
+    ]
+    source = lines(tmp_path / "x.jsonl", *rows)
+    with pytest.raises(BadInput, match="no column request_id"):
+        ingest([source], tmp_path / "t.parquet")
+    _register(monkeypatch, "gateway", f"{__name__}:GATEWAY")
+    report, frame = read(tmp_path, source)
+    assert report.files[0].format == "gateway"
+    assert counts(report) == {"read": 3, "ingested": 1, "skipped": 1, "quarantined": 1}
+    assert list(frame.index) == ["1"]
+    assert ingest([source], tmp_path / "u.parquet", format="gateway", max_bad=1).rows == 1
+
+
+def test_formats_of_others_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = lines(tmp_path / "x.jsonl", payload(1))
+    for name, value, told in (
+        ("litellm", f"{__name__}:GATEWAY", "rename it"),
+        ("own", "absent.module:X", "cannot be loaded from absent.module:X"),
+        ("own", f"{__name__}:USER", "is not a training.adapters.Adapter"),
+    ):
+        _register(monkeypatch, name, value)
+        with pytest.raises(EnvironmentProblem, match=told):
+            ingest([source], tmp_path / "t.parquet")
