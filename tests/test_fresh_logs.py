@@ -18,6 +18,7 @@ import pytest
 
 from tests.fake_upstream import CALL, answer_to, upstream
 from tests.write_logs import IMAGE, MODES, SESSION, USER
+from training.errors import BadInput
 from training.ingest import IngestReport, ingest
 from training.traffic import read_traffic
 
@@ -125,6 +126,8 @@ def _check_store(folder: Path, tmp_path: Path) -> None:
     again = ingest([folder / "mlflow.jsonl"], tmp_path / "store.parquet", keep_ids=True)
     assert again.total["ingested"] == 0
     assert again.rows == 7
+    with pytest.raises(BadInput, match="absent"):
+        ingest([source.replace("#support", "#absent")], tmp_path / "other.parquet")
 
 
 def test_feedback_of_the_user_in_mlflow(tmp_path: Path) -> None:
