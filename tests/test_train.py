@@ -16,7 +16,14 @@ from training import heads, record
 from training import train as job_module
 from training.config import Config
 from training.errors import BadInput, EnvironmentProblem
-from training.goals import MinQuality
+from training.goals import (
+    MaxBadDowngrade,
+    MaxCost,
+    MinQuality,
+    TopShare,
+    Value,
+    goal_as_dict,
+)
 from training.labels import LabelRule
 from training.splits import parse_shares
 from training.train import train
@@ -245,3 +252,47 @@ def test_odd_prompts_are_no_trouble(workdir, untracked):
     for text in odd:
         assert router.route(text).reason == "policy"
         assert np.isfinite(list(router.route(text).expected_cost_usd.values())).all()
+
+
+def test_prices_that_are_all_zero_are_refused_and_a_free_tier_is_noted(workdir, untracked):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    tier = type(TIERS[0])
+    free = tuple(tier(one.name, one.model, 0.0, 0.0) for one in TIERS)
+    with pytest.raises(BadInput, match="every price is 0.*suffice init"):
+        run(workdir, traffic, tiers=free)
+    assert not (workdir / "artifact").exists()
+    done = run(workdir, traffic, tiers=(free[0], TIERS[1]))
+    assert any("small: both prices are 0, it counts as free" in note for note in done.summary)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_scores_that_are_all_equal(workdir, untracked, score):
+    rows = [row | {"score": score} for row in make_rows(300, seed=3)]
+    with pytest.raises(BadInput, match="no tier's scores vary"):
+        run(workdir, write_log(workdir / "log.parquet", rows))
+
+
+@pytest.mark.parametrize(
+    ("goal", "words"),
+    [
+        (MaxBadDowngrade(0.3), "at most 30.00% of requests"),
+        (MaxCost(2.0), "2 USD per 1,000 requests"),
+        (TopShare(0.3), "at most 30.0% of requests to the top tier"),
+        (Value(1e-5), "worth 1e-05 USD"),
+    ],
+)
+def test_every_goal_end_to_end(workdir, untracked, goal, words):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    done = run(workdir, traffic, config=Config(policy=goal))
+    assert words in done.summary[-1]
+    assert words in (done.out / "CARD.md").read_text(encoding="utf-8")
+    told = json.loads((done.out / "manifest.json").read_text(encoding="utf-8"))
+    assert told["goal"] == goal_as_dict(goal)
+    assert (told["policy"]["promise"] is None) == (not isinstance(goal, MaxBadDowngrade))
+
+
+def test_a_cost_that_no_mix_keeps(workdir, untracked):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    with pytest.raises(BadInput, match="impossible at these prices"):
+        run(workdir, traffic, config=Config(policy=MaxCost(1e-6)))
+    assert not (workdir / "artifact").exists()
