@@ -258,7 +258,7 @@ def test_prices_that_are_all_zero_are_refused_and_a_free_tier_is_noted(workdir, 
     traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
     tier = type(TIERS[0])
     free = tuple(tier(one.name, one.model, 0.0, 0.0) for one in TIERS)
-    with pytest.raises(BadInput, match="every price is 0.*suffice init"):
+    with pytest.raises(BadInput, match=r"every price is 0.*suffice init"):
         run(workdir, traffic, tiers=free)
     assert not (workdir / "artifact").exists()
     done = run(workdir, traffic, tiers=(free[0], TIERS[1]))
