@@ -91,7 +91,7 @@ def label(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label answers by graders, feedback, verdicts, what users did next.
+    """Label answers by graders, feedback, verdicts or later moves.
 
     Example: suffice label traffic.parquet --out labelled.parquet --config label.toml
     """
@@ -244,7 +244,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
     quiet: Quiet = False,
 ) -> None:
-    """Write a page for people who have to decide: how much, how sure, for which traffic.
+    """Write a page for people who decide: how much, how sure.
 
     One HTML file that needs no network. It holds logged prompts, behind a switch.
 
