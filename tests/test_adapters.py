@@ -310,8 +310,8 @@ def test_otel_parts_and_spans_of_other_exporters(tmp_path: Path) -> None:
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "tool"]
     assert messages[1]["content"][0] == {"type": "text", "text": "look"}
     assert messages[1]["content"][1] == {"type": "blob", "modality": "image", "characters": 800}
-    assert messages[2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a":1}'}
-    assert messages[3]["content"] == '{"sky":"clear"}'
+    assert messages[2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert messages[3]["content"] == '{"sky": "clear"}'
 
 
 def test_chunks_are_joined() -> None:

@@ -4,10 +4,11 @@ import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training.adapters import Adapter, FileFormat, Mapping, Record, adapters, mlflow
 from training.adapters.files import plain_name
-from training.adapters.records import applied, kind_of, records, sample
+from training.adapters.records import UNREADABLE, applied, kind_of, records, sample
 from training.errors import BadInput
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"})
@@ -106,12 +107,19 @@ def _recognise(file: str, names: list[str], mapping: Mapping) -> tuple[Source | 
         if isinstance(reader, FileFormat):
             saw, why = reader.recognise(path, mapping)
         else:
-            saw = next((seen for record in first if (seen := reader.saw(record))), None)
+            saw = next((seen for record in first if (seen := _asked(reader, record))), None)
             columns = ", ".join(list(first[0])[:30]) if first else "none that could be read"
             why = f"no log of the format {name} (fields seen: {columns})"
         if saw:
             return Source(file, name, saw), ""
     return None, why
+
+
+def _asked(reader: Adapter, record: dict[str, Any]) -> str | None:
+    try:
+        return reader.saw(record)
+    except UNREADABLE:
+        return None
 
 
 def _seen(found: list[Source]) -> list[str]:

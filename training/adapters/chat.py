@@ -1,9 +1,8 @@
 """What the formats share: OpenAI's chat completions, thumbs, and names of models."""
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-import orjson
 
 from training.adapters.records import decoded
 
@@ -32,9 +31,9 @@ def answer(message: Mapping[str, Any]) -> str | None:
     if content:
         return content
     if calls := message.get("tool_calls"):
-        return orjson.dumps(calls).decode()
+        return json.dumps(calls, ensure_ascii=False)
     if call := message.get("function_call"):
-        return orjson.dumps(call).decode()
+        return json.dumps(call, ensure_ascii=False)
     kept = message.get("provider_specific_fields") or {}
     return message.get("refusal") or kept.get("refusal") or content
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from training.adapters.chat import answer, bare_model, cost, feedback, thumb, tokens
-from training.adapters.records import Numbered, bad, decoded, records
+from training.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.adapters.rows import Again, Bad, Record, Row, Skip
 from training.adapters.shelf import Shelf
 from training.messages import bare_prompt, is_chat
 
 OBSERVATIONS, SCORES = "observations", "scores"
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def saw(record: dict[str, Any]) -> str | None:
@@ -34,13 +33,16 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
         numeric: dict[str, bool] = {}
         for number, (path, seen) in enumerate(parts):
             for record in records(path):
-                if not isinstance(record, Bad):
+                if isinstance(record, Bad):
                     if seen == SCORES:
+                        yield number, record
+                elif seen == OBSERVATIONS:
+                    _keep_state(record[1], states)
+                else:
+                    try:
                         _keep_score(record[1], verdicts, numeric)
-                    else:
-                        _keep_state(record[1], states)
-                elif seen == SCORES:
-                    yield number, record
+                    except UNREADABLE as error:
+                        yield number, bad(*record, error)
         thumbs = {name for name, small in numeric.items() if small}
         for number, (path, seen) in enumerate(parts):
             for record in records(path) if seen == OBSERVATIONS else ():

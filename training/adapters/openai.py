@@ -4,15 +4,14 @@ A batch is its input, output and error files; a stored completion and its messag
 They are given together. Field by field in data/README.md.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from training.adapters.chat import bare_model, completion, joined_chunks, people
-from training.adapters.records import Numbered, applied, bad, records
+from training.adapters.records import UNREADABLE, Numbered, applied, bad, records
 from training.adapters.rows import Bad, Record, Row, Skip
 from training.adapters.shelf import Shelf
 
@@ -83,7 +82,7 @@ def _request(record: Numbered, answers: Shelf) -> Record:
         if not found:
             return Skip(line, "no answer in the files given")
         return Row(line, _batch_values(key, body, found[-1][2]))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except UNREADABLE as error:
         return bad(line, request, error)
 
 
@@ -180,5 +179,5 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
 
 def _fingerprint(record: dict[str, Any]) -> str:
     """An id for a call that got none, the same whenever it is read."""
-    text = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
-    return f"pair-{blake2b(text, digest_size=12).hexdigest()}"
+    text = json.dumps(record, sort_keys=True)
+    return f"pair-{blake2b(text.encode(), digest_size=12).hexdigest()}"

@@ -6,14 +6,13 @@ in `gen_ai.input.messages` and `gen_ai.output.messages` of the span, or of one e
 and of events are given together. Field by field in data/README.md.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from training.adapters.chat import answer, bare_model, feedback, thumb, tokens
-from training.adapters.records import Numbered, bad, decoded, records
+from training.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.adapters.rows import Bad, Record, Row, Skip
 from training.adapters.shelf import Shelf
 
@@ -23,9 +22,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 DETAILS = "gen_ai.client.inference.operation.details"
 VERDICT = "gen_ai.evaluation.result"
 FAILED = frozenset({2, "2", "STATUS_CODE_ERROR"})
-# What the logger dropped, and what this reads nothing from, is told as the reason of a skip.
 LOST = "the logger dropped the prompt"
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def saw(record: dict[str, Any]) -> str | None:
@@ -207,12 +204,12 @@ def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
             texts.append(part.get("content") or "")
         elif kind == "tool_call":
             made = part.get("arguments")
-            text = made if isinstance(made, str) else orjson.dumps(made).decode()
+            text = made if isinstance(made, str) else json.dumps(made)
             function = {"name": part.get("name"), "arguments": text}
             calls.append({"id": part.get("id"), "type": "function", "function": function})
         elif kind == "tool_call_response":
             result = part.get("response", part.get("result"))
-            text = result if isinstance(result, str) else orjson.dumps(result).decode()
+            text = result if isinstance(result, str) else json.dumps(result)
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
         elif kind != "reasoning":
             bare = {k: v for k, v in part.items() if k != "content"}

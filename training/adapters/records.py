@@ -20,6 +20,15 @@ from training.errors import BadInput
 
 Numbered = tuple[int, dict[str, Any]]
 Rows = Callable[[dict[str, Any]], Iterable[dict[str, Any] | str]]
+# What a function over a record of any shape may raise: the record is bad, the reading goes on.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 SAMPLE, ARRAY_LIMIT = 200, 2**28  # records looked at; bytes of an array, which is read at once
 
 
@@ -53,7 +62,7 @@ def sample(path: Path) -> list[dict[str, Any]]:
 def applied(rows: Rows, numbered: Iterable[Numbered | Bad]) -> Iterator[Record]:
     """A format's function over records: a dict is a row, text is a reason to skip one.
 
-    What the function cannot read (ValueError and its like) is a bad record, never an end.
+    What the function cannot read (it raises one of UNREADABLE) is a bad record, never an end.
     """
     for record in numbered:
         if isinstance(record, Bad):
@@ -62,7 +71,7 @@ def applied(rows: Rows, numbered: Iterable[Numbered | Bad]) -> Iterator[Record]:
         line, values = record
         try:
             found = list(rows(values))
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        except UNREADABLE as error:
             yield bad(line, values, error)
             continue
         for made in found:

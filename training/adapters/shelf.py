@@ -1,12 +1,11 @@
 """Values by key, on disk: what two files that belong together are joined by."""
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 
 class Shelf:
@@ -20,7 +19,7 @@ class Shelf:
         self._file = sqlite3.connect(Path(self._folder.name) / "shelf.db", isolation_level=None)
         self._file.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16000;"
-            "CREATE TABLE shelf (key TEXT, value BLOB, taken INTEGER DEFAULT 0);"
+            "CREATE TABLE shelf (key TEXT, value TEXT, taken INTEGER DEFAULT 0);"
             "CREATE INDEX by_key ON shelf (key); BEGIN;"
         )
 
@@ -33,7 +32,7 @@ class Shelf:
 
     def put(self, key: str, value: Any) -> None:
         """Add a value under a key."""
-        text = orjson.dumps(value)
+        text = json.dumps(value)
         self._file.execute("INSERT INTO shelf (key, value) VALUES (?, ?)", (_safe(key), text))
 
     def find(self, key: str) -> list[Any]:
@@ -41,7 +40,7 @@ class Shelf:
         found = self._file.execute(
             "SELECT value FROM shelf WHERE key = ? ORDER BY rowid", (_safe(key),)
         )
-        return [orjson.loads(value) for (value,) in found]
+        return [json.loads(value) for (value,) in found]
 
     def take(self, key: str) -> list[Any]:
         """All values of a key, which are then not among those that are `left`."""
@@ -54,7 +53,7 @@ class Shelf:
         """The values that nobody took."""
         found = self._file.execute("SELECT value FROM shelf WHERE taken = 0 ORDER BY rowid")
         for (value,) in found:
-            yield orjson.loads(value)
+            yield json.loads(value)
 
 
 def _safe(key: str) -> str:
