@@ -13,7 +13,7 @@ from router.policy import Policy, Promise
 from tests.builders import make_booster
 from tests.test_report import rows_of
 from tests.traffic_makers import call, make_rows, write_log
-from training.evaluate import measure
+from training.evaluate import measure_paired, prepare
 from training.flatten import flatten
 from training.intervals import Interval
 from training.page import charts, importance, views, words
@@ -53,8 +53,9 @@ def page(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     traffic = write_log(folder / "</title><script>alert(1)</script>.parquet".replace("/", "_"),
                         hostile_rows())  # fmt: skip
-    measured, run = report(job.artifact, traffic, folder / "new" / "report.html")
-    return folder / "new" / "report.html", measured, run
+    written = report(job.artifact, traffic, folder / "new" / "report.html")
+    measured = measure_paired(prepare(job.artifact, traffic, False))
+    return folder / "new" / "report.html", measured, written.run
 
 
 def data_of(text, name):
@@ -136,14 +137,32 @@ def test_prompts_have_neighbours_other_than_themselves(page):
 def test_the_command(job, workdir, capsys):
     outcome = call(capsys, "report", job.artifact, "--traffic", job.fresh, "--out", "r.html")
     assert outcome.code == 0, outcome.err
-    assert "r.html: 120 requests; 0 left out" in outcome.out
+    assert "r.html: 120 requests (paired); 0 left out" in outcome.out
     assert "Saves" in (workdir / "r.html").read_text(encoding="utf-8")
 
 
-def test_a_one_sided_log_is_refused_with_the_remedy(job, workdir, capsys):
-    rows = [row for i, row in enumerate(pd.read_parquet(job.fresh).to_dict("records")) if i % 2]
-    for row in rows:
-        row["propensity"] = 0.5
+def one_sided_rows(job):
+    """Each fresh request answered by one tier, drawn with the probability that is logged."""
+    rng = np.random.default_rng(0)
+    rows = pd.read_parquet(job.fresh).to_dict("records")
+    pairs = zip(rows[::2], rows[1::2], rng.random(len(rows) // 2), strict=True)
+    return [(small if draw < 0.5 else large) | {"propensity": 0.5} for small, large, draw in pairs]
+
+
+def test_a_one_sided_log_gets_estimates_and_what_cannot_be_shown(job, workdir, capsys):
+    write_log(workdir / "one.parquet", one_sided_rows(job))
+    outcome = call(capsys, "report", job.artifact, "--traffic", "one.parquet", "--out", "r.html")
+    assert outcome.code == 0, outcome.err
+    assert "120 requests (one-sided)" in outcome.out
+    text = (workdir / "r.html").read_text(encoding="utf-8")
+    assert "script-src 'none'" in text and "<script" not in text
+    for said in ("doubly robust", "What cannot be shown", "always large", "logging policy"):
+        assert said in text
+    assert "Traceback" not in text
+
+
+def test_without_propensities_a_one_sided_log_is_refused(job, workdir, capsys):
+    rows = [row | {"propensity": None} for row in one_sided_rows(job)]
     write_log(workdir / "one.parquet", rows)
     call(capsys, "report", job.artifact, "--traffic", "one.parquet", "--out", "r.html").refused()
     assert not (workdir / "r.html").exists()
@@ -236,7 +255,7 @@ def test_labels_of_tiers_near_each_other_stand_apart():
 
 def test_importance_is_lightgbm_s_own(job):
     """Of a booster whose growth an artifact holds: gain and contributions by LightGBM itself."""
-    measured = measure(job.artifact, job.fresh)
+    measured = measure_paired(prepare(job.artifact, job.fresh, False))
     predictor = measured.artifact.predictor
     assert importance.importance(predictor, {}, measured.x.dense) is None
     dense = measured.x.dense

@@ -253,10 +253,10 @@ def report(
     from training.page.html import report as run
 
     with step("report"):
-        measured, run_id = run(artifact, traffic, out)
+        done = run(artifact, traffic, out)
     typer.echo(
-        f"{out}: {measured.report.rows} requests; {measured.left_out} left out, the artifact was "
-        f"fitted on them; MLflow run {run_id}"
+        f"{out}: {done.rows} requests ({done.world}); {done.left_out} left out, the artifact was "
+        f"fitted on them; MLflow run {done.run}"
     )
 
 

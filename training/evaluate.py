@@ -113,24 +113,6 @@ class Subject:
         return self.requests.take(self.world.rows)
 
 
-def measure(artifact_path: Path, traffic: Path) -> Measured:
-    """Measure an artifact on the labelled requests it was neither fitted nor chosen on.
-
-    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
-
-    Raises:
-        BadInput: too few requests on which every tier's score is known.
-        ArtifactError: the artifact is refused.
-    """
-    subject = _prepare(artifact_path, traffic, False)
-    if not subject.world.paired:
-        raise BadInput(
-            f"{traffic}: {subject.world.note}; this needs requests with every tier's score: replay "
-            "some on the tiers that did not answer (`suffice evaluate` does without them)"
-        )
-    return _measure(subject)
-
-
 def evaluate(
     artifact_path: Path,
     traffic: Path,
@@ -159,8 +141,8 @@ def evaluate(
         ArtifactError: the artifact is refused.
         EnvironmentProblem: MLflow refused the run (the report is in place).
     """
-    subject = _prepare(artifact_path, traffic, estimate)
-    report = _measure(subject).report if subject.world.paired else _value(subject)
+    subject = prepare(artifact_path, traffic, estimate)
+    report = measure_paired(subject).report if subject.world.paired else value_one_sided(subject)
     if report_json is not None:
         version = subject.artifact.version
         save_json(report, report_json, artifact=version, left_out=subject.left_out)
@@ -168,7 +150,8 @@ def evaluate(
     return report, subject.left_out
 
 
-def _prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
+def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
+    """Read both and pick the world; arguments and errors as `evaluate`."""
     artifact, arrays = read_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     table = read_traffic(traffic)
@@ -188,7 +171,11 @@ def _prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
     return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
 
 
-def _measure(subject: Subject) -> Measured:
+def measure_paired(subject: Subject) -> Measured:
+    """Measure on requests whose every tier's score is known.
+
+    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
+    """
     artifact, requests = subject.artifact, subject.used
     predictor = artifact.predictor
     x = vectorize(predictor.vectorizer, list(requests.prompts))
@@ -203,7 +190,8 @@ def _measure(subject: Subject) -> Measured:
     )
 
 
-def _value(subject: Subject) -> Valuation:
+def value_one_sided(subject: Subject) -> Valuation:
+    """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
     artifact, requests = subject.artifact, subject.used
     predictor = artifact.predictor
     x = vectorize(predictor.vectorizer, list(requests.prompts))

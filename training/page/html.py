@@ -8,7 +8,8 @@ its own, which is named by its hash, and nothing is ever fetched.
 import base64
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,40 +19,61 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from router.artifact import read_artifact
+from router.artifact import Artifact, read_artifact
 from training.card import describe_rule
-from training.evaluate import Measured, measure
+from training.evaluate import (
+    Measured,
+    Subject,
+    measure_paired,
+    prepare,
+    value_one_sided,
+)
 from training.labels import LabelRule
-from training.page import charts, views
+from training.page import charts, one_sided, views
 from training.page.examples import examples
 from training.page.importance import importance
 from training.page.volume import Volume
-from training.report import save_json
+from training.report import Report, save_json
 from training.requests import fingerprint
 from training.tracking import log_run
+from training.valuation import Valuation
 
 
-def report(artifact: Path, traffic: Path, out: Path) -> tuple[Measured, str]:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A page that is in place: how many requests it is about, how many it left out, its run."""
+
+    rows: int
+    left_out: int
+    world: str
+    run: str
+
+
+def report(artifact: Path, traffic: Path, out: Path) -> Written:
     """Measure an artifact on traffic that it was not fitted on, and write the page to `out`.
 
-    Returns:
-        What was measured, and the MLflow run that keeps the page and its figures.
-
     Raises:
-        BadInput, ArtifactError: see `training.evaluate.measure`; nothing was written.
+        BadInput, ArtifactError: see `training.evaluate.evaluate`; nothing was written.
         EnvironmentProblem: MLflow refused the run (the page is in place).
     """
-    measured = measure(artifact, traffic)
-    text = render(measured, read_artifact(artifact)[1], traffic.name)
+    subject = prepare(artifact, traffic, False)
+    found: Report | Valuation
+    if subject.world.paired:
+        measured = measure_paired(subject)
+        found, text = measured.report, render(measured, read_artifact(artifact)[1], traffic.name)
+    else:
+        found = value_one_sided(subject)
+        text = render_one_sided(subject, found, traffic.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(out)
-    return measured, _track(measured, text)
+    run = _track(subject, found, text)
+    return Written(found.rows, subject.left_out, subject.world.name, run)
 
 
 def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:
-    """The whole page as text.
+    """The whole page of a paired log as text.
 
     arrays: of the artifact's heads.npz. traffic: the log's name.
     """
@@ -61,64 +83,102 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
-    tier = policy.choose(rows.p, rows.usd)
-    style, script = _part("page.css"), _part("page.js")
     promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
-    page = Environment(
-        loader=PackageLoader("training", "page"), autoescape=True, undefined=StrictUndefined
-    ).get_template("report.html.j2")
-    warnings = LabelRule(**artifact.manifest["label"]).warnings()
-    return page.render(
-        style=Markup(style),  # ours, from the package
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+    return _fill(
+        "report.html.j2",
+        artifact,
+        found.notes,
+        script=_part("page.js"),
         headline=views.headline(found, policy, names),
         promise=views.promise(found, policy),
-        warnings=warnings,
-        facts=_facts(measured, traffic),
+        facts=_facts(artifact, traffic, found.rows, measured.left_out, rows.session, "every tier"),
         curve=curve,
         dial=dial,
         volume=volume.basis,
         calibration=views.calibration(found),
         slices=views.slices(found, promised.target if promised else None),
-        answers=views.answers(found),
+        answers=views.answered(found.comparisons),
         curves=views.curves(found),
         undefined=found.missing,
         features=importance(artifact.predictor, arrays, measured.x.dense),
-        notes=[note for note in found.notes if note not in warnings],
         data={
             "dial": moves | {"positions": curve["positions"], "bottom": curve["frame"].bottom},
-            "prompts": examples(measured, tier),
+            "prompts": examples(measured, policy.choose(rows.p, rows.usd)),
         },
     )
 
 
-def _facts(measured: Measured, traffic: str) -> dict[str, Any]:
-    manifest = measured.artifact.manifest
+def render_one_sided(subject: Subject, found: Valuation, traffic: str) -> str:
+    """The page of a one-sided log: what policies are worth, and what such a log cannot show."""
+    artifact, volume = subject.artifact, Volume.of(subject.table.frame)
+    session = subject.used.sessions
+    return _fill(
+        "one_sided.html.j2",
+        artifact,
+        found.notes,
+        headline=one_sided.headline(found, artifact.policy),
+        promise=one_sided.promise(artifact.policy),
+        facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
+        policies=one_sided.policies(found, volume),
+        answers=one_sided.answers(found),
+        overlap=one_sided.overlap(found),
+        volume=volume.basis,
+        monthly=f"dollars {volume.words}",
+    )
+
+
+def _fill(
+    template: str, artifact: Artifact, notes: Sequence[str], script: str = "", **more: Any
+) -> str:
+    """Render a template with what every page has."""
+    warnings = LabelRule(**artifact.manifest["label"]).warnings()
+    style = _part("page.css")
+    pages = Environment(
+        loader=PackageLoader("training", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    return pages.get_template(template).render(
+        style=Markup(style),  # ours, from the package
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        warnings=warnings,
+        notes=[note for note in notes if note not in warnings],
+        **more,
+    )
+
+
+def _facts(
+    artifact: Artifact,
+    traffic: str,
+    count: int,
+    left_out: int,
+    session: NDArray[np.int64],
+    known: str,
+) -> dict[str, Any]:
+    manifest = artifact.manifest
     training, rows = manifest["training"], manifest["training"]["rows"]
-    whole = len(np.unique(measured.rows.session)) == measured.report.rows
+    whole = len(np.unique(session)) == count
     tiers = "; ".join(
         f"{tier.name}: {tier.model}, ${tier.input_usd_per_mtok:g} / ${tier.output_usd_per_mtok:g} "
         "per million input / output tokens"
-        for tier in measured.artifact.predictor.tiers
+        for tier in artifact.predictor.tiers
     )
     return {
-        "artifact": measured.artifact.version,
+        "artifact": artifact.version,
         "made": manifest["created_at"][:10],
         "units": "requests" if whole else "sessions",
         "list": [
             (
                 "This page",
-                f"{measured.report.rows:,} requests of {traffic} whose score is known on every "
-                f"tier; {measured.left_out:,} were left out, the artifact was fitted on them",
+                f"{count:,} requests of {traffic} whose score is known on {known}; {left_out:,} "
+                "were left out, the artifact was fitted on them",
             ),
             (
                 "The artifact",
                 f"fitted on {rows['fit']:,} requests, its operating point chosen on "
                 f"{rows['choose']:,}; {_window(training['since'], training['until'])}",
             ),
-            ("Operating point", measured.artifact.policy.why),
+            ("Operating point", artifact.policy.why),
             ("Sufficed means", describe_rule(LabelRule(**manifest["label"]))),
             ("Tiers", tiers),
             (
@@ -134,20 +194,20 @@ def _window(since: str | None, until: str | None) -> str:
     return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
 
 
-def _track(measured: Measured, text: str) -> str:
+def _track(subject: Subject, found: Report | Valuation, text: str) -> str:
+    artifact = subject.artifact
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "report.html").write_text(text, encoding="utf-8")
-        version = measured.artifact.version
-        save_json(measured.report, folder / "report.json", artifact=version)
+        save_json(found, folder / "report.json", artifact=artifact.version)
         run, _ = log_run(
-            f"report {version}",
-            {"artifact": version, "rows": measured.report.rows},
-            measured.report.flat(),
+            f"report {artifact.version}",
+            {"artifact": artifact.version, "world": subject.world.name, "rows": found.rows},
+            found.flat(),
             {
-                "suffice.artifact": version,
-                "suffice.fingerprint": fingerprint(measured.requests.take(measured.usable)),
-                "suffice.trained_on": measured.artifact.manifest["training"]["fingerprint"],
+                "suffice.artifact": artifact.version,
+                "suffice.fingerprint": fingerprint(subject.used),
+                "suffice.trained_on": artifact.manifest["training"]["fingerprint"],
             },
             {"report": folder},
         )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from router.policy import Policy
-from training.compare import NO, OPEN, SAME, YES
+from training.compare import NO, OPEN, SAME, YES, Comparison
 from training.intervals import Interval
 from training.page import charts
 from training.page.volume import Volume
@@ -155,10 +155,10 @@ def slices(report: Report, target: float | None) -> dict[str, Any]:
     }
 
 
-def answers(report: Report) -> list[dict[str, Any]]:
-    """Every comparison, a rival's name only on its first line."""
+def answered(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Comparisons as rows of texts, a rival's name only on its first line."""
     found, before = [], ""
-    for asked in report.comparisons:
+    for asked in comparisons:
         value, span = asked.shown
         found.append(
             {
