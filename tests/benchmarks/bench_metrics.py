@@ -1,6 +1,6 @@
 """Time of the paired bootstrap: 14,042 requests, all metrics, 1,000 resamples (limit: 10 s).
 
-All metrics: of five curves, of the fixed choices, of both tiers' calibration, and of 118 slices.
+All metrics: of five curves, of the fixed choices, of both tiers' calibration, the dial's bands, and 118 slices.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_metrics.py
 """
@@ -10,8 +10,9 @@ from time import process_time
 import numpy as np
 
 from training.curve import oracle_walk, order_walk, policy_walk
+from training.dial import positions
 from training.intervals import bootstrap
-from training.metrics import curve_metrics, policy_metrics, random_metrics
+from training.metrics import curve_metrics, policy_metrics, random_metrics, states
 from training.reliability import reliability_metrics
 from training.slice_report import slice_metrics
 from training.slices import Slice
@@ -47,6 +48,7 @@ def main(n: int = 14_042, resamples: int = 1_000) -> float:
         for name in range(count)
     ]
     estimators["slices"] = slice_metrics(slices, chosen, p, quality, cost, quality >= 0.5)
+    estimators["dial"] = states(ours, quality, cost, positions(ours, None))
     started = process_time()
     drawn = bootstrap(estimators, n, resamples=resamples)
     seconds = process_time() - started
