@@ -1,6 +1,7 @@
 """Time of the paired bootstrap: 14,042 requests, all metrics, 1,000 resamples (limit: 10 s).
 
-All metrics: of five curves, of the fixed choices, of both tiers' calibration, the dial's bands, and 118 slices.
+All metrics: of five curves, of the fixed choices, of both tiers' calibration, the dial's bands,
+and 118 slices.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_metrics.py
 """
