@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,9 @@ import pytest
 from typer.main import get_command
 
 from tests.traffic_makers import make_rows
+from training import adapters
 from training.cli import app
+from training.ingest import ingest
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "data/README.md", "data/sample/README.md", "notebooks/README.md")
@@ -144,6 +147,28 @@ def test_the_map_of_the_page_maps(workdir: Path) -> None:
     [read] = pd.read_parquet(workdir / "traffic.parquet").to_dict("records")
     assert (read["score"], read["source"], read["input_tokens"]) == (1.0, "support-bot", 5)
     assert json.loads(read["messages"]) == row["request"]["messages"]
+
+
+def test_the_log_format_of_the_page_reads(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of a format of one's own, registered as the page says."""
+    blocks = [
+        text for language, text in _blocks("data/README.md") if language in ("python", "toml")
+    ]
+    [code] = [text for text in blocks if text.startswith("# gateway.py")]
+    [project] = [text for text in blocks if text.startswith("# pyproject.toml")]
+    (workdir / "gateway.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(workdir)
+    [entry] = tomllib.loads(project)["project"]["entry-points"][adapters.GROUP].items()
+    found = EntryPoint(*entry, adapters.GROUP)
+    monkeypatch.setattr(adapters, "entry_points", lambda group: [found])
+    said = [{"role": "user", "content": "Hello"}]
+    call = {"gw_call": "chat", "id": "1", "when": "2026-03-01", "messages": said, "model": "m"}
+    rows = [{**call, "answer": "Hi"}, {"gw_call": "image"}, {"gw_call": "chat"}]
+    (workdir / "log.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    report = ingest(["log.jsonl"], "traffic.parquet", max_bad=1)
+    assert report.files[0].format == "gateway"
+    counts = [report.total[name] for name in ("ingested", "skipped", "quarantined")]
+    assert counts == [1, 1, 1]
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import orjson
 import pytest
 
 ONE_RUN = """
@@ -89,6 +90,39 @@ def test_chat_json(tmp_path: Path) -> None:
         f"\nJSON lines of {megabytes / 20_000 * 1e3:.0f} kB: {megabytes / figure['seconds']:.0f} "
         f"MB/s, {figure['rss'] / 2**20:.0f} MiB resident"
     )
+
+
+@pytest.mark.benchmark
+def test_litellm_payloads(shared_data: Path, tmp_path: Path) -> None:
+    """LiteLLM's payloads of 13 kB, the sample repeated with new ids, against parsing alone."""
+    log = shared_data.parent / "logs" / "litellm" / "standard_logging_payload.jsonl"
+    if not log.exists():
+        pytest.skip("the log samples are not beside this checkout")
+    sample = log.read_bytes().splitlines()
+    sizes, figures = (20_000, 100_000), []
+    for rows in sizes:
+        source = tmp_path / "litellm.jsonl"
+        with source.open("wb") as file:
+            for row in range(rows):
+                new_id = b'{"id": "%07d-' % row
+                file.write(sample[row % len(sample)].replace(b'{"id": "', new_id, 1) + b"\n")
+        started = perf_counter()
+        with source.open("rb") as file:
+            for line in file:
+                orjson.loads(line)
+        parsing = perf_counter() - started
+        figure = _run(source, tmp_path / f"{rows}.parquet")
+        figures.append(figure)
+        assert figure["total"]["read"] == rows
+        megabytes = source.stat().st_size / 1e6
+        print(
+            f"\n{rows} payloads, {megabytes:,.0f} MB: {megabytes / figure['seconds']:.0f} MB/s "
+            f"(figure to reach: 80), {figure['seconds'] / parsing:.1f} times parsing alone, "
+            f"{figure['rss'] / 2**20:.0f} MiB resident (figure to reach: 600)"
+        )
+        assert figure["rss"] <= 600 * 2**20
+    growth = (figures[1]["rss"] - figures[0]["rss"]) / (sizes[1] - sizes[0])
+    print(f"memory grows by {growth:.0f} bytes a row")
 
 
 @pytest.mark.benchmark

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.adapters.files import RAW_LIMIT, csv_records, head, json_lines, open_bytes
+from training.adapters.files import DAMAGED, RAW_LIMIT, csv_records, head, json_lines, open_bytes
 from training.adapters.rows import Bad, Record, Row, Skip
 from training.errors import BadInput
 
@@ -121,8 +121,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _array(path: Path) -> Iterator[Numbered | Bad]:
-    with open_bytes(path) as file:
-        text = file.read(ARRAY_LIMIT)
+    try:
+        with open_bytes(path) as file:
+            text = file.read(ARRAY_LIMIT)
+    except DAMAGED as error:
+        yield Bad(1, f"the compressed file is damaged ({error})", "")
+        return
     start = text[:RAW_LIMIT].decode("utf-8", "replace")
     if len(text) == ARRAY_LIMIT:
         yield Bad(1, "a JSON array of more than 256 MiB (convert: jq -c '.[]')", start)
