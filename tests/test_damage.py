@@ -131,7 +131,7 @@ def test_damage(name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", LOGS)
 @settings(
     deadline=None,
-    max_examples=300,
+    max_examples=120,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
