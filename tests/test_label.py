@@ -221,6 +221,7 @@ def test_a_folder_of_files_with_columns_of_their_own(workdir, capsys):
     first, second = rows[:1].assign(mine=7), rows[1:].drop(columns=["score", "score_source"])
     first.to_parquet("logs/day=1/a.parquet", index=False)
     second.to_parquet("logs/b.parquet", index=False)
+    call(capsys, "label", "logs", "--out", "logs/l.parquet").refused("another --out")
     assert call(capsys, "label", "logs", "--out", "l.parquet").code == 0
     out = pd.read_parquet("l.parquet").set_index("request_id")
     assert out.loc["r0", "score_source"] == "escalation"

@@ -5,7 +5,8 @@ import pytest
 
 from tests.traffic_makers import TIERS, make_rows, requests_of, write_log
 from training.errors import BadInput
-from training.labels import LabelRule, load_requests
+from training.labels import LabelRule, firm_requests, load_requests
+from training.splits import split
 
 
 def test_an_absolute_limit_includes_itself():
@@ -70,3 +71,26 @@ def test_no_score_at_all_names_the_column(tmp_path):
     rows = [row | {"score": None} for row in make_rows(5)]
     with pytest.raises(BadInput, match="column score"):
         load_requests(write_log(tmp_path / "log.parquet", rows), TIERS, LabelRule())
+
+
+def test_weak_labels_are_fitted_on_and_measure_nothing(tmp_path):
+    rows = make_rows(200, session=1, timed=False)
+    for row in rows[:200]:  # two a request
+        row["label_weight"] = 0.6
+    requests = requests_of(rows, tmp_path)
+    splits = split(requests, (0.4, 0.3, 0.3), 0)
+    assert not requests.firm[splits.fit].all()
+    for part in (splits.choose, splits.test):
+        assert requests.firm[part].all()
+        assert len(part)
+    assert "weakly labelled requests left out of choose and test" in splits.leakage
+    firm, notes = firm_requests(requests)
+    assert firm.ids.tolist() == [f"r{i}" for i in range(100, 200)]
+    assert "100 requests" in notes[0]
+    assert firm_requests(firm)[1] == ()
+
+
+def test_a_table_of_weak_labels_alone_measures_nothing(tmp_path):
+    rows = [row | {"label_weight": 0.6} for row in make_rows(20)]
+    with pytest.raises(BadInput, match="label_weight"):
+        firm_requests(requests_of(rows, tmp_path))

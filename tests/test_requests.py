@@ -117,6 +117,14 @@ def test_notes_count_what_is_clipped_and_what_is_missing(tmp_path):
     assert missing.startswith("1 answers carry no propensity beside 3")
 
 
+def test_weak_labels_are_not_firm_whatever_the_propensity(tmp_path):
+    rows = make_rows(4)
+    for row, trusted in zip(rows, (0.7, 1.0, 0.6, None, None, None, 0.3, None), strict=True):
+        row |= {"label_weight": trusted, "propensity": 0.2}
+    rows[6] |= {"score": None}
+    assert requests_of(rows, tmp_path).firm.tolist() == [True, False, True, True]
+
+
 def test_answer_length_stands_for_missing_tokens(tmp_path):
     rows = make_rows(2)
     for row in rows:

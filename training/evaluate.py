@@ -18,7 +18,7 @@ from training import baselines
 from training.costs import account
 from training.errors import BadInput
 from training.export import id_hashes
-from training.labels import LabelRule, labelled_requests
+from training.labels import LabelRule, firm_requests, labelled_requests
 from training.members import Matrix
 from training.propensities import estimate_propensities
 from training.report import Report, Rows, build_report, save_json, save_plots
@@ -156,6 +156,8 @@ def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     table = read_traffic(traffic)
     requests, notes = labelled_requests(table, predictor.tiers, rule)
+    requests, weak = firm_requests(requests)
+    notes += weak
     known = np.isin(id_hashes(requests.ids), arrays["fitted"])
     if estimate:
         requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)

@@ -57,8 +57,8 @@ def label(
             reference; nothing was written.
     """
     files = traffic_files(traffic)
-    if out.exists() and any(out.samefile(path) for path in files):
-        raise BadInput(f"{out}: is the table that is read; give another --out")
+    if out.resolve().is_relative_to(traffic.resolve()):
+        raise BadInput(f"{out}: is (in) the table that is read; give another --out")
     sheet = _Sheet(plan, verdicts)
     reader = TurnReader()
     for batch in read_batches(files):

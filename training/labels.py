@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.errors import BadInput
-from training.requests import Requests, gather, propensity_notes
+from training.requests import FIRM, Requests, gather, propensity_notes
 from training.traffic import TrafficTable, read_traffic, require_scores
 
 
@@ -72,6 +72,23 @@ class LabelRule:
         if self.margin is None:
             return np.asarray(score >= self.sufficed_at)
         return np.asarray(score >= score[:, -1:] - self.margin)
+
+
+def firm_requests(requests: Requests) -> tuple[Requests, tuple[str, ...]]:
+    """The requests that figures may rest on (`Requests.firm`), and how many do not, in words.
+
+    Raises:
+        BadInput: all labels are weak.
+    """
+    firm = np.flatnonzero(requests.firm)
+    weak = len(requests) - len(firm)
+    if not len(firm):
+        raise BadInput(
+            f"column label_weight: all labels are below {FIRM}: signals of users can be trained "
+            "on, but they measure nothing; grade or judge a random part of the answers"
+        )
+    note = f"{weak} requests are labelled by less than {FIRM} (label_weight) and left out"
+    return requests.take(firm), (note,) * bool(weak)
 
 
 def load_requests(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.combine import Labels
 from training.errors import BadInput
+from training.store import stored_files
 from training.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
 from training.turns import user_turns
 
@@ -23,7 +24,7 @@ def traffic_files(traffic: Path) -> list[Path]:
     """The Parquet files of a traffic table, in order, checked for the columns needed."""
     if not traffic.exists():
         raise BadInput(f"{traffic}: no such file; `suffice ingest` makes one from a log")
-    files = sorted(traffic.rglob("*.parquet")) if traffic.is_dir() else [traffic]
+    files = stored_files(traffic)
     if not files:
         raise BadInput(f"{traffic}: no Parquet file in this folder")
     for path in files:

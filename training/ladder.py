@@ -120,4 +120,4 @@ def _places(tiers: Sequence[Tier]) -> Mapping[str, int]:
 
 def _rank(answerer: Answerer, places: Mapping[str, int]) -> int | None:
     names = (answerer.tier, answerer.model, plain_model(answerer.model or ""))
-    return next((places[name] for name in names if name in places), None)
+    return next((places[name] for name in names if name and name in places), None)

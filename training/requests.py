@@ -15,6 +15,7 @@ from router.tier import Tier
 from training.errors import BadInput
 
 CHARS_PER_TOKEN = 4.0  # where a log keeps the answer's text but not its tokens
+FIRM = 0.65  # labels of less weight (what users did next) are for fitting only
 MAX_WEIGHT = 20.0  # a logged propensity below 1/20 counts as 1/20
 
 _SNAPSHOT = re.compile(r"(?:-|@)(?:20\d{2}-?\d{2}-?\d{2}|\d{4})$")
@@ -65,6 +66,15 @@ class Requests:
     def paired(self) -> NDArray[np.bool_]:
         """bool[n]: every tier's score is known."""
         return np.asarray(~np.isnan(self.score).any(axis=1))
+
+    @property
+    def firm(self) -> NDArray[np.bool_]:
+        """bool[n]: every score is trusted enough for a promise or a report to rest on it.
+
+        Signals label failures, hardly successes: a mean over such labels is no quality.
+        """
+        chosen = np.clip(np.nan_to_num(self.propensity, nan=1.0), 1.0 / MAX_WEIGHT, 1.0)
+        return np.asarray(~((self.weight * chosen < FIRM) & ~np.isnan(self.score)).any(axis=1))
 
     @property
     def sessions(self) -> NDArray[np.int64]:

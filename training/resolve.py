@@ -22,7 +22,7 @@ from training.errors import BadInput
 from training.evidence import FILE, Basis, Evidence, gather_evidence, load_evidence, save_evidence
 from training.export import check_out, id_hashes, reissue
 from training.goals import Goal, parse_goal
-from training.labels import LabelRule, load_requests
+from training.labels import LabelRule, firm_requests, load_requests
 from training.operating import Course, check_units, choose, plan_course
 from training.record import describe_choice, describe_making, track
 from training.tracking import EVIDENCE_TAG, fetch_file
@@ -66,6 +66,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         )
     with step("read traffic"):
         requests, notes = load_requests(traffic, predictor.tiers, rule)
+        requests, weak = firm_requests(requests)
+        notes += weak
         hashes = id_hashes(requests.ids)
         known = np.isin(hashes, arrays["fitted"])
         rows = np.flatnonzero(~known & requests.paired)

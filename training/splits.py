@@ -62,7 +62,8 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> Splits:
     """Assign whole groups to fit, choose and test: by time where every request has one.
 
-    A group is a session with all near-duplicates of its prompts and their sessions.
+    A group is a session with all near-duplicates of its prompts and their sessions. Requests whose
+    labels are not firm are fitted on, or left out: they neither choose nor test.
     """
     texts = [prompt.text for prompt in requests.prompts]
     twin = near_duplicates(texts)
@@ -79,6 +80,10 @@ def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> 
         part_of_group = np.minimum(part_of_group, 1)
     part = part_of_group[group]
     fit, choose, test = (np.flatnonzero(part == k) for k in range(3))
+    firm = requests.firm
+    weak = int((~firm[part > 0]).sum())
+    choose, test = choose[firm[choose]], test[firm[test]]
+    note += f"; {weak} weakly labelled requests left out of choose and test" * bool(weak)
     twins = len(texts) - len(np.unique(twin))
     shared = _crossing(twin, part)
     leakage = (

@@ -125,8 +125,8 @@ def _check_sizes(splits: Splits) -> None:
         rows = len(getattr(splits, part))
         if rows < least:
             raise BadInput(
-                f"the {part} part has {rows} labelled requests, at least {least} are needed: give "
-                "more rows, or another --split"
+                f"the {part} part has {rows} labelled requests, at least {least} are needed (what "
+                "users did next counts for fit only): give more rows, or another --split"
             )
 
 
