@@ -8,20 +8,21 @@ from math import ceil, log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
-from scipy.stats import binom, binomtest
+from scipy.special import betaincinv, ndtri
+from scipy.stats import binom
 
 BLOCKS = 50  # how often the bet is made anew
 AIM = 1.05  # the gambler aims a little above the mark, as what is just missed is lost
 LARGEST_BET = 0.9  # of what would risk all the capital on one value
 
 
-def upper_rate(losses: int, n: int, risk: float) -> float:
-    """Upper confidence limit of a rate from n independent losses of 0 or 1.
+def upper_rate(losses: NDArray[np.int64], n: int, risk: float) -> NDArray[np.float64]:
+    """Upper confidence limits of rates, each from a count of n independent losses of 0 or 1.
 
     Exact binomial (Clopper & Pearson 1934): below the true rate with probability at most `risk`.
     """
-    return float(binomtest(losses, n, alternative="less").proportion_ci(1.0 - risk).high)
+    limits = betaincinv(losses + 1, np.maximum(n - losses, 1), 1.0 - risk)
+    return np.where(losses < n, limits, 1.0)
 
 
 def units_needed(rate: float, risk: float, expected: float = 0.0) -> int:

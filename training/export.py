@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import FILES, PROTOCOL, Artifact, load_artifact
+from router.artifact import FILES, PROTOCOL, Artifact, load_artifact, read_artifact
 from router.embedder import StaticEmbedder
 from router.features import CURRENT
 from router.head import Constant
@@ -96,8 +96,7 @@ def reissue(
         for name in FILES:
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.path / name, folder / name)
-        with np.load(source.path / "heads.npz", allow_pickle=False) as old:
-            arrays = dict(old)
+        arrays = dict(read_artifact(source.path)[1])
         arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")

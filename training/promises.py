@@ -31,8 +31,7 @@ def holds(
     if isinstance(goal, MaxBadDowngrade):
         rates = np.stack([_bad(policy, evidence) for policy in policies], axis=1)
         if _single(evidence):
-            found = [upper_rate(int(bad.sum()), len(bad), risk) <= goal.rate for bad in rates.T]
-            return np.array(found)
+            return upper_rate(_count(rates), len(rates), risk) <= goal.rate
         return _rates_below(np.full(len(policies), goal.rate), rates, risk)
     pairs = [_qualities(policy, evidence) for policy in policies]
     routed, top = (np.stack(part, axis=1) for part in zip(*pairs, strict=True))
@@ -60,7 +59,7 @@ def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> 
         if top:
             bound = 0.0
         elif _single(evidence):
-            test, bound = "exact binomial", upper_rate(int(bad.sum()), n, risk)
+            test, bound = "exact binomial", float(upper_rate(_count(bad), n, risk))
         else:
             bound = _rate_bound(goal, bad, risk, certified)
     return Promise(name, target, goal.confidence, n, estimate, bound, certified, test)
@@ -93,6 +92,10 @@ def _bad(policy: Policy, evidence: Evidence) -> Floats:
     tier = policy.choose(evidence.p, evidence.usd)
     bad = evidence.sufficed[:, -1] & ~evidence.sufficed[rows, tier]
     return _per_session(bad.astype(np.float64), evidence.session)
+
+
+def _count(losses: Floats) -> NDArray[np.int64]:
+    return np.asarray(losses.sum(axis=0), dtype=np.int64)
 
 
 def _single(evidence: Evidence) -> bool:
