@@ -55,7 +55,7 @@ def test_a_new_goal_on_fresh_rows(job, workdir):
 def test_rows_that_chose_are_known_afterwards(job, workdir, untracked):
     resolve(job.artifact, job.fresh, MinQuality(0.8), workdir / "new")
     assert len(fitted(workdir / "new")) == len(fitted(job.artifact)) + 120
-    with pytest.raises(BadInput, match="0 independent choose rows"):
+    with pytest.raises(BadInput, match="0 requests with every tier's score"):
         resolve(workdir / "new", job.fresh, MinQuality(0.9), workdir / "newer")
     assert not (workdir / "newer").exists()
 

@@ -10,7 +10,7 @@ import pytest
 
 from router import Router
 from router.artifact import load_artifact
-from tests.traffic_makers import TIERS, make_rows, prompt_texts, write_log
+from tests.traffic_makers import TIERS, make_rows, one_sided, prompt_texts, write_log
 from training import export as exporting
 from training import heads, record
 from training import train as job_module
@@ -196,9 +196,54 @@ def test_an_assumed_top_tier_is_said_everywhere(workdir, untracked):
 def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch):
     monkeypatch.setattr(job_module, "learn", None)  # it is told before the work
     rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
-    with pytest.raises(BadInput, match="0 independent choose rows with every tier's score"):
+    with pytest.raises(
+        BadInput, match="0 requests with every tier's score, 20 are needed; the other 120 carry no"
+    ):
         run(workdir, write_log(workdir / "log.parquet", rows))
     assert not (workdir / "artifact").exists()
+
+
+def test_a_one_sided_log_end_to_end(workdir, untracked):
+    rows = one_sided(make_rows(1500, seed=3, session=1), 0.3)
+    config = Config(policy=MinQuality(0.8))
+    done = run(workdir, write_log(workdir / "log.parquet", rows), config=config, shares="40/45/15")
+    assert done.summary[0].startswith("world: one-sided, 675 requests")
+    assert done.policy.constant is None
+    assert done.policy.promise.certified
+    assert done.policy.promise.test == "betting on doubly robust estimates"
+    figures = done.report.figures
+    assert figures["policy"]["cost_usd"].high < figures["always large"]["cost_usd"].low
+    assert "doubly robust" in (done.out / "CARD.md").read_text(encoding="utf-8")
+    # the population's value, which the log never showed whole
+    fresh = make_rows(3000, seed=9)
+    route = Router.load(done.out)
+    decided = route.route_batch([json.loads(row["messages"]) for row in fresh[::2]])
+    scores = np.array([row["score"] for row in fresh]).reshape(-1, 2)
+    tier = [int(decision.tier == "large") for decision in decided]
+    routed = scores[np.arange(3000), tier]
+    assert routed.mean() >= 0.8 * scores[:, 1].mean()
+    value = figures["policy"]["quality"]
+    assert value.low - 0.02 < routed.mean() < value.high + 0.02
+
+
+def test_never_tried_tiers_are_refused_with_the_exploration_needed(workdir, untracked):
+    rows = make_rows(600, seed=3)
+    never = write_log(workdir / "never.parquet", one_sided(rows, 0.0))
+    with pytest.raises(BadInput, match=r"tier 'small': no labelled row .* propensit"):
+        run(workdir, never)
+    late = one_sided(rows[:700], 0.3) + one_sided(rows[700:], 1.0)  # large was given up
+    with pytest.raises(BadInput, match=r"always-top.* to tier 'large' .*Explore: send at least"):
+        run(workdir, write_log(workdir / "late.parquet", late))
+    assert not (workdir / "artifact").exists()
+
+
+def test_a_relative_label_needs_pairs(workdir, untracked):
+    rows = one_sided(make_rows(400, seed=3), 0.4)
+    traffic = write_log(workdir / "log.parquet", rows)
+    with pytest.raises(BadInput, match="0 independent choose rows with every tier's score"):
+        run(workdir, traffic, config=Config(LabelRule(margin=0.1)))
+    with pytest.raises(BadInput, match="shadow calls"):
+        run(workdir, traffic, config=Config(policy=MaxBadDowngrade(0.05)))
 
 
 def test_four_tiers_end_to_end(workdir, untracked):

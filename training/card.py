@@ -7,13 +7,14 @@ from router.policy import Policy
 from router.tier import Tier
 from training.labels import LabelRule
 from training.report import Report
+from training.valuation import Valuation
 
 
 def model_card(
     tiers: Sequence[Tier],
     policy: Policy,
     facts: Mapping[str, Any],
-    report: Report | None,
+    report: Report | Valuation | None,
 ) -> str:
     """Write the card in Markdown: what it decides, on what it rests, what to be careful of.
 
@@ -93,17 +94,22 @@ def describe_rule(rule: LabelRule) -> str:
     return f"score at least {rule.sufficed_at:g}"
 
 
-def _figures(report: Report) -> list[str]:
+def _figures(report: Report | Valuation) -> list[str]:
     policy = report.figures["policy"]
-    rows = [
-        ("mean quality", "quality", ".4f"),
-        ("share of the top tier's quality", "quality_of_top", ".2%"),
-        ("cost of always-top ÷ its cost", "saving", ".2f"),
-        ("quality above the same share sent at random", "above_random", "+.4f"),
-        ("bad downgrades", "bad_downgrade", ".2%"),
-    ]
+    if isinstance(report, Valuation):
+        shown = {"mean quality, doubly robust estimate": (policy["quality"], ".4f")}
+        for name, gap in report.against.items():
+            if "quality" in gap:
+                shown[f"quality minus that of: {name}"] = (gap["quality"], "+.4f")
+    else:
+        shown = {
+            "mean quality": (policy["quality"], ".4f"),
+            "share of the top tier's quality": (policy["quality_of_top"], ".2%"),
+            "cost of always-top ÷ its cost": (policy["saving"], ".2f"),
+            "quality above the same share sent at random": (policy["above_random"], "+.4f"),
+            "bad downgrades": (policy["bad_downgrade"], ".2%"),
+        }
     return [
-        f"- {name}: {policy[key].value:{form}} (95 %: {policy[key].low:{form}} to "
-        f"{policy[key].high:{form}})"
-        for name, key, form in rows
+        f"- {name}: {one.value:{form}} (95 %: {one.low:{form}} to {one.high:{form}})"
+        for name, (one, form) in shown.items()
     ]

@@ -123,6 +123,7 @@ def train(
     policy: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")
     ] = None,
+    estimate_propensities: Estimated = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -135,7 +136,8 @@ def train(
     from training.train import train as run
 
     settings = read_config(config, _pairs(policy or [], "--policy"))
-    done = run(traffic, read_tiers(tiers), out, settings, parse_shares(split), seed, embedder)
+    parts, named = parse_shares(split), read_tiers(tiers)
+    done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities)
     if as_json:
         result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
         result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]

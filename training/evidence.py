@@ -19,6 +19,7 @@ from training.costs import account, expected_tokens, priced, used_tokens
 from training.errors import BadInput
 from training.labels import LabelRule
 from training.members import Matrix
+from training.overlap import Outcomes
 from training.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -54,6 +55,17 @@ class Evidence:
     expected: Floats | None = None
     used: Floats | None = None
 
+    def gap_range(self, share: Floats) -> tuple[Floats, Floats]:
+        """Between which numbers score[i, a] − share · score[i, b] lies, any tiers a, b, share ≤ 2.
+
+        A request's pseudo-outcomes are together off [0, 1] by no more than one may be, as one tier
+        answered (`training.offpolicy.largest_weight`); so this is half of what two that vary apart
+        would need.
+        """
+        low = np.minimum(self.low - share, -share * self.high)
+        high = np.maximum(self.high, 1.0 - share * self.low)
+        return low, high
+
     def repriced(self, old: Sequence[Tier], new: Sequence[Tier]) -> "Evidence":
         """The same rows at other prices; a bill changes as its tokens' price does."""
         assert self.expected is not None and self.used is not None
@@ -83,30 +95,32 @@ def gather_evidence(
     models: Sequence[TokenModel],
     tiers: Sequence[Tier],
     rule: LabelRule,
+    outcomes: Outcomes | None = None,
 ) -> Evidence:
-    """What choose rows tell: those of the n given on which every tier's score is known.
+    """What n choose rows tell.
 
     Args:
         p: float64[n, k], P(tier suffices).
         x: vectors of the rows.
-        requests: the rows.
+        requests: the rows; without `outcomes` every tier's score is known on them.
         models: of each tier's tokens.
         tiers: cheapest first.
         rule: what counts as sufficing.
+        outcomes: doubly robust scores, of one-sided rows.
     """
-    known = np.flatnonzero(requests.paired)
-    part, asked = x.take(known), requests.take(known)
-    tokens = expected_tokens(part, models)
-    return Evidence(
-        p=p[known],
+    tokens = expected_tokens(x, models)
+    evidence = Evidence(
+        p=p,
         usd=priced(tokens, tiers),
-        paid=account(part, asked, models, tiers),
-        score=asked.score,
-        session=asked.sessions,
-        sufficed=rule.sufficed(asked.score),
+        paid=account(x, requests, models, tiers),
+        score=requests.score,
+        session=requests.sessions,
         expected=tokens,
-        used=used_tokens(part, asked, models),
+        used=used_tokens(x, requests, models),
     )
+    if outcomes is None:
+        return replace(evidence, sufficed=rule.sufficed(requests.score))
+    return replace(evidence, score=outcomes.score, low=outcomes.low, high=outcomes.high)
 
 
 def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:

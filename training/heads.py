@@ -195,8 +195,9 @@ def sort_tiers(
         if not len(known):
             raise BadInput(
                 f"tier {name!r}: no labelled row among the fit rows; log or replay some of its "
-                "calls, or take it out of the tiers file (a top tier that is never called: "
-                "[label] assume_top_suffices)"
+                "calls (explore: send it 5 % of prompts at random, and log propensities), or "
+                "take it out of the tiers file (a top tier that is never called: [label] "
+                "assume_top_suffices)"
             )
         if np.ptp(known) == 0:
             assumed = len(known) == len(score) and known[0] == 1.0

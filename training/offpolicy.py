@@ -110,13 +110,16 @@ def doubly_robust_terms(logged: Logged, policy: Floats, p: Floats) -> Floats:
     return terms
 
 
-def outcome_range(logged: Logged) -> tuple[float, float]:
-    """Between which numbers every pseudo-outcome lies, whatever the scores and p in [0, 1] are.
+def largest_weight(logged: Logged) -> float:
+    """The largest sum of a request's weights, at least 1; 1 where every tier was observed.
 
-    With the largest weight w: from 1 − w (p = 1, score 0) to w (p = 0, score 1).
+    With W so, pseudo-outcomes lie between 1 − W (p = 1, score 0) and W (p = 0, score 1), whatever
+    the scores and p in [0, 1] are; and on one request those of all tiers together are off [0, 1]
+    by no more than W − 1.
     """
-    largest = float(max(logged.weight.max(initial=1.0), 1.0))
-    return 1.0 - largest, largest
+    every = (~np.isnan(logged.score)).all(axis=1)
+    total = np.where(every, 1.0, logged.weight.sum(axis=1))
+    return max(float(total.max(initial=1.0)), 1.0)
 
 
 def effective_rows(logged: Logged, policy: Floats) -> float:

@@ -21,7 +21,10 @@ from training.curve import policy_walk, trace
 from training.errors import BadInput
 from training.evidence import Evidence
 from training.goals import Goal, MaxBadDowngrade, MaxCost, TopShare, Value
+from training.labels import LabelRule
 from training.promises import Promised, holds, non_inferior, promise
+from training.requests import Requests
+from training.world import World, paired_world, pick_world, valuable
 
 STEPS = 60
 MIN_UNITS = 20
@@ -122,11 +125,25 @@ def check_units(goal: Goal, session: NDArray[np.int64], paired: bool = True) -> 
             "requests to every tier (shadow calls) if no downgrade among them is bad, about "
             f"{likely} if half the limit is; min_quality does without them"
         )
+    told = " with every tier's score" if paired else " that can be judged"
     raise BadInput(
-        f"{units} independent choose rows with every tier's score; at least {MIN_UNITS} are "
+        f"{units} independent choose rows{told}; at least {MIN_UNITS} are "
         "needed to choose an operating point: give more rows, replay some requests on the "
         "tiers that did not answer, or give another --split"
     )
+
+
+def choice_world(goal: Goal, rule: LabelRule, requests: Requests) -> World:
+    """The world in which a goal is to be chosen: paired wherever two tiers' answers are compared.
+
+    Raises:
+        BadInput: too few requests of either world (see `training.world`).
+    """
+    if isinstance(goal, MaxBadDowngrade) or rule.margin is not None:
+        return paired_world(requests)
+    if isinstance(goal, Value) and not valuable(requests).any():
+        return paired_world(requests)  # of no request: the goal needs none
+    return pick_world(requests, 1 if isinstance(goal, Value) else MIN_UNITS)
 
 
 def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:

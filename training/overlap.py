@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadInput
-from training.offpolicy import Logged
+from training.offpolicy import Logged, always, largest_weight, pseudo_outcomes
 
 PARTS = 10
 PART_ROWS = 100  # fewer requests than PARTS times this are cut into fewer parts
@@ -118,6 +118,53 @@ def require_support(
         f"known. Explore: send at least {rate:.0%} of such prompts to {names[tier]!r} at random "
         "and log the propensity, or replay some of them on it; then evaluate on that traffic"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Doubly robust scores, of use to certify a policy.
+
+    Attributes:
+        score: float64[n, k]; 0 where a cheaper tier was never tried.
+        low, high: their range.
+        notes: what was never tried, in words.
+    """
+
+    score: NDArray[np.float64]
+    low: float
+    high: float
+    notes: tuple[str, ...]
+
+
+def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) -> Outcomes:
+    """Pseudo-outcomes that flatter no policy: where a cheaper tier was never tried, it fails.
+
+    Args:
+        logged: n requests.
+        p: float64[n, k], estimates of heads that did not see them.
+        names: of the tiers.
+
+    Raises:
+        BadInput: the top tier, which every promise compares with, was never tried somewhere, or a
+            cheaper tier nowhere; the message names the exploration needed.
+    """
+    n, k = p.shape
+    overlap = measure_overlap(logged, p)
+    require_support(overlap, always(k - 1, n, k), names, "always-top, the yardstick of a promise,")
+    notes = []
+    for tier, name in enumerate(names[:-1]):
+        lost = unsupported_share(overlap, always(tier, n, k))
+        if lost > 1.0 - TOLERATED:
+            require_support(overlap, always(tier, n, k), names, "a router with this tier")
+        if lost > 0:
+            notes.append(
+                f"{name}: never, or almost never, tried on {lost:.1%} of the choose rows; there "
+                "it counts as failing, so that the promise holds all the same"
+            )
+    score = pseudo_outcomes(logged, p)
+    score[:, :-1][~overlap.supported[:, :-1]] = 0.0
+    largest = largest_weight(logged)
+    return Outcomes(score, 1.0 - largest, largest, tuple(notes))
 
 
 def needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:

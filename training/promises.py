@@ -48,7 +48,8 @@ def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> 
     )
     top = policy.constant == evidence.p.shape[1] - 1
     certified = top or bool(holds(goal, [policy], evidence, risk)[0])
-    test = "by definition" if top else "betting"
+    estimated = " on doubly robust estimates" if evidence.sufficed is None else ""
+    test = "by definition" if top else f"betting{estimated}"
     if isinstance(goal, MinQuality):
         routed, best = _qualities(policy, evidence)
         estimate = float(routed.mean() / best.mean()) if best.mean() > 0 else 1.0
@@ -70,8 +71,8 @@ def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk:
     rows = np.arange(len(evidence.score))
     routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
     gain = _per_session(evidence.score[:, tier] - routed, evidence.session) + by
-    width = evidence.high - evidence.low
-    return bool(shown_above_zero(gain[:, None], by - width, by + width, risk)[0])
+    low, high = evidence.gap_range(np.ones(1))
+    return bool(shown_above_zero(gain[:, None], low + by, high + by, risk)[0])
 
 
 def _qualities(policy: Policy, evidence: Evidence) -> tuple[Floats, Floats]:
@@ -111,8 +112,7 @@ def _shares_above(
     shares: Floats, routed: Floats, top: Floats, evidence: Evidence, risk: float
 ) -> NDArray[np.bool_]:
     """Whether mean(routed) ≥ share · mean(top) is shown, per column of shares: float64[m]."""
-    low, high = evidence.low - shares * evidence.high, evidence.high - shares * evidence.low
-    return shown_above_zero(routed - shares * top, low, high, risk)
+    return shown_above_zero(routed - shares * top, *evidence.gap_range(shares), risk)
 
 
 def _rates_below(rates: Floats, bad: Floats, risk: float) -> NDArray[np.bool_]:

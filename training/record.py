@@ -19,6 +19,7 @@ from training.operating import Course
 from training.report import Report, save_json, save_plots
 from training.requests import Requests, fingerprint
 from training.tracking import EVIDENCE_TAG, log_run
+from training.valuation import Valuation
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
 
@@ -28,7 +29,7 @@ def describe_job(
     rule: LabelRule,
     sizes: Mapping[str, int],
     notes: Sequence[str],
-    report: Report | None,
+    report: Report | Valuation | None,
     started: datetime,
     embedder_name: str,
     seed: int,
@@ -84,7 +85,7 @@ def track(
     policy: Policy,
     tiers: Sequence[Tier],
     evidence: Path | None,
-    report: Report | None = None,
+    report: Report | Valuation | None = None,
     parameters: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> tuple[str, str]:
@@ -131,8 +132,10 @@ def track(
             folders["evidence"] = evidence
             tags[EVIDENCE_TAG] = facts["evidence"]
         if report is not None:
-            folders |= {part: Path(scratch) / part for part in ("plots", "report")}
-            folders["plots"].mkdir()
-            save_plots(report, folders["plots"])
+            folders["report"] = Path(scratch) / "report"
+            if isinstance(report, Report):
+                folders["plots"] = Path(scratch) / "plots"
+                folders["plots"].mkdir()
+                save_plots(report, folders["plots"])
             save_json(report, folders["report"] / "report.json")
         return log_run(f"suffice {name}", told, measured, tags, folders)

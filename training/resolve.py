@@ -23,10 +23,12 @@ from training.evidence import FILE, Basis, Evidence, gather_evidence, load_evide
 from training.export import check_out, id_hashes, reissue
 from training.goals import Goal, parse_goal
 from training.labels import LabelRule, firm_requests, load_requests
-from training.operating import Course, check_units, choose, plan_course
+from training.operating import Course, check_units, choice_world, choose, plan_course
+from training.overlap import certifiable
 from training.record import describe_choice, describe_making, track
 from training.tracking import EVIDENCE_TAG, fetch_file
 from training.vectorize import vectorize
+from training.world import logged
 
 OF_A_POINT = ("policy.", "dollar.", "promise.")  # metrics that another operating point makes void
 
@@ -70,21 +72,25 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         notes += weak
         hashes = id_hashes(requests.ids)
         known = np.isin(hashes, arrays["fitted"])
-        rows = np.flatnonzero(~known & requests.paired)
+        fresh = np.flatnonzero(~known)
+        world = choice_world(goal, rule, requests.take(fresh))
+        rows = fresh[world.rows]
         used = requests.take(rows)
-    check_units(goal, used.sessions)
+    check_units(goal, used.sessions, world.paired)
     with step("operating point"):
         x = vectorize(predictor.vectorizer, list(used.prompts))
         p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
         tiers = predictor.tiers
-        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule)
-        policy = choose(goal, course, evidence, [tier.name for tier in tiers])
+        names = tuple(tier.name for tier in tiers)
+        outcomes = None if world.paired else certifiable(logged(used), p, names)
+        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule, outcomes)
+        policy = choose(goal, course, evidence, names)
     note = (
-        f"operating point chosen again on {len(rows)} requests of {traffic.name} with every tier's "
-        f"score ({int(known.sum())} left out: the artifact was fitted or chosen on them, "
-        f"{int((~known & ~requests.paired).sum())} without every tier's score); they cannot serve "
-        "a second choice"
+        f"operating point chosen again on {len(rows)} requests of {traffic.name} "
+        f"({int(known.sum())} left out: the artifact was fitted or chosen on them); {world.note}; "
+        "they cannot serve a second choice"
     )
+    notes += outcomes.notes if outcomes else ()
     found = _fetch(artifact)
     basis = found[1] if found else None
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})

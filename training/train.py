@@ -25,13 +25,17 @@ from training.heads import probabilities, sort_tiers
 from training.labels import LabelRule, load_requests
 from training.learn import Learned, learn
 from training.members import Matrix
-from training.operating import check_units, choose, plan_course
+from training.operating import check_units, choice_world, choose, plan_course
+from training.overlap import certifiable
+from training.propensities import estimate_propensities
 from training.record import describe_choice, describe_job, track
 from training.reference import reference_arrays
 from training.report import Report, Rows, build_report
 from training.requests import Requests
 from training.splits import Splits, split
+from training.valuation import Valuation, value_policies
 from training.vectorize import fit_ngrams, vectorize
+from training.world import World, logged, valuable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Trained:
     out: Path
     version: str
     policy: Policy
-    report: Report | None
+    report: Report | Valuation | None
     run_id: str
     store: str
     summary: tuple[str, ...]
@@ -55,8 +59,13 @@ def train(
     shares: tuple[float, float, float],
     seed: int,
     embedder_name: str,
+    estimate: bool = False,
 ) -> Trained:
     """Train a router from a traffic file and export it to `out`.
+
+    On one-sided logs the operating point is chosen, and the report made, by doubly robust estimates
+    (`training.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
+    from it, and every output says so.
 
     Raises:
         BadInput: the traffic cannot be learned from; nothing was written.
@@ -69,12 +78,18 @@ def train(
     embedder = resolve_embedder(embedder_name)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
+    if estimate:
+        with step("propensities"):
+            requests, told = estimate_propensities(requests, embedder)
+            counts += told
     with step("split"):
         splits = split(requests, shares, seed)
         _check_sizes(splits)
         fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
         sort_tiers(fit_rows.score, names)  # refuse before the work
-        check_units(config.policy, choose_rows.sessions[choose_rows.paired])
+        world = choice_world(config.policy, config.label, choose_rows)
+        choose_rows = choose_rows.take(world.rows)
+        check_units(config.policy, choose_rows.sessions, world.paired)
     with step("features"):
         ngrams = fit_ngrams(embedder, list(fit_rows.prompts), seed)
         vectorizer = Vectorizer(embedder, ngrams)
@@ -83,17 +98,26 @@ def train(
         group = splits.group[splits.fit]
         learned = learn(x.take(splits.fit), fit_rows, group, tiers, embedder, vectorizer, seed)
     with step("operating point"):
-        part, predictor = x.take(splits.choose), learned.predictor
+        part, predictor = x.take(splits.choose[world.rows]), learned.predictor
         p = probabilities(learned.heads, part)
-        evidence = gather_evidence(p, part, choose_rows, predictor.tokens, tiers, config.label)
+        outcomes = None if world.paired else certifiable(logged(choose_rows), p, names)
+        models, rule = predictor.tokens, config.label
+        evidence = gather_evidence(p, part, choose_rows, models, tiers, rule, outcomes)
         course = plan_course(learned.heads.p, learned.usd)
         policy = choose(config.policy, course, evidence, names)
     with step("report"):
-        report = _report(learned, x, requests, splits, policy, config.label)
-    notes = [*free, *counts, splits.leakage, *learned.notes, *learned.heads.notes]
-    notes += (
-        list(report.notes) if report else ["fewer than two independent test requests: no report"]
-    )
+        report, refused = _report(learned, x, requests, splits, policy, config.label, world)
+    untried = outcomes.notes if outcomes else ()
+    notes = [
+        world.note,
+        *free,
+        *counts,
+        *untried,
+        splits.leakage,
+        *learned.notes,
+        *learned.heads.notes,
+    ]
+    notes += list(report.notes) if report else [refused]
     sizes = {part: len(getattr(splits, part)) for part in ("fit", "choose", "test")}
     facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with tempfile.TemporaryDirectory() as scratch:
@@ -107,7 +131,8 @@ def train(
             kept = reference_arrays(learned.references, learned.predictor.learned)
             name = export(out, learned.predictor, embedder, policy, lines, card, used, facts, kept)
         with step("MLflow run"):
-            asked = {"seed": seed, "split": "/".join(f"{100 * share:g}" for share in shares)}
+            asked = {"world": world.name, "seed": seed}
+            asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
             run_id, store = track(
                 out, name, facts, policy, tiers, Path(scratch), report, asked, chosen
@@ -137,23 +162,28 @@ def _report(
     splits: Splits,
     policy: Policy,
     rule: LabelRule,
-) -> Report | None:
-    test = splits.test[requests.paired[splits.test]]
-    if len(np.unique(requests.take(test).sessions)) < 2:
-        return None  # an interval needs two independent requests
-    asked = x.take(test)
-    rows = Rows.of(
-        learned.tiers,
-        Estimates(
-            probabilities(learned.heads, asked),
-            expected(asked, learned.predictor.tokens, learned.tiers),
-        ),
-        account(asked, requests.take(test), learned.predictor.tokens, learned.tiers),
-        requests.take(test),
-        rule,
-        baselines.estimates(
-            x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
-        ),
-        asked.dense[:, :SURFACE],
+    world: World,
+) -> tuple[Report | Valuation | None, str]:
+    """The report on the test rows, in the world of the choice; or None, and why there is none."""
+    known = requests.paired if world.paired else valuable(requests)
+    test = splits.test[known[splits.test]]
+    used, asked = requests.take(test), x.take(test)
+    if len(np.unique(used.sessions)) < 2:  # an interval needs two independent requests
+        return None, "fewer than two independent test requests: no report"
+    predictor, tiers = learned.predictor, learned.tiers
+    estimates = Estimates(
+        probabilities(learned.heads, asked), expected(asked, predictor.tokens, tiers)
     )
-    return build_report(rows, policy, rule.warnings())
+    paid = account(asked, used, predictor.tokens, tiers)
+    if not world.paired:
+        names = tuple(tier.name for tier in tiers)
+        try:
+            return value_policies(logged(used), estimates, paid, policy, names, rule.warnings()), ""
+        except BadInput as refusal:
+            return None, f"no report: {refusal}"
+    others = baselines.estimates(
+        x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
+    )
+    surface = asked.dense[:, :SURFACE]
+    rows = Rows.of(tiers, estimates, paid, used, rule, others, surface)
+    return build_report(rows, policy, rule.warnings()), ""

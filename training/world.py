@@ -32,6 +32,14 @@ class World:
         return self.name == PAIRED
 
 
+def paired_world(requests: Requests) -> World:
+    """The paired world, however many requests it has."""
+    rows = np.flatnonzero(requests.paired)
+    left = len(requests) - len(rows)
+    note = f"world: paired, {len(rows)} requests with every tier's score"
+    return World(PAIRED, rows, note + f"; {left} without left out" * bool(left))
+
+
 def pick_world(requests: Requests, least: int) -> World:
     """Choose the world that says more: the one in which the rarest tier was seen more often.
 
@@ -44,15 +52,11 @@ def pick_world(requests: Requests, least: int) -> World:
     """
     paired = requests.paired
     chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
-    alone = chosen.any(axis=1) & ~paired
+    alone = valuable(requests) & ~paired
     rarest = int((chosen & alone[:, None]).sum(axis=0).min(initial=len(requests)))
-    left = len(requests) - int(paired.sum())
     if paired.sum() >= max(least, rarest):
-        note = f"world: paired, {int(paired.sum())} requests with every tier's score"
-        return World(
-            PAIRED, np.flatnonzero(paired), note + f"; {left} without left out" * bool(left)
-        )
-    rows = np.flatnonzero(paired | alone)
+        return paired_world(requests)
+    rows = np.flatnonzero(valuable(requests))
     if len(rows) >= least and alone.any():
         lost = len(requests) - len(rows)
         note = (
@@ -60,6 +64,7 @@ def pick_world(requests: Requests, least: int) -> World:
             f"propensity, and {int(paired.sum())} with every tier's score: values are estimates"
         )
         return World(ONE_SIDED, rows, note + f"; {lost} without propensity left out" * bool(lost))
+    left = len(requests) - int(paired.sum())
     told = f"{int(paired.sum())} requests with every tier's score, {least} are needed"
     if left and not alone.any():
         told += (
@@ -71,6 +76,12 @@ def pick_world(requests: Requests, least: int) -> World:
         f"{told}; else give newer traffic, or replay at least {max(least - int(paired.sum()), 1)} "
         "requests on the tiers that did not answer"
     )
+
+
+def valuable(requests: Requests) -> NDArray[np.bool_]:
+    """bool[n]: every tier's score is known, or the propensity of one that answered."""
+    chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
+    return np.asarray(requests.paired | chosen.any(axis=1))
 
 
 def logged(requests: Requests) -> Logged:
