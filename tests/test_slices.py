@@ -220,8 +220,6 @@ def test_margins_of_the_promises():
     bad = Promise("max_bad_downgrade", 0.02, 0.95, 100, 0.01, 0.02, True)
     assert promise_margins(bad, tier, score, good) == pytest.approx([-0.98, 0.02, 0.02])
     assert promise_margins(None, tier, score, good) is None
-    cost = Promise("max_cost_usd_per_1k", 2.0, 0.95, 100, 1.0, 2.0, True)
-    assert promise_margins(cost, tier, score, good) is None
 
 
 def test_figures_of_a_slice_are_those_of_its_rows_alone():
