@@ -32,6 +32,19 @@ Messages = Annotated[
     Path | None,
     typer.Option(help="JSON: a list of chat messages, or an OpenAI request body."),
 ]
+TrafficFiles = Annotated[
+    list[Path], typer.Argument(help="Traffic tables, Parquet, read as one.", metavar="TRAFFIC...")
+]
+BaseUrl = Annotated[
+    str | None, typer.Option(help="OpenAI-compatible server; default: LiteLLM's provider.")
+]
+KeyVariable = Annotated[
+    str | None, typer.Option(help="Variable with the API key for --base-url.", metavar="NAME")
+]
+Concurrency = Annotated[int, typer.Option(help="Calls under way at a time.", min=1, max=1000)]
+Timeout = Annotated[float, typer.Option(help="Seconds that one attempt may take.", min=0.1)]
+MaxOutput = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Ask nothing; print the price.")]
 
 
 def _quieten(quiet: bool) -> None:
@@ -342,6 +355,97 @@ def init(
 
 
 @app.command()
+def replay(
+    traffic: TrafficFiles,
+    tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
+    out: Annotated[Path, typer.Option(help="Parquet to write; OUT.journal.jsonl is beside it.")],
+    budget: Annotated[float | None, typer.Option(help="USD, over all runs with this OUT.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Requests; default all.", min=1)] = None,
+    strategy: Annotated[str, typer.Option(help="random, stratified or informative.")] = "random",
+    artifact: Annotated[Path | None, typer.Option(help="For --strategy informative.")] = None,
+    base_url: BaseUrl = None,
+    api_key_env: KeyVariable = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 120.0,
+    max_output_tokens: MaxOutput = 4096,
+    seed: Annotated[int, typer.Option(help="Of the sample.", min=0)] = 0,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask the tiers that did not answer logged requests (extra: replay).
+
+    Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
+    """
+    from training.config import read_tiers
+    from training.replay import Upstream
+    from training.replay import replay as run
+
+    upstream = Upstream(base_url, api_key_env, timeout, concurrency)
+    with step("replay"):
+        done = run(
+            traffic,
+            read_tiers(tiers),
+            out,
+            budget,
+            sample=sample,
+            strategy=strategy,
+            artifact=artifact,
+            upstream=upstream,
+            max_output_tokens=max_output_tokens,
+            seed=seed,
+            dry_run=dry_run,
+        )
+    _tell_run(done, as_json)
+
+
+@app.command()
+def judge(
+    traffic: TrafficFiles,
+    model: Annotated[str, typer.Option(help="The judge: provider/model, or any at --base-url.")],
+    out: Annotated[Path, typer.Option(help="Parquet to write; OUT.journal.jsonl is beside it.")],
+    rubric: Annotated[Path | None, typer.Option(help="Your rubric, as text.")] = None,
+    pairwise: Annotated[bool, typer.Option("--pairwise", help="Against the top tier.")] = False,
+    tiers: Annotated[Path | None, typer.Option(help="Tiers, for --pairwise.")] = None,
+    gold: Annotated[str | None, typer.Option(help="Column or file with people's scores.")] = None,
+    budget: Annotated[float | None, typer.Option(help="USD, over all runs with this OUT.")] = None,
+    price: Annotated[str | None, typer.Option(help="USD per million tokens, IN/OUT.")] = None,
+    base_url: BaseUrl = None,
+    api_key_env: KeyVariable = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 120.0,
+    max_output_tokens: MaxOutput = 1024,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let a model label answers, by a rubric or in pairs (extra: replay).
+
+    Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
+    """
+    from training.config import read_tiers
+    from training.judge import judge as run
+    from training.replay import Upstream
+
+    with step("judge"):
+        done = run(
+            traffic,
+            out,
+            model,
+            tiers=read_tiers(tiers) if tiers else None,
+            rubric=rubric,
+            pairwise=pairwise,
+            gold=gold,
+            budget=budget,
+            price=_price(price) if price else None,
+            upstream=Upstream(base_url, api_key_env, timeout, concurrency),
+            max_output_tokens=max_output_tokens,
+            dry_run=dry_run,
+        )
+    _tell_run(done, as_json)
+
+
+@app.command()
 def distill(
     model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),
@@ -389,6 +493,28 @@ def main() -> None:
     except ModuleNotFoundError as error:
         complain(f"error: {error.name} is not installed; pip install 'suffice[train]'")
         sys.exit(3)
+
+
+def _price(text: str) -> tuple[float, float]:
+    """USD per million input and output tokens, from IN/OUT."""
+    try:
+        sent, got = (float(part) for part in text.split("/"))
+    except ValueError:
+        raise BadInput(f"--price {text}: expected IN/OUT, e.g. 2.5/10") from None
+    if not (0 <= sent < 1e9 and 0 <= got < 1e9):
+        raise BadInput(f"--price {text}: prices lie between 0 and 1e9")
+    return sent, got
+
+
+def _tell_run(done: Any, as_json: bool) -> None:
+    """Print what a job that asks models did, then raise what kept it from its end, if anything."""
+    if as_json:
+        _print_json(done.as_json())
+    else:
+        for line in done.lines():
+            typer.echo(line)
+    if done.refusal is not None:
+        raise done.refusal
 
 
 def _show(report: Any) -> None:

@@ -25,7 +25,7 @@ from training.partitions import Folder
 from training.pseudonyms import Pseudonyms
 from training.quarantine import Quarantine
 from training.sources import Group, find_sources
-from training.store import OneFile
+from training.store import OneFile, read_label
 from training.traffic import Problem, normalise, to_arrow
 
 BATCH_ROWS, BATCH_CHARS = 4096, 2**23
@@ -127,6 +127,9 @@ def _read(
 ) -> None:
     """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
+    hashed = [
+        s.path.suffix == ".parquet" and read_label(s.path) == ids.label for s in group.sources
+    ]
     rows: list[Row] = []
     weight = current = 0
 
@@ -140,7 +143,7 @@ def _read(
         report.quarantined += len(problems)
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
-        batch = to_arrow(ids.replace(frame))
+        batch = to_arrow(frame if hashed[current] else ids.replace(frame))
         table.write(batch)
         ledger.add(batch, report)
         rows.clear()
