@@ -31,8 +31,8 @@ from router.predictor import Predictor
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.export import export
-from training.flatten import flatten_booster
 from training.golden import golden_lines, golden_prompts
+from training.learn.flatten import flatten_booster
 
 DIM = 8
 WORDS = "what is the capital of france write code solve sum hello please list prime".split()

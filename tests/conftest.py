@@ -53,7 +53,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """One artifact for all tests that only read it."""
     from tests.traffic_makers import TIERS, make_rows, write_log, write_tiers
     from training.config import Config
-    from training.goals import MinQuality
+    from training.decide.goals import MinQuality
     from training.train import train
 
     folder = tmp_path_factory.mktemp("job")

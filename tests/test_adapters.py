@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from training import adapters
-from training.adapters import Adapter
-from training.adapters.chat import answer, bare_model, cost, joined_chunks, thumb, tokens
-from training.adapters.shelf import Shelf
 from training.errors import BadInput, EnvironmentProblem
-from training.ingest import IngestReport, ingest
-from training.traffic import read_traffic
+from training.log import adapters
+from training.log.adapters import Adapter
+from training.log.adapters.chat import answer, bare_model, cost, joined_chunks, thumb, tokens
+from training.log.adapters.shelf import Shelf
+from training.log.ingest import IngestReport, ingest
+from training.log.traffic import read_traffic
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -418,7 +418,7 @@ def test_formats_of_others_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Mo
     for name, value, told in (
         ("litellm", f"{__name__}:GATEWAY", "rename it"),
         ("own", "absent.module:X", "cannot be loaded from absent.module:X"),
-        ("own", f"{__name__}:USER", "is not a training.adapters.Adapter"),
+        ("own", f"{__name__}:USER", "is not a training.log.adapters.Adapter"),
     ):
         _register(monkeypatch, name, value)
         with pytest.raises(EnvironmentProblem, match=told):

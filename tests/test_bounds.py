@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from training.bounds import shown_above_zero, units_needed, upper_rate
+from training.decide.bounds import shown_above_zero, units_needed, upper_rate
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.floats(0.001, 0.5))

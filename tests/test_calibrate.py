@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from training.calibrate import fit_calibration, log_loss
+from training.learn.calibrate import fit_calibration, log_loss
 
 
 @pytest.mark.parametrize(("shift", "slope"), [(0.0, 1.0), (1.5, 1.0), (-0.7, 0.4), (0.3, 2.5)])

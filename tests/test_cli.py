@@ -13,9 +13,9 @@ import pytest
 
 from router import Router
 from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_tiers
-from training import heads
 from training.cli import app
-from training.embedders import _about_minilm
+from training.learn.embedders import _about_minilm
+from training.learned import heads
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.agreement import compare
-from training.combine import combine
-from training.labelplan import WEIGHTS, LabelPlan
+from training.label.agreement import compare
+from training.label.combine import combine
+from training.label.plan import WEIGHTS, LabelPlan
 
 PLAN = LabelPlan()
 NAN = float("nan")

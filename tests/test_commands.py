@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from training.commands import Command
-from training.graders import Grader
+from training.label.commands import Command
+from training.label.graders import Grader
 
 
 def run(script, response="answer", reference=None, **more):

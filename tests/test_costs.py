@@ -6,9 +6,9 @@ import pytest
 from router.prompt import Prompt
 from router.vectorizer import Vectorizer
 from tests.traffic_makers import TIERS, make_rows, requests_of
-from training.costs import account, expected, fit_tokens
-from training.embedders import resolve_embedder
-from training.vectorize import fit_ngrams, vectorize
+from training.learn.costs import account, expected, fit_tokens
+from training.learn.embedders import resolve_embedder
+from training.learn.vectorize import fit_ngrams, vectorize
 
 
 @pytest.fixture(scope="module")

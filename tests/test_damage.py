@@ -27,8 +27,8 @@ from tests.test_adapters import (
 )
 from tests.test_fresh_logs import KEPT
 from training.errors import BadInput
-from training.ingest import ingest
-from training.traffic import read_traffic
+from training.log.ingest import ingest
+from training.log.traffic import read_traffic
 
 
 def _text(rows: list[dict[str, Any]]) -> bytes:

@@ -11,9 +11,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from router.embedder import StaticEmbedder
-from training.distill import MINILM, distill
-from training.embedders import STATIC, resolve_embedder
 from training.errors import BadInput, EnvironmentProblem
+from training.learn.distill import MINILM, distill
+from training.learn.embedders import STATIC, resolve_embedder
 
 WORDS = ["the", "cat", "dog", "runs", "red", "blue", "sum", "of", "two", "a", "b", "c", "e"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

@@ -25,9 +25,9 @@ import pytest
 from typer.main import get_command
 
 from tests.traffic_makers import make_rows
-from training import adapters
 from training.cli import app
-from training.ingest import ingest
+from training.log import adapters
+from training.log.ingest import ingest
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "data/README.md", "data/sample/README.md", "notebooks/README.md")

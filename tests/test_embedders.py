@@ -17,10 +17,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from router.embedder import StaticEmbedder
-from training.embedders import STATIC, resolve_embedder
 from training.errors import BadInput
-from training.quantise import quantise, row_cosines
-from training.tensors import read_tensors
+from training.learn.embedders import STATIC, resolve_embedder
+from training.learn.quantise import quantise, row_cosines
+from training.learn.tensors import read_tensors
 
 NEW_STATIC = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
 OLD_STATIC = "sentence_transformers.models.StaticEmbedding"

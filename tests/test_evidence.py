@@ -8,9 +8,9 @@ import pytest
 
 from router.tier import Tier
 from tests.traffic_makers import TIERS
-from training.costs import priced
+from training.decide.evidence import Basis, Evidence, load_evidence, save_evidence
 from training.errors import BadInput
-from training.evidence import Basis, Evidence, load_evidence, save_evidence
+from training.learn.costs import priced
 
 CHEAPER = (TIERS[0], Tier("large", "vendor/large-1", 2.0, 3.0))
 

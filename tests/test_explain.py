@@ -18,14 +18,14 @@ from router.predictor import Predictor
 from router.prompt import Prompt
 from tests.builders import POLICY, make_artifact, make_embedder, make_predictor
 from tests.traffic_makers import call, prompt_texts
-from training.changes import flipping, rivals
-from training.contributions import GROUPS, SURFACE_GROUPS, contribute
-from training.explain import Explanation, as_json, explain
-from training.explain_words import lines
 from training.export import export
 from training.golden import PROMPTS, golden_lines, golden_prompts
-from training.reference import read_references
-from training.vectorize import vectorize
+from training.learn.reference import read_references
+from training.learn.vectorize import vectorize
+from training.show.changes import flipping, rivals
+from training.show.contributions import GROUPS, SURFACE_GROUPS, contribute
+from training.show.explain import Explanation, as_json, explain
+from training.show.explain_words import lines
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 CHAT = st.lists(

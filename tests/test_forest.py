@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.forest import Forest
 from tests.builders import make_booster, make_forest
-from training.flatten import Growth, flatten, flatten_booster, restore_booster
+from training.learn.flatten import Growth, flatten, flatten_booster, restore_booster
 
 COLUMNS = 5
 HUGEST = float(np.finfo(np.float64).max)

@@ -19,8 +19,8 @@ import pytest
 from tests.fake_upstream import CALL, answer_to, upstream
 from tests.write_logs import IMAGE, MODES, SESSION, USER
 from training.errors import BadInput
-from training.ingest import IngestReport, ingest
-from training.traffic import read_traffic
+from training.log.ingest import IngestReport, ingest
+from training.log.traffic import read_traffic
 
 KEPT = Path(__file__).parent / "logs"
 ROOT = Path(__file__).parents[1]

@@ -3,8 +3,7 @@
 import pytest
 
 from training.config import parse_values, read_config
-from training.errors import BadInput
-from training.goals import (
+from training.decide.goals import (
     MaxBadDowngrade,
     MaxCost,
     MinQuality,
@@ -13,6 +12,7 @@ from training.goals import (
     goal_as_dict,
     parse_goal,
 )
+from training.errors import BadInput
 
 GOALS = [
     MinQuality(0.97, 0.9),

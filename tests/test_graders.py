@@ -8,7 +8,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.graders import (
+from training.label.graders import (
     NO_REFERENCE,
     Contains,
     Exact,

@@ -11,11 +11,11 @@ from router.neighbours import Neighbours
 from router.predictor import Predictor
 from router.vectorizer import SURFACE, Vectorizer
 from tests.traffic_makers import TIERS, make_rows, requests_of
-from training.calibrate import log_loss
-from training.costs import fit_tokens
-from training.embedders import resolve_embedder
 from training.errors import BadInput
-from training.heads import (
+from training.learn.calibrate import log_loss
+from training.learn.costs import fit_tokens
+from training.learn.embedders import resolve_embedder
+from training.learn.heads import (
     PENALTIES,
     FittedHeads,
     _fit_blend,
@@ -25,8 +25,8 @@ from training.heads import (
     member_margins,
     probabilities,
 )
-from training.members import Matrix, fit_geometry, fit_linear, linear_margins
-from training.vectorize import fit_ngrams, vectorize
+from training.learn.members import Matrix, fit_geometry, fit_linear, linear_margins
+from training.learn.vectorize import fit_ngrams, vectorize
 
 FIT = 300
 NAMES = ("small", "large")

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.adapters import ADAPTERS, Bad, Mapping, Record, Skip, files, table
-from training.adapters.files import csv_records
 from training.errors import BadInput
-from training.ingest import IngestReport, ingest
-from training.pseudonyms import pseudonym
-from training.traffic import TrafficTable, read_traffic
+from training.log.adapters import ADAPTERS, Bad, Mapping, Record, Skip, files, table
+from training.log.adapters.files import csv_records
+from training.log.ingest import IngestReport, ingest
+from training.log.pseudonyms import pseudonym
+from training.log.traffic import TrafficTable, read_traffic
 
 HEADER = "request_id,prompt,model,score"
 
@@ -398,10 +398,10 @@ def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = [f"r{n % 60},prompt {n % 60},m,{'bad' if n == 33 else n % 2}" for n in range(100)]
     source = _csv(tmp_path / "1.csv", *rows)
     ingest([source], tmp_path / "whole.parquet", max_bad=0.1)
-    monkeypatch.setattr("training.ingest.BATCH_ROWS", 7)
-    monkeypatch.setattr("training.store.BATCH_ROWS", 5)
-    monkeypatch.setattr("training.store.GROUP_ROWS", 11)
-    monkeypatch.setattr("training.store.GROUP_BATCHES", 2)
+    monkeypatch.setattr("training.log.ingest.BATCH_ROWS", 7)
+    monkeypatch.setattr("training.log.store.BATCH_ROWS", 5)
+    monkeypatch.setattr("training.log.store.GROUP_ROWS", 11)
+    monkeypatch.setattr("training.log.store.GROUP_BATCHES", 2)
     ingest([source], tmp_path / "parts.parquet", max_bad=0.1)
     whole, parts = (pq.read_table(tmp_path / f"{n}.parquet") for n in ("whole", "parts"))
     assert whole.equals(parts)

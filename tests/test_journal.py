@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
+from training.ask.journal import ANSWERED, ASKED, FAILED, Journal
 from training.errors import BadInput
-from training.journal import ANSWERED, ASKED, FAILED, Journal
 
 
 def record(kind, key, usd=1.0):

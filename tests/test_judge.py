@@ -9,10 +9,10 @@ from sklearn.metrics import cohen_kappa_score
 
 from tests.stub_upstream import stub
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
-from training.concordance import concordance
-from training.questions import graded, paired, reminder
-from training.traffic import read_traffic
-from training.verdict import GRADE_FORMS
+from training.ask.concordance import concordance
+from training.ask.questions import graded, paired, reminder
+from training.ask.verdict import GRADE_FORMS
+from training.log.traffic import read_traffic
 
 
 @pytest.fixture(autouse=True)

@@ -232,8 +232,8 @@ def test_a_folder_of_files_with_columns_of_their_own(workdir, capsys):
 def test_labels_train_with_their_weights(workdir, capsys):
     """What `label` writes is what `train` reads, weights and all, with the same configuration."""
     from training.config import read_config, read_tiers
-    from training.requests import gather
-    from training.traffic import read_traffic
+    from training.log.requests import gather
+    from training.log.traffic import read_traffic
 
     settings = config(workdir, "[label]\nsufficed_at = 0.6\n" + NUMERIC)
     rows = [row | {"source": "app"} for row in make_rows(30, session=1)]

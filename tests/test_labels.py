@@ -5,8 +5,8 @@ import pytest
 
 from tests.traffic_makers import TIERS, make_rows, requests_of, write_log
 from training.errors import BadInput
-from training.labels import LabelRule, firm_requests, load_requests
-from training.splits import split
+from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.splits import split
 
 
 def test_an_absolute_limit_includes_itself():

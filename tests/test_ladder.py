@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from router.tier import Tier
-from training.ladder import Answerer, build_ladder
+from training.label.ladder import Answerer, build_ladder
 
 
 def above(names, usd=None, tiers=()):

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from tests.test_ingest import WAREHOUSE_MAP
-from training.ingest import IngestReport, ingest
-from training.traffic import read_traffic
+from training.log.ingest import IngestReport, ingest
+from training.log.traffic import read_traffic
 
 
 @pytest.fixture(scope="module")

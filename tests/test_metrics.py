@@ -10,10 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from training.curve import Walk, oracle_walk, order_walk, policy_walk, trace
 from training.errors import BadInput
-from training.intervals import bootstrap, values
-from training.metrics import (
+from training.measure.curve import Walk, oracle_walk, order_walk, policy_walk, trace
+from training.measure.intervals import bootstrap, values
+from training.measure.metrics import (
     aiq,
     bad_downgrades,
     best_constant,
@@ -26,7 +26,7 @@ from training.metrics import (
     sufficed,
     undefined,
 )
-from training.reliability import reliability_metrics, reliability_table
+from training.measure.reliability import reliability_metrics, reliability_table
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 

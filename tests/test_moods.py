@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from training.moods import COMPLAINT, NEITHER, THANKS, languages, mood
+from training.label.moods import COMPLAINT, NEITHER, THANKS, languages, mood
 
 
 @pytest.mark.parametrize(

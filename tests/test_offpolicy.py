@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from training import offpolicy as op
-from training.offpolicy import Logged
+from training.measure import offpolicy as op
+from training.measure.offpolicy import Logged
 
 SCORE = np.array([[0.2, 0.9], [1.0, 0.6], [0.0, 0.4]])
 CHANCE = np.array([[0.7, 0.3], [0.1, 0.9], [0.5, 0.5]])

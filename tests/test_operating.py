@@ -11,11 +11,11 @@ from scipy.special import expit
 from scipy.stats import binomtest
 
 from router.policy import Policy
-from training.bounds import shown_above_zero
+from training.decide.bounds import shown_above_zero
+from training.decide.evidence import Evidence
+from training.decide.goals import MaxBadDowngrade, MaxCost, MinQuality, TopShare, Value
+from training.decide.operating import STEPS, Course, choose, dial_grid, plan_course
 from training.errors import BadInput
-from training.evidence import Evidence
-from training.goals import MaxBadDowngrade, MaxCost, MinQuality, TopShare, Value
-from training.operating import STEPS, Course, choose, dial_grid, plan_course
 
 NAMES = ["small", "large"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from training.errors import BadInput
-from training.offpolicy import Logged, always, fixed
-from training.overlap import measure_overlap, require_support, unsupported_share
+from training.measure.offpolicy import Logged, always, fixed
+from training.measure.overlap import measure_overlap, require_support, unsupported_share
 
 NAMES = ("small", "large")
 

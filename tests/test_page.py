@@ -13,13 +13,13 @@ from router.policy import Policy, Promise
 from tests.builders import make_booster
 from tests.test_report import rows_of
 from tests.traffic_makers import call, make_rows, write_log
-from training.evaluate import measure_paired, prepare
-from training.flatten import flatten
-from training.intervals import Interval
-from training.page import charts, importance, views, words
-from training.page.html import render, report
-from training.page.volume import Volume
-from training.report import build_report
+from training.learn.flatten import flatten
+from training.measure.evaluate import measure_paired, prepare
+from training.measure.intervals import Interval
+from training.measure.report import build_report
+from training.show.page import charts, importance, views, words
+from training.show.page.html import render, report
+from training.show.page.volume import Volume
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",

@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_page import HOSTILE, hostile_rows
 from tests.traffic_makers import write_log
-from training.page.html import report
+from training.show.page.html import report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

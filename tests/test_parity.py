@@ -16,8 +16,8 @@ from router.vectorizer import SURFACE, Vectorizer
 from tests.builders import TIERS, make_embedder, make_tokens
 from training.export import export
 from training.golden import golden_lines, golden_prompts
-from training.heads import FittedHeads, fit_heads, probabilities
-from training.vectorize import fit_ngrams, vectorize
+from training.learn.heads import FittedHeads, fit_heads, probabilities
+from training.learn.vectorize import fit_ngrams, vectorize
 
 TOLERANCE = 1e-6
 TEXT = st.text(st.characters(exclude_categories=()))

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.traffic_makers import call, make_rows, write_log
-from training import partitions
 from training.errors import BadInput
-from training.ingest import ingest
-from training.traffic import JOURNAL, read_traffic
+from training.log import partitions
+from training.log.ingest import ingest
+from training.log.traffic import JOURNAL, read_traffic
 
 HEADER = ["request_id", "at", "prompt", "model", "score", "user_id"]
 
@@ -107,7 +107,7 @@ def test_memory_is_bounded_by_closing_files(
 ) -> None:
     monkeypatch.setattr(partitions, "OPEN_FILES", 3)
     monkeypatch.setattr(partitions, "PENDING_BYTES", 1)
-    monkeypatch.setattr("training.ingest.BATCH_ROWS", 7)
+    monkeypatch.setattr("training.log.ingest.BATCH_ROWS", 7)
     out = tmp_path / "traffic"
     ingest([_log(tmp_path / "1.csv", *_rows(range(100)), *_rows(range(20)))], f"{out}/")
     assert len(_scores(out)) == 100
@@ -136,7 +136,7 @@ def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
 
 KILLED = """
 import sys
-from training.ingest import ingest
+from training.log.ingest import ingest
 print("ready", flush=True)
 ingest([sys.argv[1]], sys.argv[2])
 """

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from training.curve import oracle_walk, order_walk, trace
-from training.plots import Band, Point, cost_quality_curve, finding, reliability, save
-from training.reliability import reliability_table
+from training.measure.curve import oracle_walk, order_walk, trace
+from training.measure.plots import Band, Point, cost_quality_curve, finding, reliability, save
+from training.measure.reliability import reliability_table
 
 CONSTANTS = [Point(0.001, 0.6, "always small"), Point(0.004, 0.8, "always large")]
 
@@ -100,8 +100,8 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
 
 def test_neither_import_nor_drawing_touches_pyplot():
     code = (
-        "import sys, training.plots as p; assert 'matplotlib' not in sys.modules;"
-        "from training.reliability import reliability_table as t; import pathlib, tempfile;"
+        "import sys, training.measure.plots as p; assert 'matplotlib' not in sys.modules;"
+        "from training.measure.reliability import reliability_table as t; import pathlib, tempfile;"
         "p.save(p.reliability({'a': t([0.2, 0.8], [0, 1])}),"
         " pathlib.Path(tempfile.mkdtemp()) / 'r.png');"
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -16,11 +16,11 @@ import pytest
 
 from tests.stub_upstream import stub
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
-from training import asking
-from training.journal import Journal
-from training.plan import make_plan
-from training.replay import journal_path
-from training.traffic import read_traffic
+from training.ask import asking
+from training.ask.journal import Journal
+from training.ask.plan import make_plan
+from training.ask.replay import journal_path
+from training.log.traffic import read_traffic
 
 ROOT = Path(__file__).parents[1]
 LIMITS = {"sample": None, "strategy": "random", "artifact": None, "max_output_tokens": 4096}

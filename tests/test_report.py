@@ -11,10 +11,10 @@ from router import Router
 from router.policy import Policy
 from tests.traffic_makers import make_rows, write_log
 from training.errors import BadInput
-from training.evaluate import evaluate, score
-from training.report import DOLLAR, GAIN, Rows, build_report, save_plots
-from training.tables import report_tables
-from training.traffic import read_traffic
+from training.log.traffic import read_traffic
+from training.measure.evaluate import evaluate, score
+from training.measure.report import DOLLAR, GAIN, Rows, build_report, save_plots
+from training.show.tables import report_tables
 
 BASELINES = {"kNN", "logistic regression", "prompt length", "oracle", "random", "best constant",
              "always cheapest", "always top"}  # fmt: skip

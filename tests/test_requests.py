@@ -6,7 +6,7 @@ import pytest
 from router.tier import Tier
 from tests.traffic_makers import make_rows, requests_of
 from training.errors import BadInput
-from training.requests import plain_model, propensity_notes
+from training.log.requests import plain_model, propensity_notes
 
 
 @pytest.mark.parametrize(

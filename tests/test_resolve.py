@@ -12,9 +12,9 @@ from router import Router
 from router.artifact import load_artifact, read_artifact
 from tests.traffic_makers import TIERS, TIERS_TOML, call, write_log, write_tiers
 from training import resolve as job_module
+from training.decide.goals import MaxBadDowngrade, MinQuality, Value
 from training.errors import BadInput
-from training.goals import MaxBadDowngrade, MinQuality, Value
-from training.labels import LabelRule, load_requests
+from training.label.rule import LabelRule, load_requests
 from training.resolve import reprice, resolve
 
 DEARER = (replace(TIERS[0], input_usd_per_mtok=3.0, output_usd_per_mtok=10.0), TIERS[1])

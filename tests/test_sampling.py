@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from training.ask.sampling import everything, informative, stratified, uniform, usefulness
 from training.errors import BadInput
-from training.sampling import everything, informative, stratified, uniform, usefulness
 
 USE = np.array([0.0, 0.0, 0.1, 0.5, 1.0, 1.0, 4.0, 20.0])
 STRATA = np.array([0] * 90 + [1] * 9 + [2])

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.ladder import build_ladder
-from training.signals import SIGNALS, find_signals, similarity
-from training.traffic import normalise, to_arrow
-from training.turns import TurnReader, user_turns
+from training.label.ladder import build_ladder
+from training.label.signals import SIGNALS, find_signals, similarity
+from training.label.turns import TurnReader, user_turns
+from training.log.traffic import normalise, to_arrow
 
 ASK = "How many litres of paint do I need for a room of 4 by 5 metres?"
 OTHER = "What is the capital of the country north of Peru?"

@@ -9,10 +9,10 @@ from router.features import surface
 from router.policy import Policy, Promise
 from tests.test_report import rows_of
 from tests.traffic_makers import make_rows, requests_of
-from training.compare import NO, OPEN, SAME, YES, Comparison, Measure
-from training.intervals import Interval, bootstrap
-from training.report import build_report
-from training.slice_report import (
+from training.measure.compare import NO, OPEN, SAME, YES, Comparison, Measure
+from training.measure.intervals import Interval, bootstrap
+from training.measure.report import build_report
+from training.measure.slice_report import (
     BELOW,
     FAILS,
     HOLDS,
@@ -23,8 +23,8 @@ from training.slice_report import (
     slice_metrics,
     worst,
 )
-from training.slices import MAX_NAMES, Slice, slices_of
-from training.tables import report_tables
+from training.measure.slices import MAX_NAMES, Slice, slices_of
+from training.show.tables import report_tables
 
 PROMISE = Promise("min_quality", 0.95, 0.95, 100, 0.97, 0.95, True)
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from router.prompt import Prompt
 from tests.traffic_makers import WORDS, make_rows, requests_of
 from training.errors import BadInput
-from training.requests import Requests
-from training.splits import near_duplicates, parse_shares, split
+from training.learn.splits import near_duplicates, parse_shares, split
+from training.log.requests import Requests
 
 SHARES = (0.6, 0.2, 0.2)
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.columns import numbers, tags, times
 from training.errors import BadInput
-from training.keys import resolve, row_hashes
-from training.messages import canonical_messages
-from training.traffic import SCHEMA, normalise, read_traffic, require_scores, to_arrow
+from training.log.columns import numbers, tags, times
+from training.log.keys import resolve, row_hashes
+from training.log.messages import canonical_messages
+from training.log.traffic import SCHEMA, normalise, read_traffic, require_scores, to_arrow
 
 
 def _write(path: Path, **columns: Any) -> Path:
@@ -300,7 +300,7 @@ def test_keys_do_not_run_into_each_other() -> None:
 
 
 def test_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.keys.PART", 100)
+    monkeypatch.setattr("training.log.keys.PART", 100)
     rows = [(f"{row % 3000}", "t") for row in range(5000)]
     resolved = resolve([row_hashes(rows, [("x",)] * 5000)])
     assert resolved.keep.tolist() == [True] * 3000 + [False] * 2000

@@ -12,11 +12,10 @@ from router import Router
 from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, make_rows, one_sided, prompt_texts, write_log
 from training import export as exporting
-from training import heads, record
+from training import record
 from training import train as job_module
 from training.config import Config
-from training.errors import BadInput, EnvironmentProblem
-from training.goals import (
+from training.decide.goals import (
     MaxBadDowngrade,
     MaxCost,
     MinQuality,
@@ -24,8 +23,10 @@ from training.goals import (
     Value,
     goal_as_dict,
 )
-from training.labels import LabelRule
-from training.splits import parse_shares
+from training.errors import BadInput, EnvironmentProblem
+from training.label.rule import LabelRule
+from training.learn.splits import parse_shares
+from training.learned import heads
 from training.train import train
 
 CONFIG = Config(policy=MinQuality(0.9))

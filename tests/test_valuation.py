@@ -9,9 +9,9 @@ from router.policy import Policy
 from router.predictor import Estimates
 from tests.traffic_makers import call, make_rows, one_sided, requests_of, write_log
 from training.errors import BadInput
-from training.offpolicy import Logged
-from training.valuation import value_policies
-from training.world import pick_world
+from training.measure.offpolicy import Logged
+from training.measure.valuation import value_policies
+from training.measure.world import pick_world
 
 NAMES = ("small", "large")
 
@@ -177,7 +177,7 @@ def test_evaluate_estimates_propensities_only_when_asked(job, workdir, capsys):
 def test_estimated_propensities_see_what_the_policy_looked_at(job, tmp_path):
     """Hard prompts went to large with 0.9, easy ones with 0.4: the estimates tell them apart."""
     from router.artifact import load_artifact
-    from training.propensities import estimate_propensities
+    from training.measure.propensities import estimate_propensities
 
     rng, rows = np.random.default_rng(5), fresh_rows(1500)
     truth, left = [], []

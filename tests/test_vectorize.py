@@ -7,8 +7,8 @@ from router.ngrams import BUCKETS
 from router.prompt import Prompt
 from router.vectorizer import SURFACE, Vectorizer
 from tests.traffic_makers import prompt_texts
-from training.embedders import resolve_embedder
-from training.vectorize import MIN_PROMPTS, NGRAM_DIM, fit_ngrams, vectorize
+from training.learn.embedders import resolve_embedder
+from training.learn.vectorize import MIN_PROMPTS, NGRAM_DIM, fit_ngrams, vectorize
 
 ODD = ["", " ", "\0", "a\0b", "\ud83d alone", "🎉" * 50, "שלום עולם", "x" * 300_000, "\n" * 5000]
 

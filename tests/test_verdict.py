@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.verdict import CHOICES, read_choice, read_grade
+from training.ask.verdict import CHOICES, read_choice, read_grade
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import pytest
 from router.tier import Tier
 from training import cli
 from training.console import set_quiet
-from training.requests import Requests, gather
-from training.traffic import read_traffic
+from training.log.requests import Requests, gather
+from training.log.traffic import read_traffic
 
 TIERS = (
     Tier("small", "vendor/small-1", 0.1, 0.4),

@@ -1,1 +1,17 @@
-"""Training jobs: from logged traffic to an artifact that `router` serves."""
+"""Training jobs: from logged traffic to an artifact that `router` serves.
+
+One room a stage, in the order in which data flows; a room knows those before it, never those after
+(an import contract holds it):
+
+    log      files of any tool → the traffic table, and the table seen by request
+    label    what says that an answer sufficed, and how its sources are put together
+    ask      replay of logged prompts and judging of answers, within a budget
+    learn    splits, features, heads, token models, embedding tables
+    measure  metrics, intervals, worlds, slices, reports
+    decide   goals, bounds, and the operating point that they lead to
+    show     tables, pages, cards, explanations
+
+In the hall: the jobs that walk through them (`train`, `resolve`, `demo`), what they share
+(`learned`, `export`, `golden`, `record`, `tracking`, `config`, `console`, `errors`), and the door
+(`cli`).
+"""

@@ -79,7 +79,7 @@ def ingest(
 
     Example: suffice ingest llm_requests.csv --out traffic.parquet --map columns.toml
     """
-    from training.ingest import ingest as run
+    from training.log.ingest import ingest as run
 
     with step("ingest"):
         report = run(sources, out, format, map, max_bad, keep_ids)
@@ -109,8 +109,8 @@ def label(
     Example: suffice label traffic.parquet --out labelled.parquet --config label.toml
     """
     from training.config import read_config, read_tiers
-    from training.labelling import label as run
-    from training.labelplan import read_plan
+    from training.label.labelling import label as run
+    from training.label.plan import read_plan
 
     rule = read_config(config, {}).label
     plan = read_plan(config)
@@ -145,7 +145,7 @@ def train(
     Example: suffice train --traffic traffic.parquet --tiers tiers.toml --out artifacts/current
     """
     from training.config import read_config, read_tiers
-    from training.splits import parse_shares
+    from training.learn.splits import parse_shares
     from training.train import train as run
 
     settings = read_config(config, _pairs(policy or [], "--policy"))
@@ -183,7 +183,7 @@ def policy(
     Example: suffice policy artifacts/current --traffic recent.parquet --set max_bad_downgrade=0.02
     """
     from training.config import parse_values
-    from training.goals import parse_goal
+    from training.decide.goals import parse_goal
     from training.resolve import resolve
 
     goal = parse_goal(parse_values(_pairs(set, "--set"), "--set"), "--set")
@@ -219,7 +219,7 @@ def score(
 
     Example: suffice score artifacts/current --traffic traffic.parquet --out scores.parquet
     """
-    from training.evaluate import score as run
+    from training.measure.evaluate import score as run
 
     with step("score"):
         rows = run(artifact, traffic, out)
@@ -242,7 +242,7 @@ def evaluate(
 
     Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
     """
-    from training.evaluate import evaluate as run
+    from training.measure.evaluate import evaluate as run
 
     with step("evaluate"):
         report, left_out = run(artifact, traffic, json_path, plots, estimate_propensities)
@@ -265,7 +265,7 @@ def report(
 
     Example: suffice report artifacts/current --traffic recent.parquet --out report.html
     """
-    from training.page.html import report as run
+    from training.show.page.html import report as run
 
     with step("report"):
         done = run(artifact, traffic, out)
@@ -311,9 +311,9 @@ def explain(
 
     Example: suffice explain artifacts/current "What is the capital of France?"
     """
-    from training.explain import as_json as to_json
-    from training.explain import explain as run
-    from training.explain_words import lines
+    from training.show.explain import as_json as to_json
+    from training.show.explain import explain as run
+    from training.show.explain_words import lines
 
     found = run(artifact, *_request(prompt, messages))
     if as_json:
@@ -332,7 +332,7 @@ def inspect(
 
     Example: suffice inspect artifacts/current
     """
-    from training.inspect import describe
+    from training.show.inspect import describe
 
     for line in describe(path):
         typer.echo(line)
@@ -348,7 +348,7 @@ def init(
 
     Example: suffice init traffic.parquet --out tiers.toml
     """
-    from training.inspect import write_tiers
+    from training.show.inspect import write_tiers
 
     for line in write_tiers(traffic, out):
         typer.echo(line)
@@ -377,9 +377,9 @@ def replay(
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
+    from training.ask.replay import Upstream
+    from training.ask.replay import replay as run
     from training.config import read_tiers
-    from training.replay import Upstream
-    from training.replay import replay as run
 
     upstream = Upstream(base_url, api_key_env, timeout, concurrency)
     with step("replay"):
@@ -423,9 +423,9 @@ def judge(
 
     Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
     """
+    from training.ask.judge import judge as run
+    from training.ask.replay import Upstream
     from training.config import read_tiers
-    from training.judge import judge as run
-    from training.replay import Upstream
 
     with step("judge"):
         done = run(
@@ -455,7 +455,7 @@ def distill(
 
     Example: suffice distill all-MiniLM-L6-v2/ --out static-embedder
     """
-    from training.distill import distill as run
+    from training.learn.distill import distill as run
 
     typer.echo(str(run(model_dir, out)))
 
@@ -518,7 +518,7 @@ def _tell_run(done: Any, as_json: bool) -> None:
 
 
 def _show(report: Any) -> None:
-    from training.tables import report_tables
+    from training.show.tables import report_tables
 
     for table in report_tables(report):
         typer.echo(table)
@@ -548,7 +548,7 @@ def _request(prompt: str | None, messages: Path | None) -> tuple[Any, Any]:
         return prompt, None
     if prompt is not None or messages is None:
         raise BadInput("give a prompt or --messages FILE.json, one of the two")
-    from training.messages import read_request
+    from training.log.messages import read_request
 
     return read_request(messages)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from router.tier import Tier, parse_tiers
+from training.decide.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.errors import BadInput
-from training.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
-from training.labels import LabelRule
+from training.label.rule import LabelRule
 
 _RULE = ("sufficed_at", "margin", "assume_top_suffices")
-_LABELLING = ("weights", "minutes", "grader")  # of `suffice label`; training.labelplan reads them
+_LABELLING = ("weights", "minutes", "grader")  # of `suffice label`; training.label.plan reads them
 _KEYS = {
     "label": (*_RULE, *_LABELLING),
     "policy": KEYS,

@@ -5,9 +5,13 @@ A terminal gets a spinner and styled lines; a file, a pipe or a scheduler's log 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from time import perf_counter
 
 from rich.console import Console
+from rich.table import Table
+
+WIDTH = 150  # of tables, in columns
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -39,3 +43,11 @@ def step(name: str) -> Iterator[None]:
     else:
         yield
     say(f"{name}  {perf_counter() - started:.1f} s")
+
+
+def render(table: Table) -> str:
+    """A table as plain text, as wide on every terminal and in every log."""
+    page = Console(file=StringIO(), width=WIDTH, no_color=True)
+    page.print(table)
+    assert isinstance(page.file, StringIO)
+    return page.file.getvalue().rstrip()

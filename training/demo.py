@@ -12,10 +12,10 @@ from router import Router
 from training.config import read_config, read_tiers
 from training.console import step
 from training.errors import EnvironmentProblem
-from training.evaluate import evaluate, score
-from training.ingest import ingest
-from training.splits import parse_shares
-from training.traffic import read_traffic
+from training.learn.splits import parse_shares
+from training.log.ingest import ingest
+from training.log.traffic import read_traffic
+from training.measure.evaluate import evaluate, score
 from training.train import train
 
 SEED = 0
@@ -60,7 +60,7 @@ def demo(out: Path) -> Iterator[str]:
         score(artifact, traffic, out / "scores.parquet")
     with step("evaluate"):
         report, _ = evaluate(artifact, traffic, out / "report.json", out / "plots")
-    from training.tables import report_tables
+    from training.show.tables import report_tables
 
     yield from report_tables(report)
     router = Router.load(artifact)

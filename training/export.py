@@ -47,7 +47,7 @@ def export(
         golden: JSON lines, see `training.golden`.
         card: the model card, Markdown.
         fitted: uint64[·], hashes of the request ids used for fitting and choosing.
-        references: arrays for explanations, see `training.reference`.
+        references: arrays for explanations, see `training.learn.reference`.
         facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
 
     Returns:

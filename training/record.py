@@ -11,15 +11,15 @@ import numpy as np
 
 from router.policy import Policy
 from router.tier import Tier
-from training.card import describe_policy
-from training.evidence import FILE
-from training.goals import Goal, goal_as_dict
-from training.labels import LabelRule
-from training.operating import Course
-from training.report import Report, save_json, save_plots
-from training.requests import Requests, fingerprint
+from training.decide.evidence import FILE
+from training.decide.goals import Goal, goal_as_dict
+from training.decide.operating import Course
+from training.label.rule import LabelRule
+from training.log.requests import Requests, fingerprint
+from training.measure.report import Report, save_json, save_plots
+from training.measure.valuation import Valuation
+from training.show.card import describe_policy
 from training.tracking import EVIDENCE_TAG, log_run
-from training.valuation import Valuation
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
 

@@ -15,20 +15,27 @@ from numpy.typing import NDArray
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
 from router.tier import Tier
-from training.card import describe_policy, model_card
 from training.console import step
-from training.costs import check_prices, priced
+from training.decide.evidence import (
+    FILE,
+    Basis,
+    Evidence,
+    gather_evidence,
+    load_evidence,
+    save_evidence,
+)
+from training.decide.goals import Goal, parse_goal
+from training.decide.operating import Course, check_units, choice_world, choose, plan_course
 from training.errors import BadInput
-from training.evidence import FILE, Basis, Evidence, gather_evidence, load_evidence, save_evidence
 from training.export import check_out, id_hashes, reissue
-from training.goals import Goal, parse_goal
-from training.labels import LabelRule, firm_requests, load_requests
-from training.operating import Course, check_units, choice_world, choose, plan_course
-from training.overlap import certifiable
+from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.costs import check_prices, priced
+from training.learn.vectorize import vectorize
+from training.measure.overlap import certifiable
+from training.measure.world import logged
 from training.record import describe_choice, describe_making, track
+from training.show.card import describe_policy, model_card
 from training.tracking import EVIDENCE_TAG, fetch_file
-from training.vectorize import vectorize
-from training.world import logged
 
 OF_A_POINT = ("policy.", "dollar.", "promise.")  # metrics that another operating point makes void
 

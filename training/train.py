@@ -11,31 +11,31 @@ from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
-from training import baselines
-from training.card import describe_policy, describe_rule, model_card
 from training.config import Config
 from training.console import step
-from training.costs import account, check_prices, expected
-from training.embedders import resolve_embedder
+from training.decide.evidence import FILE, gather_evidence, save_evidence
+from training.decide.operating import check_units, choice_world, choose, plan_course
 from training.errors import BadInput
-from training.evidence import FILE, gather_evidence, save_evidence
 from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
-from training.heads import probabilities, sort_tiers
-from training.labels import LabelRule, load_requests
-from training.learn import Learned, learn
-from training.members import Matrix
-from training.operating import check_units, choice_world, choose, plan_course
-from training.overlap import certifiable
-from training.propensities import estimate_propensities
+from training.label.rule import LabelRule, load_requests
+from training.learn.costs import account, check_prices, expected
+from training.learn.embedders import resolve_embedder
+from training.learn.heads import probabilities, sort_tiers
+from training.learn.members import Matrix
+from training.learn.reference import reference_arrays
+from training.learn.splits import Splits, split
+from training.learn.vectorize import fit_ngrams, vectorize
+from training.learned import Learned, learn
+from training.log.requests import Requests
+from training.measure import baselines
+from training.measure.overlap import certifiable
+from training.measure.propensities import estimate_propensities
+from training.measure.report import Report, Rows, build_report
+from training.measure.valuation import Valuation, value_policies
+from training.measure.world import World, logged, valuable
 from training.record import describe_choice, describe_job, track
-from training.reference import reference_arrays
-from training.report import Report, Rows, build_report
-from training.requests import Requests
-from training.splits import Splits, split
-from training.valuation import Valuation, value_policies
-from training.vectorize import fit_ngrams, vectorize
-from training.world import World, logged, valuable
+from training.show.card import describe_policy, describe_rule, model_card
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def train(
     """Train a router from a traffic file and export it to `out`.
 
     On one-sided logs the operating point is chosen, and the report made, by doubly robust estimates
-    (`training.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
+    (`measure.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
     from it, and every output says so.
 
     Raises:

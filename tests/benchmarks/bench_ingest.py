@@ -15,7 +15,7 @@ import pytest
 
 ONE_RUN = """
 import json, resource, sys, time
-from training.ingest import ingest
+from training.log.ingest import ingest
 started = time.perf_counter()
 report = ingest([sys.argv[1]], sys.argv[2])
 print(json.dumps({"total": report.total, "rows": report.rows,
@@ -128,8 +128,8 @@ def test_litellm_payloads(shared_data: Path, tmp_path: Path) -> None:
 @pytest.mark.benchmark
 def test_read_traffic(tmp_path: Path) -> None:
     """`read_traffic` of 30,000 rows (figure to reach: 2 s)."""
-    from training.ingest import ingest
-    from training.traffic import read_traffic
+    from training.log.ingest import ingest
+    from training.log.traffic import read_traffic
 
     out = tmp_path / "t.parquet"
     ingest([_small_rows(tmp_path / "t.csv", 30_000)], out)

@@ -16,14 +16,14 @@ from router.policy import Policy
 from router.vectorizer import Vectorizer
 from tests.benchmarks import outcomes
 from training.config import read_tiers
-from training.embedders import resolve_embedder
-from training.heads import probabilities
-from training.ingest import ingest
-from training.labels import LabelRule, load_requests
-from training.learn import learn
-from training.operating import dial_grid
-from training.splits import split
-from training.vectorize import fit_ngrams, vectorize
+from training.decide.operating import dial_grid
+from training.label.rule import LabelRule, load_requests
+from training.learn.embedders import resolve_embedder
+from training.learn.heads import probabilities
+from training.learn.splits import split
+from training.learn.vectorize import fit_ngrams, vectorize
+from training.learned import learn
+from training.log.ingest import ingest
 
 pytestmark = pytest.mark.benchmark
 

@@ -10,13 +10,13 @@ from time import process_time
 
 import numpy as np
 
-from training.curve import oracle_walk, order_walk, policy_walk
-from training.dial import positions
-from training.intervals import bootstrap
-from training.metrics import curve_metrics, policy_metrics, random_metrics, states
-from training.reliability import reliability_metrics
-from training.slice_report import slice_metrics
-from training.slices import Slice
+from training.measure.curve import oracle_walk, order_walk, policy_walk
+from training.measure.dial import positions
+from training.measure.intervals import bootstrap
+from training.measure.metrics import curve_metrics, policy_metrics, random_metrics, states
+from training.measure.reliability import reliability_metrics
+from training.measure.slice_report import slice_metrics
+from training.measure.slices import Slice
 
 
 def main(n: int = 14_042, resamples: int = 1_000) -> float:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from router.artifact import load_artifact
 from router.prompt import Prompt
 from tests.benchmarks import outcomes
-from training import offpolicy as op
 from training.config import Config, read_tiers
-from training.evidence import Evidence
-from training.goals import MinQuality
-from training.labels import LabelRule
-from training.offpolicy import Logged
-from training.operating import choose, plan_course
-from training.overlap import certifiable
+from training.decide.evidence import Evidence
+from training.decide.goals import MinQuality
+from training.decide.operating import choose, plan_course
+from training.label.rule import LabelRule
+from training.measure import offpolicy as op
+from training.measure.offpolicy import Logged
+from training.measure.overlap import certifiable
 from training.train import train
 
 pytestmark = pytest.mark.benchmark

@@ -21,15 +21,15 @@ from router.policy import Policy
 from router.vectorizer import Vectorizer
 from tests.benchmarks import outcomes
 from training.config import read_tiers
-from training.costs import account, expected
-from training.embedders import resolve_embedder
-from training.evidence import Evidence
-from training.goals import MaxBadDowngrade, MinQuality
-from training.labels import LabelRule, load_requests
-from training.learn import learn
-from training.operating import Course, choose, plan_course
-from training.promises import Promised
-from training.vectorize import fit_ngrams, vectorize
+from training.decide.evidence import Evidence
+from training.decide.goals import MaxBadDowngrade, MinQuality
+from training.decide.operating import Course, choose, plan_course
+from training.decide.promises import Promised
+from training.label.rule import LabelRule, load_requests
+from training.learn.costs import account, expected
+from training.learn.embedders import resolve_embedder
+from training.learn.vectorize import fit_ngrams, vectorize
+from training.learned import learn
 
 pytestmark = pytest.mark.benchmark
 RISK = 0.05

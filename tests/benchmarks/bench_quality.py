@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from router.artifact import load_artifact
 from router.prompt import Prompt
 from tests.benchmarks import outcomes
-from training.baselines import knn
 from training.config import Config, read_tiers
-from training.curve import order_walk, policy_walk, trace
-from training.evaluate import score
-from training.goals import MinQuality
-from training.intervals import bootstrap, values
-from training.labels import LabelRule, load_requests
-from training.metrics import curve_metrics
+from training.decide.goals import MinQuality
+from training.label.rule import LabelRule, load_requests
+from training.measure.baselines import knn
+from training.measure.curve import order_walk, policy_walk, trace
+from training.measure.evaluate import score
+from training.measure.intervals import bootstrap, values
+from training.measure.metrics import curve_metrics
 from training.train import train
 
 pytestmark = pytest.mark.benchmark

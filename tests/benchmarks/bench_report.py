@@ -10,9 +10,9 @@ import pytest
 
 from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
-from training.goals import MinQuality
-from training.labels import LabelRule
-from training.page.html import report
+from training.decide.goals import MinQuality
+from training.label.rule import LabelRule
+from training.show.page.html import report
 from training.train import train
 
 pytestmark = pytest.mark.benchmark

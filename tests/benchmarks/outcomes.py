@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.ingest import ingest
+from training.log.ingest import ingest
 
 PRICES = {
     "small": ("mistralai/Mixtral-8x7B-Instruct-v0.1", 0.60, 0.60),

@@ -1,0 +1,241 @@
+"""Judge: let a model say how good logged answers are, and say how far it can be trusted.
+
+By a rubric each answer gets a grade from 1 to 5, kept as 0 … 1. In pairs a cheaper tier's answer
+stands beside the top tier's, in both orders, as judges prefer what they read first or last (Zheng
+et al., arXiv:2306.05685): a row's score is the share of its comparisons that it did not lose.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from router.tier import Tier
+from training.ask import questions
+from training.ask.calls import Call, estimate
+from training.ask.client import Client
+from training.ask.concordance import FEW, Concordance, Share
+from training.ask.gold import read_gold
+from training.ask.journal import Journal
+from training.ask.outcome import agreement, in_pairs, single
+from training.ask.questions import Question
+from training.ask.replay import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
+from training.ask.together import read_together
+from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
+from training.errors import BadInput, EnvironmentProblem, Refused, SufficeError
+from training.log.requests import CHARS_PER_TOKEN
+from training.log.store import read_label
+from training.log.traffic import SCHEMA
+
+SOURCE = "judge"
+EXPECTED_OUTPUT = 150.0  # tokens of a judge's reply
+UNLISTED = (10.0, 30.0)  # USD per million tokens, counted where nobody knows the price
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A finished run.
+
+    Attributes:
+        questions, unread: asked and answered; of these, replies that no retry made readable.
+        estimated_usd: of all questions.
+        rows: written to `out`.
+        first_wins: of the verdicts that name a winner, those for the answer shown first.
+        consistent: of the pairs judged in both orders, those with the same outcome.
+        agreement: with the gold sample, if there is one.
+    """
+
+    questions: int
+    unread: int
+    estimated_usd: float
+    tally: dict[str, Any] | None
+    out: Path
+    rows: int
+    refusal: SufficeError | None
+    first_wins: Share | None = None
+    consistent: Share | None = None
+    agreement: Concordance | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        shares = {"first_wins": self.first_wins, "consistent": self.consistent}
+        return {
+            "questions": self.questions,
+            "unread": self.unread,
+            "estimated_usd": self.estimated_usd,
+            "run": self.tally,
+            "out": str(self.out),
+            "rows": self.rows,
+            **{
+                name: share and {"value": share.value, "low": share.low, "high": share.high}
+                for name, share in shares.items()
+            },
+            "agreement": self.agreement and self.agreement.as_json(),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [f"{self.questions} questions: about ${self.estimated_usd:.4f}"]
+        if self.tally is not None:
+            told.append(tally_line(self.tally))
+            told.append(f"{self.unread} replies held no verdict, also when asked again")
+        if self.first_wins is not None:
+            told.append(f"the answer shown first wins {self.first_wins} decided comparisons")
+        if self.consistent is not None:
+            told.append(f"both orders agree: {self.consistent} pairs")
+        if self.agreement is not None:
+            ours = self.agreement
+            told.append(f"equal to gold: {ours.accuracy} labels")
+            told.append(f"Cohen's kappa {ours.kappa:.2f} [{ours.low:.2f}, {ours.high:.2f}]")
+            if ours.accuracy.n < FEW:
+                told.append(f"that is few: label {FEW} or more before you trust it")
+        if self.rows:
+            told.append(f"{self.out}: {self.rows} rows")
+        return [*told, *self.notes]
+
+
+def judge(
+    traffic: Sequence[Path],
+    out: Path,
+    model: str,
+    *,
+    tiers: Sequence[Tier] | None = None,
+    rubric: Path | None = None,
+    pairwise: bool = False,
+    gold: str | None = None,
+    budget: float | None = None,
+    price: tuple[float, float] | None = None,
+    upstream: Upstream = DEFAULT,
+    max_output_tokens: int = 1024,
+    dry_run: bool = False,
+) -> Judged:
+    """Judge the unlabelled answers of the traffic, and those with a gold label, which are compared.
+
+    `out` gets the rows that had no score and have one now, with score_source `judge`. `price` is in
+    USD per million input and output tokens; by default that of a tier, else LiteLLM's list.
+
+    Raises:
+        BadInput: the traffic or the arguments, or nothing to judge.
+        EnvironmentProblem: the extra `replay` or a key is missing.
+    """
+    if pairwise and (tiers is None or rubric is not None):
+        raise BadInput("--pairwise needs --tiers (the last tier is the yardstick) and no --rubric")
+    table = read_together(traffic)
+    frame = table.frame
+    known = read_gold(gold, traffic, frame).to_numpy() if gold else np.full(len(frame), np.nan)
+    wanted = (frame["score"].isna() | ~np.isnan(known)).to_numpy()
+    if pairwise and tiers is not None:
+        asked = questions.paired(frame, wanted, tiers)
+    else:
+        words = questions.read_rubric(rubric) if rubric else None
+        asked = questions.graded(frame, wanted, words)
+    if not asked:
+        what = "with an answer of the top tier and of another" if pairwise else "with an answer"
+        raise BadInput(f"nothing to judge: no unlabelled row {what}; see `suffice replay`")
+    client = None if dry_run and price else _client(upstream, dry_run)
+    who, notes = _price(model, price, tiers or (), client)
+    calls = [_call(question, who, max_output_tokens) for question in asked]
+    usd = estimate(calls)
+    if dry_run or client is None:
+        return Judged(len(asked), 0, usd, None, out, 0, None, notes=(*table.notes, *notes))
+    client.check(model)
+    limit = float("inf") if budget is None else budget
+    read = read_choice if pairwise else read_grade
+    forms = CHOICE_FORMS if pairwise else GRADE_FORMS
+    with Journal(journal_path(out)) as journal:
+        follow = partial(_again, read=read, forms=forms)
+        tally, refusal = run_calls(calls, client, journal, limit, upstream.concurrency, follow)
+        verdicts = [_verdict(call, journal, read, follow) for call in calls]
+        replied = sum(call.key in journal.answered for call in calls)
+    outcome = in_pairs(asked, verdicts) if pairwise else single(asked, verdicts)
+    if refusal is None and not outcome.scores:
+        refusal = Refused(
+            f"not one verdict: none of the judge's {replied} replies ended with the line asked for"
+        )
+    rows = _rows(frame, outcome.scores)
+    if rows:
+        write_rows(out, rows, read_label(traffic[0]))
+    return Judged(
+        len(asked),
+        replied - sum(verdict is not None for verdict in verdicts),
+        usd,
+        tally,
+        out,
+        len(rows),
+        refusal,
+        outcome.first_wins,
+        outcome.consistent,
+        agreement(outcome, known) if gold else None,
+        (*table.notes, *notes),
+    )
+
+
+def _client(upstream: Upstream, dry_run: bool) -> Client | None:
+    try:
+        return Client(upstream.base_url, upstream.timeout, upstream.key_variable)
+    except EnvironmentProblem:
+        if dry_run:
+            return None
+        raise
+
+
+def _price(
+    model: str, given: tuple[float, float] | None, tiers: Sequence[Tier], client: Client | None
+) -> tuple[Tier, tuple[str, ...]]:
+    """The judge as a tier of its own, with its price, and a note where that is a guess."""
+    of_tier = [(t.input_usd_per_mtok, t.output_usd_per_mtok) for t in tiers if t.model == model]
+    price = given or next(iter(of_tier), None) or (client.price(model) if client else None)
+    if price is not None:
+        return Tier(SOURCE, model, *price), ()
+    note = f"nobody lists the price of {model}: counted at ${UNLISTED[0]:g}/{UNLISTED[1]:g} per "
+    return Tier(SOURCE, model, *UNLISTED), (f"{note}million tokens; --price says better",)
+
+
+def _call(question: Question, who: Tier, max_tokens: int) -> Call:
+    sent = len(question.prompt) / CHARS_PER_TOKEN * who.input_usd_per_mtok
+    usd = (sent + min(EXPECTED_OUTPUT, max_tokens) * who.output_usd_per_mtok) / 1e6
+    messages = [{"role": "user", "content": question.prompt}]
+    return Call(question.request_id, who, messages, usd, max_tokens)
+
+
+def _again(call: Call, reply: str, read: Callable[[str], Any], forms: str) -> Call | None:
+    """After a reply without a verdict, once: the same talk, with a reminder."""
+    if len(call.messages) > 1 or read(reply) is not None:
+        return None
+    said = {"role": "assistant", "content": reply}
+    reminder = {"role": "user", "content": questions.reminder(forms)}
+    return replace(call, messages=[*call.messages, said, reminder], usd=2 * call.usd)
+
+
+def _verdict(
+    call: Call,
+    journal: Journal,
+    read: Callable[[str], Any],
+    follow: Callable[[Call, str], Call | None],
+) -> Any:
+    """The verdict at the end of a chain of calls, None where there is none."""
+    verdict: Any = None
+    link: Call | None = call
+    while verdict is None and link is not None and (reply := journal.answered.get(link.key)):
+        verdict, link = read(reply["text"]), follow(link, reply["text"])
+    return verdict
+
+
+def _rows(frame: pd.DataFrame, scores: dict[int, float]) -> list[dict[str, Any]]:
+    """The judged rows that had no score of their own."""
+    free = [row for row in sorted(scores) if np.isnan(frame["score"][row])]
+    judged = frame.iloc[free].assign(score=[scores[row] for row in free], score_source=SOURCE)
+    names = list(SCHEMA.names)
+    return [dict(zip(names, row, strict=True)) for row in judged[names].itertuples(index=False)]
+
+
+def _add(one: Any, two: Any, name: str) -> Any:
+    """A field of two tallies as one; what was spent is told in all by the second."""
+    if name in ("usd", "stopped", "left", "in_flight"):
+        return two if name == "usd" else one or two
+    return one + two

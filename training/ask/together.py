@@ -1,0 +1,22 @@
+"""Several traffic files read as one table: a log and its replays, before they are merged."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from training.log.traffic import TrafficTable, read_traffic
+
+
+def read_together(paths: Sequence[Path]) -> TrafficTable:
+    """The rows of all files; of two for the same request and tier (model), the last counts."""
+    tables = [read_traffic(path) for path in paths]
+    if len(tables) == 1:
+        return tables[0]
+    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    answered = frame["tier"].where(frame["tier"].notna(), frame["model"])
+    again = pd.DataFrame({"id": frame["request_id"], "by": answered}).duplicated(keep="last")
+    notes = tuple(note for table in tables for note in table.notes)
+    if again.any():
+        notes += (f"{again.sum()} rows come again in a later file: the last one counts",)
+    return TrafficTable(frame[~again].reset_index(drop=True), notes)

@@ -1,0 +1,153 @@
+"""Evidence: what choose rows know, enough to choose an operating point again; no text, no ids.
+
+It is kept in the MLflow run of a job as ``evidence/evidence.npz`` (never in the artifact), together
+with what the fit rows say of the order in which to try operating points.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.cost import TokenModel
+from router.tier import Tier
+from training.errors import BadInput
+from training.label.rule import LabelRule
+from training.learn.costs import account, expected_tokens, priced, used_tokens
+from training.learn.members import Matrix
+from training.log.requests import Requests
+from training.measure.overlap import Outcomes
+
+Floats = NDArray[np.float64]
+FILE = "evidence.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """n choose rows and k tiers.
+
+    Attributes:
+        p: float64[n, k], P(tier suffices).
+        usd: float64[n, k], expected cost.
+        paid: float64[n, k], cost in the account.
+        score: float64[n, k]; of one-sided rows doubly robust pseudo-outcomes
+            (`measure.offpolicy`).
+        session: int64[n].
+        sufficed: bool[n, k] by the label rule; None on one-sided rows, where no two tiers are
+            seen together.
+        low, high: range of a score: 0 and 1 unless it is a pseudo-outcome.
+        expected: float64[n, k, 2], input and output tokens expected before the call, or None.
+        used: float64[n, k, 2], tokens of the account, or None.
+    """
+
+    p: Floats
+    usd: Floats
+    paid: Floats
+    score: Floats
+    session: NDArray[np.int64]
+    sufficed: NDArray[np.bool_] | None = None
+    low: float = 0.0
+    high: float = 1.0
+    expected: Floats | None = None
+    used: Floats | None = None
+
+    def gap_range(self, share: Floats) -> tuple[Floats, Floats]:
+        """Between which numbers score[i, a] − share · score[i, b] lies, any tiers a, b, share ≤ 2.
+
+        A request's pseudo-outcomes are together off [0, 1] by no more than one may be, as one tier
+        answered (`measure.offpolicy.largest_weight`); so this is half of what two that vary apart
+        would need.
+        """
+        low = np.minimum(self.low - share, -share * self.high)
+        high = np.maximum(self.high, 1.0 - share * self.low)
+        return low, high
+
+    def repriced(self, old: Sequence[Tier], new: Sequence[Tier]) -> "Evidence":
+        """The same rows at other prices; a bill changes as its tokens' price does."""
+        assert self.expected is not None and self.used is not None
+        before, after = priced(self.used, old), priced(self.used, new)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            paid = np.where(before > 0, self.paid * (after / before), after)
+        return replace(self, usd=priced(self.expected, new), paid=paid)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What m fit rows say of the tiers before any outcome of a choose row is seen.
+
+    Attributes:
+        p: float64[m, k], cross-fitted probabilities.
+        tokens: float64[m, k, 2], expected input and output tokens.
+    """
+
+    p: Floats
+    tokens: Floats
+
+
+def gather_evidence(
+    p: Floats,
+    x: Matrix,
+    requests: Requests,
+    models: Sequence[TokenModel],
+    tiers: Sequence[Tier],
+    rule: LabelRule,
+    outcomes: Outcomes | None = None,
+) -> Evidence:
+    """What n choose rows tell.
+
+    Args:
+        p: float64[n, k], P(tier suffices).
+        x: vectors of the rows.
+        requests: the rows; without `outcomes` every tier's score is known on them.
+        models: of each tier's tokens.
+        tiers: cheapest first.
+        rule: what counts as sufficing.
+        outcomes: doubly robust scores, of one-sided rows.
+    """
+    tokens = expected_tokens(x, models)
+    evidence = Evidence(
+        p=p,
+        usd=priced(tokens, tiers),
+        paid=account(x, requests, models, tiers),
+        score=requests.score,
+        session=requests.sessions,
+        expected=tokens,
+        used=used_tokens(x, requests, models),
+    )
+    if outcomes is None:
+        return replace(evidence, sufficed=rule.sufficed(requests.score))
+    return replace(evidence, score=outcomes.score, low=outcomes.low, high=outcomes.high)
+
+
+def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:
+    """Write both without pickle; returns the file's sha256, by which the run is found again."""
+    arrays = {
+        name: np.asarray(value)
+        for name in Evidence.__dataclass_fields__
+        if (value := getattr(evidence, name)) is not None
+    }
+    arrays |= {"fit.p": basis.p, "fit.tokens": basis.tokens}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    path.write_bytes(buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def load_evidence(path: Path, sha256: str) -> tuple[Evidence, Basis]:
+    """Read what `save_evidence` wrote.
+
+    Raises:
+        BadInput: it is another file than the one with this sha256.
+    """
+    raw = path.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise BadInput(f"{path}: not the evidence of this artifact (its sha256 differs)")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in Evidence.__dataclass_fields__ if name in arrays}
+        basis = Basis(arrays["fit.p"], arrays["fit.tokens"])
+    found |= {name: float(found[name]) for name in ("low", "high")}
+    return Evidence(**found), basis

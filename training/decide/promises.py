@@ -1,0 +1,155 @@
+"""Whether choose rows certify a promise of a policy, and by how much; a session counts once.
+
+The loss of a session is the mean over its requests. Where every session is one request and the
+loss is 0 or 1, the test is the exact binomial one, else it is by betting (`decide.bounds`).
+MAPIE's ``risk_control`` (1.6) was looked at: its p-value for binary losses is the same binomial
+tail, but its betting bound adds maxima over two halves (which no capital does), it has no sessions,
+and it judges a classifier's predictions, not tiers' outcomes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.policy import Policy, Promise
+from training.decide.bounds import shown_above_zero, upper_rate
+from training.decide.evidence import Evidence
+from training.decide.goals import MaxBadDowngrade, MinQuality
+from training.errors import BadInput
+
+Floats = NDArray[np.float64]
+Promised = MinQuality | MaxBadDowngrade
+LARGEST_SHARE = 2.0  # of the top tier's quality, where the search for a bound ends
+TINY = 1e-6
+
+
+def holds(
+    goal: Promised, policies: Sequence[Policy], evidence: Evidence, risk: float
+) -> NDArray[np.bool_]:
+    """Whether each policy is shown to hold the goal, each at this risk of error: bool[policies]."""
+    if isinstance(goal, MaxBadDowngrade):
+        rates = np.stack([_bad(policy, evidence) for policy in policies], axis=1)
+        if _single(evidence):
+            return upper_rate(_count(rates), len(rates), risk) <= goal.rate
+        return _rates_below(np.full(len(policies), goal.rate), rates, risk)
+    pairs = [_qualities(policy, evidence) for policy in policies]
+    routed, top = (np.stack(part, axis=1) for part in zip(*pairs, strict=True))
+    return _shares_above(np.full(len(policies), goal.share), routed, top, evidence, risk)
+
+
+def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
+    """What the choose rows say of a policy: estimate and one-sided limit."""
+    n = len(np.unique(evidence.session))
+    name, target = (
+        ("min_quality", goal.share)
+        if isinstance(goal, MinQuality)
+        else ("max_bad_downgrade", goal.rate)
+    )
+    top = policy.constant == evidence.p.shape[1] - 1
+    certified = top or bool(holds(goal, [policy], evidence, risk)[0])
+    estimated = " on doubly robust estimates" if evidence.sufficed is None else ""
+    test = "by definition" if top else f"betting{estimated}"
+    if isinstance(goal, MinQuality):
+        routed, best = _qualities(policy, evidence)
+        estimate = float(routed.mean() / best.mean()) if best.mean() > 0 else 1.0
+        bound = 1.0 if top else _share_bound(goal, routed, best, evidence, risk, certified)
+    else:
+        bad = _bad(policy, evidence)
+        estimate = float(bad.mean())
+        if top:
+            bound = 0.0
+        elif _single(evidence):
+            test, bound = "exact binomial", float(upper_rate(_count(bad), n, risk))
+        else:
+            bound = _rate_bound(goal, bad, risk, certified)
+    return Promise(name, target, goal.confidence, n, estimate, bound, certified, test)
+
+
+def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk: float) -> bool:
+    """Whether a constant tier is shown to be at most `by` of mean score worse than a policy."""
+    rows = np.arange(len(evidence.score))
+    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
+    gain = _per_session(evidence.score[:, tier] - routed, evidence.session) + by
+    low, high = evidence.gap_range(np.ones(1))
+    return bool(shown_above_zero(gain[:, None], low + by, high + by, risk)[0])
+
+
+def _qualities(policy: Policy, evidence: Evidence) -> tuple[Floats, Floats]:
+    """Mean score of the routed tier and of the top tier, per session."""
+    rows = np.arange(len(evidence.score))
+    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
+    return (
+        _per_session(routed, evidence.session),
+        _per_session(evidence.score[:, -1], evidence.session),
+    )
+
+
+def _bad(policy: Policy, evidence: Evidence) -> Floats:
+    """Share of bad downgrades, per session."""
+    if evidence.sufficed is None:
+        raise BadInput("max_bad_downgrade needs requests on which two tiers are seen together")
+    rows = np.arange(len(evidence.score))
+    tier = policy.choose(evidence.p, evidence.usd)
+    bad = evidence.sufficed[:, -1] & ~evidence.sufficed[rows, tier]
+    return _per_session(bad.astype(np.float64), evidence.session)
+
+
+def _count(losses: Floats) -> NDArray[np.int64]:
+    return np.asarray(losses.sum(axis=0), dtype=np.int64)
+
+
+def _single(evidence: Evidence) -> bool:
+    return len(np.unique(evidence.session)) == len(evidence.session)
+
+
+def _per_session(values: Floats, session: NDArray[np.int64]) -> Floats:
+    sums, counts = np.bincount(session, weights=values), np.bincount(session)
+    return np.asarray(sums[counts > 0] / counts[counts > 0])
+
+
+def _shares_above(
+    shares: Floats, routed: Floats, top: Floats, evidence: Evidence, risk: float
+) -> NDArray[np.bool_]:
+    """Whether mean(routed) ≥ share · mean(top) is shown, per column of shares: float64[m]."""
+    return shown_above_zero(routed - shares * top, *evidence.gap_range(shares), risk)
+
+
+def _rates_below(rates: Floats, bad: Floats, risk: float) -> NDArray[np.bool_]:
+    """Whether mean(bad) ≤ rate is shown, per column of rates: float64[m]."""
+    return shown_above_zero(rates - bad, rates - 1.0, rates, risk)
+
+
+def _share_bound(
+    goal: MinQuality, routed: Floats, top: Floats, evidence: Evidence, risk: float, certified: bool
+) -> float:
+    ends = (goal.share, LARGEST_SHARE) if certified else (TINY, goal.share)
+    return _strictest(
+        *ends,
+        lambda shares: _shares_above(shares, routed[:, None], top[:, None], evidence, risk),
+        otherwise=0.0,
+    )
+
+
+def _rate_bound(goal: MaxBadDowngrade, bad: Floats, risk: float, certified: bool) -> float:
+    ends = (goal.rate, TINY) if certified else (1.0 - TINY, goal.rate)
+    return _strictest(*ends, lambda rates: _rates_below(rates, bad[:, None], risk), otherwise=1.0)
+
+
+def _strictest(
+    easy: float, strict: float, test: Callable[[Floats], NDArray[np.bool_]], otherwise: float
+) -> float:
+    """The last target, from easy to strict, up to which all are shown, to 1/4,000 of the way.
+
+    The rule's own target is asked first or last, so that rounding never denies what was certified.
+    """
+    for _ in range(2):
+        targets = np.linspace(easy, strict, 65)
+        shown = test(targets)
+        if shown.all():
+            return strict
+        last = int(np.argmin(shown)) - 1
+        if last < 0:
+            return otherwise
+        easy, strict = float(targets[last]), float(targets[last + 1])
+    return easy

@@ -1,0 +1,1 @@
+"""Labels: what says that an answer sufficed, and how its sources are put together."""

@@ -1,0 +1,77 @@
+"""Several sources' scores of one answer → one label and how far it is trusted.
+
+A source with weight w counts as 2·artanh(w) of evidence, the log odds of a voter who is right with
+probability (1 + w)/2 (Nitzan and Paroush 1982). Sources at or above `sufficed_at` stand against
+those below it. The side with more evidence wins; the label is the mean score of its sources, and
+its weight tanh(|evidence for − evidence against|/2): a source alone keeps its score and its weight,
+agreement adds weight, conflict takes it away. Evidence that cancels out leaves the row unlabelled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.label.plan import LabelPlan
+
+Floats = NDArray[np.float64]
+MAX_WEIGHT = 0.999  # a weight of 1 would outvote everything for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of n rows.
+
+    Attributes:
+        score, weight: float64[n], NaN where there is no label.
+        sources: names, strongest first.
+        spoke: bool[n, sources].
+        conflicts: rows on which sources stood on both sides.
+    """
+
+    score: Floats
+    weight: Floats
+    sources: tuple[str, ...]
+    spoke: NDArray[np.bool_]
+    conflicts: int
+
+    @classmethod
+    def none(cls, rows: int) -> "Labels":
+        """No source said anything."""
+        nothing = np.full(rows, np.nan)
+        return cls(nothing, nothing, (), np.zeros((rows, 0), dtype=bool), 0)
+
+    def names(self, start: int, stop: int) -> list[str | None]:
+        """The sources of each label, joined by `+`, of some rows."""
+        codes, index = np.unique(self.spoke[start:stop], axis=0, return_inverse=True)
+        texts = ["+".join(np.array(self.sources)[code]) or None for code in codes]
+        labelled = ~np.isnan(self.score[start:stop])
+        return [
+            texts[i] if known else None for i, known in zip(index.ravel(), labelled, strict=True)
+        ]
+
+
+def combine(scores: Mapping[str, Floats], plan: LabelPlan, sufficed_at: float) -> Labels:
+    """Combine the sources' scores, float64[n] each, NaN where a source says nothing."""
+    names = sorted(scores, key=lambda name: (-plan.weight(name), name))
+    n = len(next(iter(scores.values())))
+    spoke = np.zeros((n, len(names)), dtype=bool)
+    support = np.zeros((2, n))  # evidence against and for
+    mean = np.zeros((2, n))
+    for k, name in enumerate(names):
+        evidence = 2.0 * np.arctanh(min(plan.weight(name), MAX_WEIGHT))
+        if not evidence:
+            continue
+        spoke[:, k] = ~np.isnan(scores[name])
+        rows = np.flatnonzero(spoke[:, k])
+        side = (scores[name][rows] >= sufficed_at).astype(int)
+        support[side, rows] += evidence
+        part = evidence / support[side, rows]  # a running mean: of one score, exactly that
+        mean[side, rows] += (scores[name][rows] - mean[side, rows]) * part
+    net = support[1] - support[0]
+    winner = (net > 0).astype(int)
+    known = np.abs(net) > 1e-9
+    score = np.where(known, np.take_along_axis(mean, winner[None], 0)[0], np.nan)
+    weight = np.where(known, np.tanh(np.abs(net) / 2.0), np.nan)
+    return Labels(score, weight, tuple(names), spoke, int((support > 0).all(axis=0).sum()))

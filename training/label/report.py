@@ -1,0 +1,151 @@
+"""What `suffice label` found: coverage, conflicts, and how far the sources agree."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from training.console import render
+from training.label.agreement import Pair, Rate, compare
+from training.label.combine import Labels
+from training.label.plan import LabelPlan
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one source said: rows, their share of the answered calls, the mean of its scores."""
+
+    name: str
+    weight: float
+    rows: int
+    share: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """Coverage, conflicts and agreement of the labels written to `out`.
+
+    Attributes:
+        rows, failed, labelled: calls, those that failed (never labelled), those with a label.
+        conflicts: rows on which sources contradict each other.
+        sources, pairs: strongest first.
+        ungraded: grader → reason → answers that it was for and could not grade.
+    """
+
+    out: Path
+    rows: int
+    failed: int
+    labelled: int
+    conflicts: int
+    sources: tuple[Source, ...]
+    pairs: tuple[Pair, ...]
+    ungraded: Mapping[str, Mapping[str, int]]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; what is not known is null."""
+        values = asdict(self) | {"out": str(self.out)}
+        for pair, values_of in zip(self.pairs, values["pairs"], strict=True):
+            values_of["measured_weight"] = pair.measured_weight
+        return _without_nan(values)
+
+    def as_text(self) -> Iterator[str]:
+        """Tables and notes for a terminal."""
+        if self.sources:
+            yield render(self._coverage())
+        if self.pairs:
+            yield render(self._agreement())
+        yield from self.notes
+        share = self.labelled / self.rows
+        yield (
+            f"{self.out}: {self.labelled} of {self.rows} rows labelled ({share:.1%}), "
+            f"{self.conflicts} conflicts, {self.failed} failed calls"
+        )
+
+    def _coverage(self) -> Table:
+        table = Table(title="Sources of labels")
+        for name in ("source", "weight", "rows", "share", "mean score"):
+            table.add_column(name, justify="left" if name == "source" else "right")
+        for s in self.sources:
+            table.add_row(s.name, f"{s.weight:.2f}", f"{s.rows}", f"{s.share:.1%}", f"{s.mean:.3f}")
+        return table
+
+    def _agreement(self) -> Table:
+        table = Table(title="Where two sources speak of the same answers (95 % intervals)")
+        columns = ("stronger", "weaker", "rows", "agree", "weight by this", "says yes to a no")
+        for name in (*columns, "says no to a yes"):
+            table.add_column(name, justify="left" if name.endswith("er") else "right")
+        for pair in self.pairs:
+            table.add_row(
+                pair.stronger,
+                pair.weaker,
+                f"{pair.agree.n}",
+                _rate(pair.agree),
+                f"{pair.measured_weight:.2f}",
+                _rate(pair.false_positive),
+                _rate(pair.false_negative),
+            )
+        return table
+
+
+def build_report(
+    out: Path,
+    ok: NDArray[np.bool_],
+    scores: Mapping[str, Floats],
+    labels: Labels,
+    plan: LabelPlan,
+    sufficed_at: float,
+    ungraded: Mapping[str, Mapping[str, int]],
+    notes: Sequence[str],
+) -> LabelReport:
+    """Count and compare.
+
+    Args:
+        out: the table that was written.
+        ok: bool[n], calls that did not fail.
+        scores: float64[n] by source.
+        labels: of the n rows.
+        plan: the sources' weights.
+        sufficed_at: from this score on an answer sufficed.
+        ungraded, notes: passed on.
+    """
+    answered = int(ok.sum())
+    sources = []
+    for name in labels.sources:
+        said = scores[name][~np.isnan(scores[name])]
+        share = len(said) / max(answered, 1)
+        sources.append(Source(name, plan.weight(name), len(said), share, float(said.mean())))
+    unknown = [name for name in labels.sources if name not in plan.weights]
+    if unknown:
+        notes = [*notes, f"no weight is set for {', '.join(unknown)}: counted as feedback"]
+    return LabelReport(
+        out=out,
+        rows=len(ok),
+        failed=len(ok) - answered,
+        labelled=int((~np.isnan(labels.score)).sum()),
+        conflicts=labels.conflicts,
+        sources=tuple(sources),
+        pairs=tuple(compare(scores, labels.sources, sufficed_at)),
+        ungraded=ungraded,
+        notes=tuple(notes),
+    )
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]" if rate.n else "–"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and isnan(value) else value

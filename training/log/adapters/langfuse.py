@@ -1,0 +1,160 @@
+"""Langfuse: exported observations, with the scores of their traces.
+
+Observations are updated in place, so of rows with one id the highest `updatedAt` counts. Field by
+field in data/README.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.log.adapters.chat import answer, bare_model, cost, feedback, thumb, tokens
+from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
+from training.log.adapters.rows import Again, Bad, Record, Row, Skip
+from training.log.adapters.shelf import Shelf
+from training.log.messages import bare_prompt, is_chat
+
+OBSERVATIONS, SCORES = "observations", "scores"
+
+
+def saw(record: dict[str, Any]) -> str | None:
+    """Whether a record is an observation or a score."""
+    if "traceId" in record and "type" in record and "startTime" in record:
+        return OBSERVATIONS
+    hangs = "subject" in record or "traceId" in record or "sessionId" in record
+    if hangs and "name" in record and "value" in record and "id" in record:
+        return SCORES
+    return None
+
+
+def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
+    """The generations of files (path, what was seen), each with the number of the file."""
+    with Shelf() as verdicts, Shelf() as states:
+        numeric: dict[str, bool] = {}
+        for number, (path, seen) in enumerate(parts):
+            for record in records(path):
+                if isinstance(record, Bad):
+                    if seen == SCORES:
+                        yield number, record
+                elif seen == OBSERVATIONS:
+                    _keep_state(record[1], states)
+                else:
+                    try:
+                        _keep_score(record[1], verdicts, numeric)
+                    except UNREADABLE as error:
+                        yield number, bad(*record, error)
+        thumbs = {name for name, small in numeric.items() if small}
+        for number, (path, seen) in enumerate(parts):
+            for record in records(path) if seen == OBSERVATIONS else ():
+                if isinstance(record, Bad):
+                    yield number, record
+                else:
+                    yield number, _observation(record, verdicts, states, thumbs)
+
+
+def _keep_score(score: dict[str, Any], verdicts: Shelf, numeric: dict[str, bool]) -> None:
+    """A score under what it hangs on; scores of sessions say nothing of one call."""
+    subject = score.get("subject") or {}
+    kind = subject.get("kind")
+    trace = subject.get("id") if kind == "trace" else score.get("traceId")
+    call = subject.get("id") if kind == "observation" else score.get("observationId")
+    value, name = score.get("value"), str(score.get("name"))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        small = score.get("dataType") == "BOOLEAN" or value in (-1, 0, 1)
+        numeric[name] = numeric.get(name, True) and small
+    if call or trace:
+        told = {"name": name, "value": value, "at": _latest(score)}
+        verdicts.put(f"call {call}" if call else f"trace {trace}", told)
+
+
+def _keep_state(row: dict[str, Any], states: Shelf) -> None:
+    if isinstance(row.get("id"), str):
+        states.put(f"call {row['id']}", _latest(row))
+        if row.get("type") == "GENERATION":
+            states.put(f"trace {row.get('traceId')}", [str(row.get("startTime")), row["id"]])
+
+
+def _latest(row: dict[str, Any]) -> str:
+    return str(row.get("updatedAt") or row.get("timestamp") or row.get("createdAt") or "")
+
+
+def _observation(record: Numbered, verdicts: Shelf, states: Shelf, thumbs: set[str]) -> Record:
+    line, row = record
+    try:
+        if _latest(row) < max(states.find(f"call {row['id']}"), default=""):
+            return Again(line)
+        if row["type"] != "GENERATION":
+            return Skip(line, f"not a chat call ({str(row['type']).lower()})")
+        messages = _messages(row.get("input"))
+        if not messages:
+            return Skip(line, "no prompt in the log")
+        trace = f"trace {row['traceId']}"
+        given = verdicts.find(f"call {row['id']}")
+        if max(states.find(trace))[1] == row["id"]:  # what hangs on the trace is of its last call
+            given += verdicts.find(trace)
+        return Row(line, {**_values(row, messages), **feedback(_verdict(given, thumbs))})
+    except UNREADABLE as error:
+        return bad(line, row, error)
+
+
+def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
+    metadata = decoded(row.get("metadata"))
+    metadata = metadata if isinstance(metadata, dict) else {}
+    failed = row.get("level") == "ERROR"
+    seconds = row.get("latency")
+    return {
+        "request_id": row["id"],
+        "at": row.get("startTime"),
+        "session_id": row.get("sessionId") or metadata.get("langfuse_session_id"),
+        "user_id": row.get("userId") or metadata.get("langfuse_user_id"),
+        "tags": row.get("tags") or metadata.get("langfuse_tags"),
+        "messages": messages,
+        "model": bare_model(row.get("model")),
+        "cost_usd": cost(row.get("totalCost") or row.get("calculatedTotalCost")),
+        "latency_ms": None if seconds is None else float(seconds) * 1000,
+        "response": _answer(row.get("output")),
+        "error": (row.get("statusMessage") or "ERROR") if failed else None,
+        "status": "error" if failed else "ok",
+        **_tokens(row),
+    }
+
+
+def _tokens(row: dict[str, Any]) -> dict[str, Any]:
+    used = decoded(row.get("usageDetails")) or decoded(row.get("usage")) or {}
+    given = used.get("input", row.get("promptTokens"))
+    made = used.get("output", row.get("completionTokens"))
+    if given is not None:
+        given = int(given) + int(used.get("input_cached_tokens") or 0)
+    return tokens(given, made)
+
+
+def _messages(given: Any) -> Any:
+    """Input is text, mostly JSON text; with tools it is an object that holds the messages."""
+    given = decoded(given)
+    if isinstance(given, dict):
+        given = given.get("messages")
+    if isinstance(given, str):
+        return bare_prompt(given)
+    return given if is_chat(given) else None
+
+
+def _answer(given: Any) -> str | None:
+    """Output is a message, a list of them (n answers: the first), or the bare text of a stream."""
+    found = decoded(given)
+    if is_chat(found):
+        found = found[0]
+    if isinstance(found, dict) and isinstance(found.get("role"), str):
+        return answer(found)
+    return given if isinstance(given, str) else None
+
+
+def _verdict(given: list[dict[str, Any]], thumbs: set[str]) -> float | None:
+    """The last thumb: a boolean, a word, or a number of a score that is always -1, 0 or 1."""
+    found = None
+    for told in sorted(given, key=lambda told: str(told["at"])):
+        value = told["value"]
+        score = thumb(value)
+        if score is None and isinstance(value, int | float) and told["name"] in thumbs:
+            score = float(value > 0)
+        found = found if score is None else score
+    return found

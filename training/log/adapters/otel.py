@@ -1,0 +1,271 @@
+"""OpenTelemetry GenAI: OTLP-JSON lines of spans and of log events, as the collector's file exporter
+and the SDKs write them.
+
+Conventions up to 1.36 have the messages in events, one each (`gen_ai.user.message`, …); later ones
+in `gen_ai.input.messages` and `gen_ai.output.messages` of the span, or of one event. Files of spans
+and of events are given together. Field by field in data/README.md.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens
+from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
+from training.log.adapters.rows import Bad, Record, Row, Skip
+from training.log.adapters.shelf import Shelf
+
+SPANS, EVENTS = "spans of OTLP", "log events of OTLP"
+CHAT = frozenset({"chat", "generate_content"})
+ROLES = ("system", "developer", "user", "assistant", "tool")
+DETAILS = "gen_ai.client.inference.operation.details"
+VERDICT = "gen_ai.evaluation.result"
+FAILED = frozenset({2, "2", "STATUS_CODE_ERROR"})
+LOST = "the logger dropped the prompt"
+
+
+def saw(record: dict[str, Any]) -> str | None:
+    """Whether a record is an OTLP export of spans or of log events; what Langfuse posts is not."""
+    for key, inner, what in (
+        ("resourceSpans", "scopeSpans", SPANS),
+        ("resourceLogs", "scopeLogs", EVENTS),
+    ):
+        if not isinstance(record.get(key), list):
+            continue
+        scopes = [s for r in record[key] if isinstance(r, dict) for s in r.get(inner) or []]
+        names = {(s.get("scope") or {}).get("name") for s in scopes if isinstance(s, dict)}
+        return None if names == {"langfuse-sdk"} else what
+    return None
+
+
+def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
+    """The chat spans of files (path, what was seen), each with the number of the file."""
+    with Shelf() as around:
+        for number, (path, seen) in enumerate(parts):
+            for record in records(path):
+                if not isinstance(record, Bad):
+                    keep = _keep_event if seen == EVENTS else _keep_span
+                    _quietly(keep, record, around)
+                elif seen == EVENTS:
+                    yield number, record
+        for number, (path, seen) in enumerate(parts):
+            for record in records(path) if seen == SPANS else ():
+                for found in [record] if isinstance(record, Bad) else _calls(record, around):
+                    yield number, found
+
+
+def _quietly(keep: Any, record: Numbered, around: Shelf) -> None:
+    """What cannot be read here is told of when the calls are read; an event's loss shows there."""
+    try:
+        keep(record[1], around)
+    except UNREADABLE:
+        return
+
+
+def _keep_span(record: dict[str, Any], around: Shelf) -> None:
+    for span, attributes, _ in _spans(record):
+        if attributes.get("gen_ai.operation.name") not in CHAT:
+            told = {
+                "session_id": attributes.get("session.id"),
+                "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
+                "tags": attributes.get("app.tags") or attributes.get("tags"),
+                "parent": span.get("parentSpanId"),
+            }
+            around.put(_key(span), told)
+
+
+def _keep_event(record: dict[str, Any], around: Shelf) -> None:
+    for resource in record["resourceLogs"]:
+        for scope in resource.get("scopeLogs") or []:
+            for event in scope.get("logRecords") or []:
+                attributes = _attributes(event)
+                name = event.get("eventName") or attributes.get("event.name")
+                told = {"name": name, "body": _value(event.get("body") or {}), **attributes}
+                if name == VERDICT and "gen_ai.response.id" in attributes:
+                    around.put(f"answer {attributes['gen_ai.response.id']}", told)
+                else:
+                    around.put(f"event {_key(event)}", told)
+
+
+def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
+    line, batch = record
+    try:
+        spans = list(_spans(batch))
+    except UNREADABLE as error:
+        yield bad(line, batch, error)
+        return
+    for span, attributes, service in spans:
+        operation = attributes.get("gen_ai.operation.name")
+        if operation not in CHAT:
+            what = operation or "a span of the application"
+            yield Skip(line, f"not a chat call ({what})")
+            continue
+        try:
+            found = _call(span, attributes, around)
+        except UNREADABLE as error:
+            yield bad(line, span, error)
+            continue
+        if isinstance(found, str):
+            yield Skip(line, found)
+        else:
+            yield Row(line, {**found, "source": service})
+
+
+def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any] | str:
+    events = around.find(f"event {_key(span)}")
+    details: dict[str, Any] = next((e for e in events if e["name"] == DETAILS), {})
+    messages, answered = _messages(details | told)
+    if messages is None:
+        messages, answered = _from_events(events)
+    if not messages:
+        return "no prompt in the log (content was not captured)"
+    if any(m["role"] == "user" and m["content"] == [] for m in messages):
+        return LOST
+    started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
+    given = told.get("gen_ai.response.id")
+    failed = (span.get("status") or {}).get("code") in FAILED
+    reasons = told.get("gen_ai.response.finish_reasons") or [None]
+    verdicts = [e for e in events if e["name"] == VERDICT]
+    return {
+        "request_id": given or f"span-{_key(span)}",
+        "at": started,
+        **_people(span, told, around),
+        "messages": messages,
+        "model": bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model")),
+        **tokens(_used(told, "input", "prompt"), _used(told, "output", "completion")),
+        "latency_ms": (ended - started) / 1e6 if ended else None,
+        "response": answered,
+        "finish_reason": reasons[0],
+        "error": (told.get("error.type") or "ERROR") if failed else None,
+        "status": "error" if failed else "ok",
+        **feedback(_verdict(verdicts + (around.find(f"answer {given}") if given else []))),
+    }
+
+
+def _used(told: dict[str, Any], name: str, old: str) -> Any:
+    return told.get(f"gen_ai.usage.{name}_tokens", told.get(f"gen_ai.usage.{old}_tokens"))
+
+
+def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any]:
+    """Session, user and tags, from the span or the nearest one above it that has them."""
+    found = {
+        "session_id": told.get("session.id") or told.get("gen_ai.conversation.id"),
+        "user_id": told.get("user.id") or told.get("enduser.id"),
+        "tags": told.get("app.tags"),
+    }
+    above, seen = span.get("parentSpanId"), set()
+    while above and above not in seen and not all(found.values()):
+        seen.add(above)
+        for parent in around.find(f"{span.get('traceId')}:{above}")[:1]:
+            found = {name: value or parent.get(name) for name, value in found.items()}
+            above = parent.get("parent")
+    return found
+
+
+def _verdict(events: list[dict[str, Any]]) -> float | None:
+    """The last thumb; a number alone counts where the verdict's name says that it is one."""
+    found = None
+    for event in events:
+        given = thumb(event.get("gen_ai.evaluation.score.label"))
+        value = event.get("gen_ai.evaluation.score.value")
+        name = event.get("gen_ai.evaluation.name")
+        if given is None and "thumb" in str(name) and value in (0, 1, -1):
+            given = float(value > 0)
+        found = found if given is None else given
+    return found
+
+
+def _messages(told: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """Messages and answer by the newer conventions; None where there are none."""
+    given = decoded(told.get("gen_ai.input.messages"))
+    if not isinstance(given, list):
+        return None, None
+    messages = [m for said in given for m in _from_parts(said)]
+    if system := decoded(told.get("gen_ai.system_instructions")):
+        messages = [*_from_parts({"role": "system", "parts": system}), *messages]
+    made = decoded(told.get("gen_ai.output.messages"))
+    if not isinstance(made, list) or not made:
+        return messages, None
+    return messages, answer(_from_parts(made[0])[0])
+
+
+def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """A message of parts in the form of a chat request; results of tools are messages of their own.
+
+    A message that lost its parts has the content [].
+    """
+    texts: list[str] = []
+    others: list[dict[str, Any]] = []
+    calls, results = [], []
+    for part in said.get("parts") or []:
+        kind = part.get("type")
+        if kind == "text":
+            texts.append(part.get("content") or "")
+        elif kind == "tool_call":
+            made = part.get("arguments")
+            text = made if isinstance(made, str) else json.dumps(made)
+            function = {"name": part.get("name"), "arguments": text}
+            calls.append({"id": part.get("id"), "type": "function", "function": function})
+        elif kind == "tool_call_response":
+            result = part.get("response", part.get("result"))
+            text = result if isinstance(result, str) else json.dumps(result)
+            results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
+        elif kind != "reasoning":
+            bare = {k: v for k, v in part.items() if k != "content"}
+            others.append(bare | {"characters": len(str(part.get("content") or ""))})
+    if results and not (texts or calls or others):
+        return results
+    content: Any = texts[0] if texts else None if calls else []
+    if others or len(texts) > 1:
+        content = [*({"type": "text", "text": text} for text in texts), *others]
+    message = {"role": said.get("role"), "content": content}
+    return [*results, message | ({"tool_calls": calls} if calls else {})]
+
+
+def _from_events(events: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:
+    """Messages and answer by the older conventions, an event each, in the order of the log."""
+    messages: list[dict[str, Any]] = []
+    answered = None
+    for event in events:
+        body = event["body"] if isinstance(event["body"], dict) else {}
+        role = str(event["name"]).removeprefix("gen_ai.").removesuffix(".message")
+        if role in ROLES:
+            message = {"role": role, **body}
+            if role == "tool" and "id" in message:
+                message["tool_call_id"] = message.pop("id")
+            missing = None if message.get("tool_calls") else ""  # no body: the text was empty
+            messages.append({**message, "content": message.get("content", missing)})
+        elif event["name"] == "gen_ai.choice" and not int(body.get("index") or 0):
+            answered = answer(body.get("message") or {})
+    return messages, answered
+
+
+def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+    for resource in record["resourceSpans"]:
+        service = _attributes(resource.get("resource") or {}).get("service.name")
+        for scope in resource.get("scopeSpans") or []:
+            for span in scope.get("spans") or []:
+                yield span, _attributes(span), service
+
+
+def _key(span: dict[str, Any]) -> str:
+    return f"{span.get('traceId')}:{span.get('spanId')}"
+
+
+def _attributes(holder: dict[str, Any]) -> dict[str, Any]:
+    return {entry["key"]: _value(entry.get("value")) for entry in holder.get("attributes") or []}
+
+
+def _value(value: Any) -> Any:
+    """An OTLP value: 64-bit integers may be text."""
+    if not isinstance(value, dict) or not value:
+        return None
+    kind, content = next(iter(value.items()))
+    if kind == "intValue":
+        return int(content)
+    if kind == "arrayValue":
+        return [_value(entry) for entry in content.get("values") or []]
+    if kind == "kvlistValue":
+        return {e["key"]: _value(e.get("value")) for e in content.get("values") or []}
+    return content

@@ -1,0 +1,227 @@
+"""Rows of a table: CSV, JSON lines or Parquet, with the columns of the traffic table or mapped.
+
+A mapping (TOML, described in data/README.md) says which column is which, gives constants, and
+translates values. The column `prompt` may stand in for `messages`: bare text is one user message,
+a JSON list of messages is what it says.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from training.errors import BadInput
+from training.log.adapters.chat import bare_model
+from training.log.adapters.files import csv_records, json_lines
+from training.log.adapters.records import kind_of, open_parquet, parquet_records
+from training.log.adapters.rows import Bad, Record, Row
+from training.log.messages import bare_prompt, is_chat
+from training.log.traffic import SCHEMA
+
+NAMES = frozenset(SCHEMA.names) | {"prompt"}
+DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Column of the traffic table → names in the source (the first with a value counts).
+
+    `values` translates spellings, per column: {"score": {"thumbs_up": 1.0}}.
+    """
+
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def names(self, column: str) -> tuple[str, ...]:
+        """The names under which `column` is looked up in the source."""
+        return self.columns.get(column, (column,))
+
+    def missing(self, present: Iterable[str]) -> str | None:
+        """Why a source with the columns `present` is no table of traffic; None if it is one."""
+        present = set(present)
+        for column, names in self.columns.items():
+            if not any(_there(name, present) for name in names):
+                return f"no column {' or '.join(names)}, which the mapping names for {column}"
+        for choice in (("request_id",), ("messages", "prompt"), ("tier", "model")):
+            wanted = [name for column in choice for name in self.names(column)]
+            constant = any(column in self.constants for column in choice)
+            if not constant and not any(_there(name, present) for name in wanted):
+                return f"no column {' or '.join(wanted)}"
+        return None
+
+
+def read_mapping(path: Path | None) -> Mapping:
+    """Read a mapping file; BadInput names the key that is wrong."""
+    if path is None:
+        return Mapping()
+    try:
+        loaded = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read as TOML ({error})") from None
+    for section, content in loaded.items():
+        if section not in ("columns", "constants", "values") or not isinstance(content, dict):
+            raise BadInput(f"{path}: [{section}] is not [columns], [constants] or [values.COLUMN]")
+        for name in content:
+            if name not in NAMES:
+                known = ", ".join(sorted(NAMES))
+                raise BadInput(f"{path}: [{section}] {name} is no column of the table ({known})")
+    for name, table in loaded.get("values", {}).items():
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}: [values] {name} must be a section of its own, [values.{name}]")
+    columns = {key: _names(path, key, value) for key, value in loaded.get("columns", {}).items()}
+    values = {
+        key: {str(said).lower(): meant for said, meant in table.items()}
+        for key, table in loaded.get("values", {}).items()
+    }
+    return Mapping(columns, loaded.get("constants", {}), values)
+
+
+def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BadInput(f"{path}: [columns] {key} must be a column's name or a list of names")
+    return tuple(names)
+
+
+def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
+    """What the file was seen to be if it is a table of traffic, else (None, why it is not)."""
+    kind = kind_of(path)
+    if kind == "empty":
+        return None, "the file is empty"
+    if kind == "array":
+        return None, "one JSON array, not a JSON object a line (convert: jq -c '.[]')"
+    if kind == "Parquet":
+        with open_parquet(path) as file:
+            columns = file.schema_arrow.names
+    elif kind == "JSONL":
+        objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
+        columns = list(dict.fromkeys(key for value in objects for key in value))
+    else:
+        delimiter, columns = csv_header(path, mapping)
+        kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
+    if reason := mapping.missing(columns):
+        seen = ", ".join(columns[:30]) or "none"
+        return None, f"{kind}, {reason} (columns seen: {seen}); say which is which with --map"
+    return f"{kind} with columns {', '.join(columns[:30])}", ""
+
+
+def rows(path: Path, mapping: Mapping) -> Iterator[Record]:
+    """The rows of one file, streamed."""
+    kind = kind_of(path)
+    read = {"Parquet": _parquet_rows, "JSONL": _json_rows}.get(kind, _csv_rows)
+    return read(path, mapping)
+
+
+def csv_header(path: Path, mapping: Mapping | None = None) -> tuple[str, list[str]]:
+    """The delimiter under which most known (else most) columns show, and the column names."""
+    wanted = {n for c in NAMES for n in (mapping.names(c) if mapping else (c,))}
+    best: tuple[tuple[int, int], str, list[str]] = ((-1, 0), ",", [])
+    for delimiter in DELIMITERS:
+        first = next(csv_records(path, delimiter), None)
+        if first is None or isinstance(first, Bad):
+            continue
+        names = [name.strip() for name in first[1]]
+        score = (len(wanted.intersection(names)), len(names))
+        best = max(best, (score, delimiter, names), key=lambda entry: entry[0])
+    return best[1], best[2]
+
+
+def _csv_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
+    delimiter, names = csv_header(path, mapping)
+    if twice := {name for name in names if name and names.count(name) > 1}:
+        raise BadInput(f"{path}: line 1: column {min(twice)} is there twice; rename one")
+    records = csv_records(path, delimiter)
+    next(records)
+    pick = _picker(mapping, names)
+    prompts = {*mapping.names("prompt"), *mapping.names("messages")}
+    # An empty field means "nothing", but of a prompt it means the empty text.
+    for record in records:
+        if isinstance(record, Bad):
+            yield record
+            continue
+        line, fields = record
+        pairs = zip(names, fields, strict=True)
+        yield Row(line, pick({n: v for n, v in pairs if v or n in prompts}))
+
+
+def _json_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
+    pick = _picker(mapping, None)
+    for record in json_lines(path):
+        yield record if isinstance(record, Bad) else Row(record[0], pick(record[1]))
+
+
+def _parquet_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+    wanted = {name.split(".")[0] for column in NAMES for name in mapping.names(column)}
+    wanted |= {name for column in NAMES for name in mapping.names(column)}
+    columns = [name for name in names if name in wanted]
+    pick = _picker(mapping, columns)
+    for number, values in parquet_records(path, columns):
+        yield Row(number, pick(values))
+
+
+class _picker:  # noqa: N801 (a function with a prepared plan)
+    """Source values → values by column of the traffic table."""
+
+    def __init__(self, mapping: Mapping, present: list[str] | None) -> None:
+        self._mapping = mapping
+        self._plan = [
+            (column, found)
+            for column in sorted(NAMES - mapping.constants.keys())
+            if (
+                found := [n for n in mapping.names(column) if present is None or _there(n, present)]
+            )
+        ]
+
+    def __call__(self, source: dict[str, Any]) -> dict[str, Any]:
+        picked = dict(self._mapping.constants)
+        for column, names in self._plan:
+            for name in names:
+                if (value := _value(source, name)) is not None:
+                    picked[column] = value
+                    break
+        for column, spelled in self._mapping.values.items():
+            if column in picked:
+                picked[column] = spelled.get(str(picked[column]).lower(), picked[column])
+        prompt = picked.pop("prompt", None)
+        if prompt is not None and picked.get("messages") is None:
+            picked["messages"] = _from_prompt(prompt)
+        if "model" in picked:
+            picked["model"] = bare_model(picked["model"])
+        return picked
+
+
+def _there(name: str, present: Iterable[str]) -> bool:
+    return name in present or ("." in name and name.split(".")[0] in present)
+
+
+def _value(source: dict[str, Any], name: str) -> Any:
+    """A field by name, or by dotted path into nested objects."""
+    if name in source:
+        return source[name]
+    if "." not in name:
+        return None
+    value: Any = source
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def _from_prompt(prompt: Any) -> Any:
+    if not isinstance(prompt, str):
+        return prompt
+    if prompt.lstrip()[:1] == "[":
+        try:
+            listed = json.loads(prompt)
+        except (ValueError, RecursionError):
+            return bare_prompt(prompt)
+        if is_chat(listed):
+            return listed
+    return bare_prompt(prompt)

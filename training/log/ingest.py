@@ -1,0 +1,227 @@
+"""Log files → the traffic table, in constant memory (24 bytes a row, the hashes of keys).
+
+Rows stream through an adapter and `training.log.traffic.normalise` into a Parquet file beside the
+target; duplicates are resolved at the end, in a second pass where there are any; then the file is
+renamed over the target. A row that cannot be read goes to a quarantine file with its line and the
+reason, and more than `max_bad` of them refuse the whole run: the target stays as it was.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from training.errors import BadInput, EnvironmentProblem
+from training.log.adapters import Bad, Row, Skip, read_mapping
+from training.log.adapters.files import RAW_LIMIT
+from training.log.ledger import COUNTS, FileReport, Ledger
+from training.log.partitions import Folder
+from training.log.pseudonyms import Pseudonyms
+from training.log.quarantine import Quarantine
+from training.log.sources import Group, find_sources
+from training.log.store import OneFile, read_label
+from training.log.traffic import Problem, normalise, to_arrow
+
+BATCH_ROWS, BATCH_CHARS = 4096, 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """Counts per file, the rows that `out` now holds, and what people should know about them."""
+
+    files: tuple[FileReport, ...]
+    out: Path
+    rows: int
+    quarantine: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> dict[str, int]:
+        """The counts summed over the files."""
+        return {name: sum(getattr(file, name) for file in self.files) for name in COUNTS}
+
+    def as_json(self) -> dict[str, Any]:
+        """{"files": [{path, format, read, …}], "total": {read, …}} for machines."""
+        files = [{k: v for k, v in asdict(file).items() if k != "saw"} for file in self.files]
+        return {"files": files, "total": self.total}
+
+
+def ingest(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    format: str = "auto",
+    map_file: str | Path | None = None,
+    max_bad: float = 0.01,
+    keep_ids: bool = False,
+    quarantine: str | Path | None = None,
+) -> IngestReport:
+    """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
+
+    `out` is a Parquet file, or (where it ends in a slash, or is there as one) a folder with a
+    partition a day. A row is known by request_id and tier (model, where it has no tier). The last
+    content of a key wins; what is there already is not added again. User and session ids are
+    replaced by keyed hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless
+    `keep_ids`. `quarantine` is `<out>.quarantine.jsonl` by default and holds the bad rows of the
+    last run only.
+
+    Raises:
+        BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
+            rows; `out` is left as it was.
+        EnvironmentProblem: the disk does not take the files.
+    """
+    by_day = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
+    out = Path(out)
+    if by_day and out.is_file():
+        raise BadInput(f"{out}: is a file, not a folder of partitions; leave out the slash")
+    if not 0 <= max_bad <= 1:
+        raise BadInput(f"--max-bad {max_bad} is no fraction between 0 and 1")
+    mapping = read_mapping(Path(map_file) if map_file else None)
+    beside = Path(quarantine) if quarantine else out.with_name(f"{out.name}.quarantine.jsonl")
+    found, notes = find_sources(sources, format, mapping, (out, beside))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _lean_memory(), _alone(out), Quarantine(beside) as bad:
+            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day)
+    except OSError as error:
+        raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+def _run(
+    found: list[Group],
+    out: Path,
+    ids: Pseudonyms,
+    bad: Quarantine,
+    max_bad: float,
+    notes: list[str],
+    by_day: bool,
+) -> IngestReport:
+    ledger = Ledger()
+    with Folder(out, ids.label) if by_day else OneFile(out, ids.label) as table:
+        for batch in table.stored():
+            ledger.add(batch)
+        existing = ledger.rows
+        for group in found:
+            _read(group, ids, bad, table, ledger)
+        bad.finish()
+        _check(ledger.files, max_bad, bad, found)
+        keep, told = ledger.settle()
+        if not keep[:existing].all() or keep[existing:].any():
+            ids.save()
+            table.commit(keep, existing)
+        elif not existing:
+            why = f"; see {bad.path}" if bad.rows else f": {'; '.join(told)}"
+            raise BadInput(f"no row of {_names(found)} could be read{why}")
+    if bad.rows:
+        notes = [*notes, f"{bad.rows} rows could not be read: {bad.path} says why"]
+    return IngestReport(tuple(ledger.files), out, int(keep.sum()), bad.kept, (*notes, *told))
+
+
+def _read(
+    group: Group, ids: Pseudonyms, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
+) -> None:
+    """Stream files through normalisation into the table, in batches of bounded size."""
+    reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
+    hashed = [
+        s.path.suffix == ".parquet" and read_label(s.path) == ids.label for s in group.sources
+    ]
+    rows: list[Row] = []
+    weight = current = 0
+
+    def flush() -> None:
+        report = reports[current]
+        names = {name for row in rows for name in row.values}
+        columns = {name: [row.values.get(name) for row in rows] for name in names}
+        frame, problems = normalise(columns, len(rows))
+        for problem in problems:
+            bad.write(report.path, _as_bad(rows[problem.row], problem))
+        report.quarantined += len(problems)
+        if problems:
+            frame = frame.drop(index=[problem.row for problem in problems])
+        batch = to_arrow(frame if hashed[current] else ids.replace(frame))
+        table.write(batch)
+        ledger.add(batch, report)
+        rows.clear()
+
+    for number, record in group.records():
+        reports[number].read += 1
+        if isinstance(record, Row):
+            if rows and (number != current or len(rows) >= BATCH_ROWS or weight > BATCH_CHARS):
+                flush()
+                weight = 0
+            current = number
+            rows.append(record)
+            weight += _weight(record.values)
+        elif isinstance(record, Bad):
+            bad.write(reports[number].path, record)
+            reports[number].quarantined += 1
+        elif isinstance(record, Skip):
+            ledger.skip(reports[number], record.reason)
+        else:
+            reports[number].duplicate += 1
+    if rows:
+        flush()
+
+
+def _as_bad(row: Row, problem: Problem) -> Bad:
+    raw = json.dumps(row.values, default=str)[:RAW_LIMIT]
+    return Bad(row.line, f"column {problem.column}: {problem.reason}", raw)
+
+
+def _weight(value: Any) -> int:
+    """About how many characters a value holds."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_weight, value.values()))
+    return sum(map(_weight, value)) if isinstance(value, list) else 8
+
+
+def _check(
+    files: Sequence[FileReport], max_bad: float, bad: Quarantine, found: list[Group]
+) -> None:
+    read = sum(file.read for file in files)
+    if not read:
+        raise BadInput(f"an empty log: no rows in {_names(found)}")
+    if bad.rows > max_bad * read:
+        raise BadInput(
+            f"{bad.rows} of {read} rows could not be read, more than --max-bad {max_bad:g} allows; "
+            f"nothing was written. First: {bad.first}. All of them: {bad.path}"
+        )
+
+
+def _names(found: list[Group]) -> str:
+    sources = [source for group in found for source in group.sources]
+    more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
+    return f"{sources[0].name}{more}"
+
+
+@contextmanager
+def _lean_memory() -> Iterator[None]:
+    """Arrow's default pool keeps freed pages: after a long run that is more than all the keys."""
+    default = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(default)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse to work on a table that another process is writing."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{out}: another ingest is writing it; wait for its end") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""User and session ids as keyed hashes: the same person stays the same, and stays unknown.
+
+The key is SUFFICE_KEY in the environment, else `<table>.key` beside the table (mode 0600), made on
+the first run. A table remembers a fingerprint of its key, so that two keys never mix in one.
+"""
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import pandas as pd
+
+from training.errors import BadInput
+from training.log.store import read_label
+
+HEX = 32  # characters kept of the hash: 128 bits
+PLAIN = "plain"
+
+
+def pseudonym(key: bytes, identifier: str) -> str:
+    """HMAC-SHA256 of an id, as 32 hex characters."""
+    return hmac.digest(key, identifier.encode(), "sha256").hex()[:HEX]
+
+
+class Pseudonyms:
+    """How the ids of one table are replaced; `label` names the key without telling it."""
+
+    def __init__(self, table: Path, keep: bool) -> None:
+        self._path = table.with_name(f"{table.name}.key")
+        self._made = False
+        self._key = b"" if keep else self._find()
+        self.label = PLAIN if keep else pseudonym(self._key, "fingerprint of the key")[:12]
+        used = read_label(table) if table.exists() else None
+        if used in (None, self.label):
+            return
+        if used == PLAIN:
+            raise BadInput(
+                f"{table}: holds ids as they are; add --keep-ids, or choose another --out"
+            )
+        if keep:
+            raise BadInput(
+                f"{table}: holds hashed ids; leave out --keep-ids, or choose another --out"
+            )
+        raise BadInput(
+            f"{table}: its ids were hashed with another key; set SUFFICE_KEY to it or bring back "
+            f"{self._path.name}, or choose another --out"
+        )
+
+    def replace(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with its user and session ids hashed (as they are, if ids are kept)."""
+        if not self._key:
+            return frame
+        hashed = {
+            name: pd.Series(
+                [None if i is None else pseudonym(self._key, i) for i in frame[name]],
+                frame.index,
+                dtype=object,
+            )
+            for name in ("user_id", "session_id")
+        }
+        return frame.assign(**hashed)
+
+    def save(self) -> None:
+        """Keep the key that was made, before the first table that needs it."""
+        if not self._made:
+            return
+        with os.fdopen(
+            os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w"
+        ) as file:
+            file.write(self._key.decode() + "\n")
+        self._made = False
+
+    def _find(self) -> bytes:
+        if key := os.environ.get("SUFFICE_KEY"):
+            return key.encode()
+        try:
+            key = self._path.read_text("utf-8").strip()
+        except FileNotFoundError:
+            self._made = True
+            return secrets.token_hex(32).encode()
+        if not key:
+            raise BadInput(
+                f"{self._path}: the key file is empty; bring back the key or set SUFFICE_KEY"
+            )
+        return key.encode()

@@ -1,0 +1,52 @@
+"""The file of rows that could not be read."""
+
+import json
+import os
+from pathlib import Path
+
+from training.log.adapters import Bad
+
+
+class Quarantine:
+    """JSON lines with path, line, reason and raw text, for the owner's eyes only (mode 0600).
+
+    The file replaces that of the run before; without bad rows there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self.first = ""
+        self._part = path.with_name(f".{path.name}.part")
+        self._file = os.fdopen(
+            os.open(self._part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w"
+        )
+
+    def __enter__(self) -> "Quarantine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    @property
+    def kept(self) -> Path | None:
+        """The file, if there is one."""
+        return self.path if self.rows else None
+
+    def write(self, path: str, bad: Bad) -> None:
+        """Add a bad row."""
+        self.rows += 1
+        self.first = self.first or f"{path}, line {bad.line}: {bad.reason}"
+        told = {"path": path, "line": bad.line, "reason": bad.reason, "raw": bad.raw}
+        self._file.write(json.dumps(told) + "\n")
+
+    def finish(self) -> None:
+        """Put the file in its place, or take away that of the run before."""
+        if self._file.closed:
+            return
+        self._file.close()
+        if self.rows:
+            self._part.replace(self.path)
+        else:
+            self._part.unlink()
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""A traffic table on disk, as one Parquet file: written in bounded row groups, read in batches.
+
+`training.log.partitions` has the same for a folder with a partition a day.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.errors import BadInput
+from training.log.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
+
+GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
+BATCH_ROWS = 4096
+LABEL = b"suffice.ids"  # file metadata: how user and session ids were replaced
+REPEATING = ["session_id", "user_id", "tier", "model", "source", "finish_reason", "score_source"]
+
+
+def read_label(table: Path) -> str | None:
+    """How ids were replaced in a table that `Writer` wrote, None for any other."""
+    for path in stored_files(table)[:1]:
+        with _open(path) as file:
+            label = (file.schema_arrow.metadata or {}).get(LABEL)
+        return label.decode() if label else None
+    return None
+
+
+def stored_files(table: Path) -> list[Path]:
+    """The Parquet files of a table in order: itself, or those in the folder that it is."""
+    if not table.is_dir():
+        return [table] if table.exists() else []
+    found = sorted(table.rglob("*.parquet"))
+    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(table).parts)]
+
+
+class Writer:
+    """Writes batches of SCHEMA; memory stays at one row group."""
+
+    def __init__(self, path: Path, label: str) -> None:
+        self.pending_bytes = 0
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._file = pq.ParquetWriter(
+            path,
+            SCHEMA.with_metadata({LABEL: label.encode()}),
+            compression="zstd",
+            use_dictionary=[*REPEATING, "status"],
+            write_statistics=["at", "tier", "model", "source"],  # small: metadata stays in memory
+        )
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add a batch."""
+        if not len(batch):
+            return
+        self._pending.append(batch)
+        if len(self._pending) > GROUP_BATCHES:  # a filtered batch holds more than its rows
+            self._pending = pa.Table.from_batches(self._pending).combine_chunks().to_batches()
+        self._rows += len(batch)
+        self.pending_bytes += batch.nbytes
+        if self._rows >= GROUP_ROWS or self.pending_bytes >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as a row group."""
+        if self._rows:
+            self._file.write_table(pa.Table.from_batches(self._pending), GROUP_ROWS * 2)
+        self._pending, self._rows, self.pending_bytes = [], 0, 0
+        pa.default_memory_pool().release_unused()  # else freed pages add up over a long run
+
+    def close(self) -> None:
+        """End the file."""
+        self.flush()
+        self._file.close()
+
+
+class OneFile:
+    """A table in one file: rows are added beside it, then one new file replaces it."""
+
+    def __init__(self, path: Path, label: str) -> None:
+        self._path = path
+        self._label = label
+        self._new, self._merged = (
+            path.with_name(f".{path.name}.{name}.part") for name in ("new", "merged")
+        )
+        self._writer = Writer(self._new, label)
+
+    def __enter__(self) -> "OneFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        for temporary in (self._new, self._merged):
+            temporary.unlink(missing_ok=True)
+
+    def stored(self) -> Iterator[pa.RecordBatch]:
+        """The rows that are there already, in batches of SCHEMA."""
+        return stored_batches(self._path)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows; they are not seen before `commit`."""
+        self._writer.write(batch)
+
+    def commit(self, keep: npt.NDArray[np.bool_], existing: int) -> None:
+        """Keep, of the existing rows and then of those written, the ones in `keep`."""
+        self._writer.close()
+        fresh = self._new
+        if existing or not keep.all():
+            fresh = self._merged
+            with Writer(self._merged, self._label) as writer:
+                copy_rows(self._path, keep[:existing], writer)
+                copy_rows(self._new, keep[existing:], writer)
+        fresh.replace(self._path)
+
+
+def copy_rows(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
+    """Write the rows of the file `path` that are kept."""
+    start = 0
+    for batch in stored_batches(path):
+        part = keep[start : start + len(batch)]
+        start += len(batch)
+        writer.write(batch if part.all() else batch.filter(pa.array(part)))
+
+
+def stored_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of one file in batches of SCHEMA; none where there is no file.
+
+    A file that `Writer` did not write is normalised; BadInput where that fails, and where it has
+    columns of its own, which a rewrite would lose.
+    """
+    if not path.exists():
+        return
+    with _open(path) as file:
+        label = (file.schema_arrow.metadata or {}).get(LABEL)
+        ours = file.schema_arrow.equals(SCHEMA) and label is not None
+        if other := [name for name in file.schema_arrow.names if name not in SCHEMA.names]:
+            raise BadInput(
+                f"{path}: has columns that ingest does not keep ({', '.join(other)}); "
+                "choose another --out and merge later"
+            )
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            yield batch.cast(SCHEMA) if ours else _normalised(path, batch)
+
+
+def _normalised(path: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+    frame, problems = normalise(arrow_columns(batch), len(batch))
+    if problems:
+        raise BadInput(refusal(path, frame, problems))
+    return to_arrow(frame)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path}: not a whole Parquet file ({error})") from None

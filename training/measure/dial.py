@@ -1,0 +1,63 @@
+"""The dial: what every position of the router's only setting would give on the rows of a report."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.measure.curve import Curve, Floats, Walk
+from training.measure.intervals import Bootstrap
+
+POSITIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """g positions along the router's curve, from always-cheapest to always-top.
+
+    Attributes:
+        mu: float64[g], +inf first, −inf last.
+        cost_usd, quality: float64[g], means per request.
+        of_top: float64[g], quality as a share of always-top's.
+        share: float64[g, k], of requests to each tier.
+        limits: {"cost_usd", "quality", "of_top": (float64[g], float64[g])}, pointwise 95 %.
+        chosen: the position of the policy's own setting; None where it is not on the curve.
+    """
+
+    mu: Floats
+    cost_usd: Floats
+    quality: Floats
+    of_top: Floats
+    share: Floats
+    limits: dict[str, tuple[Floats, Floats]]
+    chosen: int | None
+
+
+def positions(walk: Walk, step: int | None) -> NDArray[np.int64]:
+    """States to show: spread evenly over the walk, with the chosen one among them; int64[g]."""
+    even = np.linspace(0, len(walk.mu), POSITIONS).astype(np.int64)
+    return np.unique(even if step is None else np.append(even, step))
+
+
+def step_of(walk: Walk, mu: float, constant: int | None) -> int | None:
+    """The state of the walk that a policy is in; None for a tier between the ends, constant."""
+    if constant is None:
+        return int((walk.mu > mu).sum())
+    return {0: 0, walk.tiers - 1: len(walk.mu)}.get(constant)
+
+
+def read_dial(
+    walk: Walk, curve: Curve, at: NDArray[np.int64], step: int | None, drawn: Bootstrap, method: str
+) -> Dial:
+    """Gather the positions `at` of the curve with the limits that the rounds of `method` give."""
+    quality = curve.quality[at]
+    top = curve.quality[-1]
+    return Dial(
+        mu=np.array([walk.dial(int(state)) for state in at]),
+        cost_usd=curve.cost_usd[at],
+        quality=quality,
+        of_top=quality / top if top > 0 else np.full(len(at), np.nan),
+        share=curve.share[at],
+        limits={name: drawn.band(method, name) for name in ("cost_usd", "quality", "of_top")},
+        chosen=None if step is None else int(np.searchsorted(at, step)),
+    )

@@ -1,0 +1,254 @@
+"""Using an artifact on a traffic table: scores for every request, a report on labelled ones."""
+
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+
+from router.artifact import Artifact, load_artifact, read_artifact
+from router.predictor import Estimates, Predictor
+from router.prompt import Prompt
+from router.vectorizer import SURFACE
+from training.errors import BadInput
+from training.export import id_hashes
+from training.label.rule import LabelRule, firm_requests, labelled_requests
+from training.learn.costs import account
+from training.learn.members import Matrix
+from training.learn.vectorize import vectorize
+from training.log.requests import Requests, fingerprint
+from training.log.traffic import TrafficTable, read_traffic
+from training.measure import baselines
+from training.measure.propensities import estimate_propensities
+from training.measure.report import Report, Rows, build_report, save_json, save_plots
+from training.measure.valuation import Valuation, value_policies
+from training.measure.world import World, logged, pick_world
+from training.tracking import log_run
+
+FOLDS = 5
+MIN_ROWS = 20
+
+
+def score(artifact_path: Path, traffic: Path, out: Path) -> int:
+    """Write one row per request: p_suffices__<tier>, expected_cost_usd__<tier>, tier.
+
+    Returns:
+        The number of requests.
+
+    Raises:
+        BadInput: the traffic cannot be read.
+        ArtifactError: the artifact is refused.
+    """
+    artifact = load_artifact(artifact_path)
+    requests = read_traffic(traffic).frame.drop_duplicates("request_id")
+    prompts = [Prompt.of(json.loads(text)) for text in requests["messages"]]
+    estimates = artifact.predictor.estimate(prompts)
+    names = [tier.name for tier in artifact.predictor.tiers]
+    columns = {"request_id": requests["request_id"].to_numpy()}
+    columns |= {f"p_suffices__{name}": estimates.p[:, k] for k, name in enumerate(names)}
+    columns |= {f"expected_cost_usd__{name}": estimates.usd[:, k] for k, name in enumerate(names)}
+    chosen = artifact.policy.choose(estimates.p, estimates.usd)
+    columns["tier"] = np.array(names, dtype=object)[chosen]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.part")
+    pd.DataFrame(columns).to_parquet(beside, index=False)
+    beside.replace(out)
+    return len(requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An artifact measured on traffic: the report, and what it was made from.
+
+    Attributes:
+        artifact: whose decisions they are.
+        table: the whole traffic table.
+        requests: its labelled requests.
+        usable: int64[n], those of them that the report is about.
+        x: their vectors.
+        rows: their outcomes and estimates.
+        report: made from the rows.
+        left_out: requests that the artifact was fitted on.
+    """
+
+    artifact: Artifact
+    table: TrafficTable
+    requests: Requests
+    usable: NDArray[np.int64]
+    x: Matrix
+    rows: Rows
+    report: Report
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An artifact, and what of a traffic table it can be judged by.
+
+    Attributes:
+        artifact: whose decisions they are.
+        table: the whole traffic table.
+        requests: its labelled requests.
+        rule: what sufficing means.
+        world: which of them are used, and how.
+        notes: what was left out or assumed.
+        left_out: requests that the artifact was fitted on.
+    """
+
+    artifact: Artifact
+    table: TrafficTable
+    requests: Requests
+    rule: LabelRule
+    world: World
+    notes: tuple[str, ...]
+    left_out: int
+
+    @property
+    def used(self) -> Requests:
+        """The requests that the report is about."""
+        return self.requests.take(self.world.rows)
+
+
+def evaluate(
+    artifact_path: Path,
+    traffic: Path,
+    report_json: Path | None,
+    plots: Path | None,
+    estimate: bool = False,
+) -> tuple[Report | Valuation, int]:
+    """Measure an artifact, write what is asked for, and log the run.
+
+    A report where every tier's score is known, else what policies are worth, estimated from
+    one-sided requests (`training.measure.world`). There are no plots of a one-sided world.
+
+    Args:
+        artifact_path: whose decisions are measured.
+        traffic: the table; requests that the artifact was fitted on are left out.
+        report_json: file to write.
+        plots: folder for the figures.
+        estimate: estimate propensities that the log does not hold; every output then says so.
+
+    Returns:
+        The report or valuation, and how many requests were left out as the artifact knows them.
+
+    Raises:
+        BadInput: too few requests of either world, or a policy that goes where its tier was never
+            tried; the message names the exploration needed.
+        ArtifactError: the artifact is refused.
+        EnvironmentProblem: MLflow refused the run (the report is in place).
+    """
+    subject = prepare(artifact_path, traffic, estimate)
+    report = measure_paired(subject).report if subject.world.paired else value_one_sided(subject)
+    if report_json is not None:
+        version = subject.artifact.version
+        save_json(report, report_json, artifact=version, left_out=subject.left_out)
+    _track(subject, report, plots)
+    return report, subject.left_out
+
+
+def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
+    """Read both and pick the world; arguments and errors as `evaluate`."""
+    artifact, arrays = read_artifact(artifact_path)
+    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
+    table = read_traffic(traffic)
+    requests, notes = labelled_requests(table, predictor.tiers, rule)
+    requests, weak = firm_requests(requests)
+    notes += weak
+    known = np.isin(id_hashes(requests.ids), arrays["fitted"])
+    if estimate:
+        requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
+        notes += told
+    fresh = np.flatnonzero(~known)
+    try:
+        world = pick_world(requests.take(fresh), MIN_ROWS)
+    except BadInput as error:
+        used = f"{traffic}: without the {int(known.sum())} requests that the artifact was fitted on"
+        raise BadInput(f"{used}, {error}") from None
+    world = replace(world, rows=fresh[world.rows])
+    notes = (world.note, *notes, *rule.warnings())
+    return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
+
+
+def measure_paired(subject: Subject) -> Measured:
+    """Measure on requests whose every tier's score is known.
+
+    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
+    """
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
+    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x)
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
+    report = build_report(rows, artifact.policy, subject.notes)
+    usable = subject.world.rows
+    return Measured(
+        artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
+    )
+
+
+def value_one_sided(subject: Subject) -> Valuation:
+    """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    names = tuple(tier.name for tier in predictor.tiers)
+    estimates = _estimate(predictor, x)
+    return value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
+
+
+def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> None:
+    """Draw the figures, into `plots` where asked for, and log the evaluation as a run."""
+    artifact = subject.artifact
+    training = artifact.manifest["training"]
+    with tempfile.TemporaryDirectory() as scratch:
+        told = Path(scratch) / "report"
+        told.mkdir()
+        save_json(report, told / "report.json")
+        folders = {"artifact": artifact.path, "report": told}
+        if isinstance(report, Report):
+            folders["plots"] = plots or Path(scratch) / "plots"
+            folders["plots"].mkdir(parents=True, exist_ok=True)
+            save_plots(report, folders["plots"])
+        log_run(
+            f"evaluate {artifact.version}",
+            {
+                "artifact": artifact.version,
+                "world": subject.world.name,
+                "rows": report.rows,
+                "embedder": training["embedder"],
+            },
+            report.flat(),
+            {
+                "suffice.artifact": artifact.version,
+                "suffice.fingerprint": fingerprint(subject.used),
+                "suffice.trained_on": training["fingerprint"],
+            },
+            folders,
+        )
+
+
+def _estimate(predictor: Predictor, x: Matrix) -> Estimates:
+    vectors = list(x.vectors())
+    return Estimates(
+        p=np.array([predictor.probabilities(vector) for vector in vectors]),
+        usd=np.array([predictor.costs(vector) for vector in vectors]),
+    )
+
+
+def _cross_fitted(
+    embedding: NDArray[np.float32], score: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for fit, asked in KFold(FOLDS, shuffle=True, random_state=0).split(embedding):
+        fold = baselines.estimates(embedding[fit], score[fit], embedding[asked])
+        for name, estimates in fold.items():
+            found.setdefault(name, np.empty_like(score))[asked] = estimates
+    return found

@@ -1,0 +1,263 @@
+"""The two pictures of a report: the cost–quality curve and the reliability of each tier.
+
+Figures are built through matplotlib's object interface: no pyplot, no global state, no display.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.measure.curve import Curve, Floats
+from training.measure.reliability import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
+
+INK, SOFT, FAINT = "#1b1f24", "#5b6570", "#c9d0d6"
+OURS, STAR, RANDOM = "#0b6e69", "#d1495b", "#8a939c"
+BASELINES = ("#c98a1b", "#6a5fb0", "#7a9a3c", "#a86a4a")
+_PER_THOUSAND = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One place in the picture: mean USD per request, mean quality in [0, 1], and its words."""
+
+    cost_usd: float
+    quality: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Shaded limits of the router's curve: float64[g] each, mean USD per request and quality."""
+
+    cost_usd: Floats
+    low: Floats
+    high: Floats
+
+
+def cost_quality_curve(
+    router: Curve,
+    constants: Sequence[Point],
+    *,
+    chosen: Point | None = None,
+    band: Band | None = None,
+    baselines: Mapping[str, Curve] | None = None,
+    oracle: Curve | None = None,
+    title: str = "",
+    subtitle: str = "",
+) -> "Figure":
+    """Mean quality against mean USD per 1,000 requests: our router, and what it has to beat.
+
+    constants: one point per tier, cheapest first, the top last; the matched-random line joins the
+    first and the last. chosen: the operating point, a star whose label says what it saves.
+    Without a title the chosen point writes it, so that it cannot claim more than the picture shows.
+    """
+    figure, axes = _canvas(title or finding(constants, chosen), subtitle, (9.2, 5.6))
+    axes.plot(*_line(router), color=OURS, linewidth=2.8, label="Suffice", zorder=5)
+    if band is not None:
+        axes.fill_between(
+            _thousand(band.cost_usd), band.low, band.high, color=OURS, alpha=0.14, linewidth=0
+        )
+    for colour, (name, curve) in zip(cycle(BASELINES), (baselines or {}).items(), strict=False):
+        axes.plot(*_line(curve), color=colour, linewidth=1.4, alpha=0.9, label=name, zorder=3)
+    axes.plot(
+        [_thousand(end.cost_usd) for end in (constants[0], constants[-1])],
+        [end.quality for end in (constants[0], constants[-1])],
+        color=RANDOM,
+        linestyle=(0, (5, 3)),
+        linewidth=1.5,
+        label="random, same share",
+        zorder=2,
+    )
+    if oracle is not None:
+        cost, quality = _line(oracle)
+        best = int(quality.argmax()) + 1  # behind its best an oracle only wastes money
+        axes.plot(
+            cost[:best],
+            quality[:best],
+            color=FAINT,
+            linewidth=1.6,
+            label="oracle (knows the outcomes)",
+            zorder=1,
+        )
+    for place, constant in enumerate(constants):
+        _mark_constant(axes, constant, place == 0)
+    axes.set_xlabel("mean cost, USD per 1,000 requests")
+    axes.set_ylabel("mean quality")
+    _frame(axes, constants, router)
+    if chosen is not None:
+        _mark_chosen(axes, chosen)
+    axes.legend(loc="lower right", frameon=False, fontsize=10, labelcolor=INK, handlelength=2.2)
+    return figure
+
+
+def finding(constants: Sequence[Point], chosen: Point | None) -> str:
+    """The chosen point in words, against always-top (the last constant)."""
+    top = constants[-1]
+    if chosen is None or not top.quality > 0 or not top.cost_usd > 0:
+        return "What quality costs on this traffic"
+    quality = f"{100 * chosen.quality / top.quality:.1f}".removesuffix(".0")
+    return (
+        f"{quality} % of the top tier’s quality"
+        f" for {100 * chosen.cost_usd / top.cost_usd:.0f} % of its cost"
+    )
+
+
+def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figure":
+    """One panel per tier: mean outcome against mean probability by bin, with counts beneath.
+
+    tables: {tier: `measure.reliability.reliability_table`}. Bars are 95 % intervals; on the
+    diagonal a probability means what it says.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(tables)
+    figure = Figure(
+        figsize=(max(4.8, 0.6 + 3.7 * count), 5.0), layout="constrained", facecolor="white"
+    )
+    figure.suptitle(
+        title or "Of the requests given probability p, how many sufficed?",
+        x=0.01,
+        ha="left",
+        color=INK,
+        fontsize=13,
+        fontweight="bold",
+    )
+    grid = figure.subplots(
+        2, count, squeeze=False, sharex=True, sharey="row", height_ratios=(4.5, 1)
+    )
+    for column, (tier, table) in enumerate(tables.items()):
+        upper, lower = grid[0, column], grid[1, column]
+        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1.4, zorder=1)
+        spread = np.abs(np.stack([table.mean_outcome - table.low, table.high - table.mean_outcome]))
+        upper.errorbar(
+            table.mean_p,
+            table.mean_outcome,
+            yerr=spread,
+            fmt="o-",
+            color=OURS,
+            ecolor=OURS,
+            elinewidth=1.1,
+            linewidth=1.2,
+            markersize=4.5,
+        )
+        upper.set_title(tier, loc="left", fontsize=11, color=INK)
+        upper.set_xlim(-0.02, 1.02)
+        upper.set_ylim(-0.02, 1.02)
+        lower.bar(table.mean_p, table.count, width=0.02, color=OURS, alpha=0.55)
+        lower.set_xlabel("predicted P(suffices)")
+        _bare(upper)
+        _bare(lower)
+    grid[0, 0].set_ylabel("observed")
+    grid[1, 0].set_ylabel("requests")
+    return figure
+
+
+def save(figure: "Figure", path: Path, dpi: int = 160) -> Path:
+    """Write the figure as PNG at `path`, whole or not at all; gives back the path."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    beside = path.with_name(path.name + ".part")
+    try:
+        figure.savefig(beside, format="png", dpi=dpi, metadata={"Software": None})
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _canvas(title: str, subtitle: str, size: tuple[float, float]) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, facecolor="white")
+    axes = figure.add_axes((0.085, 0.115, 0.885, 0.735))
+    figure.text(0.02, 0.945, title, fontsize=15, fontweight="bold", color=INK)
+    figure.text(0.02, 0.898, subtitle, fontsize=10.5, color=SOFT)
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=SOFT, labelsize=9.5, length=3)
+    axes.xaxis.label.set(color=SOFT, fontsize=10.5)
+    axes.yaxis.label.set(color=SOFT, fontsize=10.5)
+    axes.grid(color="#eef1f3", linewidth=0.9)
+    axes.set_axisbelow(True)
+
+
+def _mark_constant(axes: "Axes", point: Point, leftmost: bool) -> None:
+    axes.plot(*_at(point), "o", color=INK, markersize=7, markeredgecolor="white", zorder=6)
+    axes.annotate(
+        point.label,
+        _at(point),
+        xytext=(9, -4) if leftmost else (0, 13),
+        textcoords="offset points",
+        ha="left" if leftmost else "center",
+        va="top" if leftmost else "bottom",
+        fontsize=10,
+        color=INK,
+        zorder=6,
+        path_effects=_halo(),
+    )
+
+
+def _mark_chosen(axes: "Axes", point: Point) -> None:
+    axes.plot(*_at(point), "*", color=STAR, markersize=21, markeredgecolor="white", zorder=8)
+    left, right = axes.get_xlim()
+    near_left = _at(point)[0] < left + 0.35 * (right - left)
+    axes.annotate(
+        point.label,
+        _at(point),
+        xytext=(-6, 24) if near_left else (6, 24),
+        textcoords="offset points",
+        ha="left" if near_left else "right",
+        va="bottom",
+        fontsize=11.5,
+        fontweight="bold",
+        color=STAR,
+        zorder=8,
+        path_effects=_halo(),
+    )
+
+
+def _halo() -> "list[AbstractPathEffect]":
+    """A white rim, so that words stay legible across lines."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3.5, foreground="white")]
+
+
+def _frame(axes: "Axes", constants: Sequence[Point], router: Curve) -> None:
+    """Limits from the tiers and our curve, so that a far oracle does not squeeze the finding."""
+    costs = np.concatenate([[_at(c)[0] for c in constants], _thousand(router.cost_usd)])
+    heights = np.concatenate([[c.quality for c in constants], router.quality])
+    room = float(np.ptp(heights)) or 0.1
+    wide = float(np.ptp(costs)) or 1.0
+    axes.set_xlim(float(costs.min()) - 0.03 * wide, float(costs.max()) + 0.07 * wide)
+    axes.set_ylim(float(heights.min()) - 0.14 * room, float(heights.max()) + 0.28 * room)
+    decimals = max(0, 1 - math.floor(math.log10(wide)))
+    axes.xaxis.set_major_formatter(f"${{x:,.{decimals}f}}")
+
+
+def _at(point: Point) -> tuple[float, float]:
+    return float(_thousand(point.cost_usd)), point.quality
+
+
+def _line(curve: Curve) -> tuple[Floats, Floats]:
+    return _thousand(curve.cost_usd), curve.quality
+
+
+def _thousand(usd: Floats | float) -> Floats:
+    return np.asarray(usd, dtype=np.float64) * _PER_THOUSAND

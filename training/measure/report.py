@@ -1,0 +1,307 @@
+"""The report: what a router is worth on given rows, beside what it has to beat."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.policy import Policy
+from router.predictor import Estimates
+from router.tier import Tier
+from training.label.rule import LabelRule
+from training.log.requests import Requests
+from training.measure import plots as drawing
+from training.measure.compare import Comparison, comparisons
+from training.measure.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
+from training.measure.dial import Dial, positions, read_dial, step_of
+from training.measure.intervals import (
+    Bootstrap,
+    Interval,
+    bootstrap,
+    flat_intervals,
+    plain_intervals,
+)
+from training.measure.metrics import (
+    best_constant,
+    curve_metrics,
+    policy_metrics,
+    random_metrics,
+    states,
+    undefined,
+)
+from training.measure.plots import Band, Point
+from training.measure.reliability import Reliability, reliability_metrics, reliability_table
+from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
+from training.measure.slices import Slice, slices_of
+from training.measure.valuation import Valuation
+from training.measure.world import PAIRED
+
+RESAMPLES = 1000
+GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
+HARD_TO_PREDICT = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """n rows that a report is about, every tier's score known.
+
+    Attributes:
+        names: of the k tiers, cheapest first.
+        p, usd: float64[n, k], the predictor's estimates.
+        score, paid: float64[n, k], outcomes and the account.
+        sufficed: bool[n, k], by the label rule.
+        session: int64[n].
+        characters: float64[n], prompt length.
+        baselines: {name: float64[n, k]}, other methods' estimates of the score.
+        slices: of the traffic, by rows.
+    """
+
+    names: tuple[str, ...]
+    p: NDArray[np.float64]
+    usd: NDArray[np.float64]
+    score: NDArray[np.float64]
+    paid: NDArray[np.float64]
+    sufficed: NDArray[np.bool_]
+    session: NDArray[np.int64]
+    characters: NDArray[np.float64]
+    baselines: Mapping[str, NDArray[np.float64]]
+    slices: tuple[Slice, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        tiers: Sequence[Tier],
+        estimates: Estimates,
+        paid: NDArray[np.float64],
+        requests: Requests,
+        rule: LabelRule,
+        others: Mapping[str, NDArray[np.float64]],
+        surface: NDArray[np.float32],
+    ) -> "Rows":
+        """Gather what a report looks at; every array is in the order of `requests`.
+
+        surface: float32[n, surface features].
+        """
+        return cls(
+            names=tuple(tier.name for tier in tiers),
+            p=estimates.p,
+            usd=estimates.usd,
+            score=requests.score,
+            paid=paid,
+            sufficed=rule.sufficed(requests.score),
+            session=requests.sessions,
+            characters=np.array([prompt.chars for prompt in requests.prompts], dtype=np.float64),
+            baselines=others,
+            slices=slices_of(requests, surface),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics with paired bootstrap intervals, and what the plots need.
+
+    Attributes:
+        rows: how many requests.
+        figures: {method: {metric: Interval}}.
+        calibration: {tier: {metric: Interval}} for brier, ece and auc.
+        against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
+        missing: {metric: why it does not exist on these rows}.
+        curves: {method: Curve}.
+        dial: what each position along Suffice's curve gives, with intervals.
+        reliability: {tier: Reliability}.
+        constants: always-one-tier points, cheapest first.
+        chosen: the operating point.
+        slices: what is known of each slice of the traffic.
+        notes: what a reader must know, in words.
+    """
+
+    rows: int
+    figures: dict[str, dict[str, Interval]]
+    calibration: dict[str, dict[str, Interval]]
+    against: dict[str, dict[str, Interval]]
+    missing: dict[str, str]
+    curves: dict[str, Curve]
+    dial: Dial
+    reliability: dict[str, Reliability]
+    constants: tuple[Point, ...]
+    chosen: Point
+    slices: tuple[SliceReport, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The router against everything that it has to beat."""
+        return comparisons(self.figures["policy"], self.against)
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures for a machine; what does not exist is null."""
+        return {
+            "world": PAIRED,
+            "rows": self.rows,
+            "methods": plain_intervals(self.figures),
+            "calibration": plain_intervals(self.calibration),
+            "suffice_minus": plain_intervals(self.against),
+            "answers": [
+                {"rival": asked.rival, "measure": asked.measure.words, "better": asked.answer}
+                for asked in self.comparisons
+            ],
+            "slices": [part.as_json() for part in self.slices],
+            "undefined": self.missing,
+            "notes": list(self.notes),
+        }
+
+    def flat(self) -> dict[str, float]:
+        """The router's own figures by short names, for a tracker: value, low and high."""
+        shown = {"policy": self.figures["policy"], "gain": self.figures[GAIN]}
+        shown |= {"dollar": self.figures[DOLLAR]}
+        shown |= {f"tier_{name}": values for name, values in self.calibration.items()}
+        return flat_intervals(shown)
+
+
+def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
+    """Measure a router on rows it was neither fitted nor chosen on; `warnings` lead its notes."""
+    n, k = rows.score.shape
+    walks = _walks(rows)
+    tier = policy.choose(rows.p, rows.usd)
+    estimators = {name: curve_metrics(walk, rows.score, rows.paid) for name, walk in walks.items()}
+    estimators["random"] = random_metrics(rows.score, rows.paid)
+    estimators["policy"] = policy_metrics(tier, rows.score, rows.paid, rows.sufficed)
+    best = best_constant(rows.score, rows.paid, 0.99)
+    for name, constant in {
+        "best constant": best,
+        "always cheapest": 0,
+        "always top": k - 1,
+    }.items():
+        fixed = np.full(n, constant)
+        estimators[name] = policy_metrics(fixed, rows.score, rows.paid, rows.sufficed)
+    main = walks[DOLLAR]
+    step = step_of(main, policy.mu, policy.constant)
+    at = positions(main, step)
+    estimators["dial"] = states(main, rows.score, rows.paid, at)
+    for j, name in enumerate(rows.names):
+        estimators[f"tier:{name}"] = reliability_metrics(
+            rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
+        )
+    if rows.slices:
+        estimators["slices"] = slice_metrics(
+            rows.slices, tier, rows.p, rows.score, rows.paid, rows.sufficed
+        )
+    rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES)
+    curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
+    intervals = rounds.intervals()
+    calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
+    for arrays in ("dial", "slices"):
+        intervals.pop(arrays, None)
+    margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
+    return Report(
+        rows=n,
+        figures=intervals,
+        calibration=calibration,
+        against=_differences(
+            rounds, [name for name in walks if name not in (GAIN, DOLLAR, "oracle")]
+        ),
+        missing=undefined(rows.score, rows.paid),
+        curves=curves,
+        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial"),
+        reliability={
+            name: reliability_table(rows.p[:, j], rows.score[:, j])
+            for j, name in enumerate(rows.names)
+        },
+        constants=tuple(
+            Point(float(rows.paid[:, j].mean()), float(rows.score[:, j].mean()), f"always {name}")
+            for j, name in enumerate(rows.names)
+        ),
+        chosen=_chosen(intervals["policy"]),
+        slices=judge(rows.slices, rounds, "slices", rows.session, margins),
+        notes=(*warnings, *_notes(rows, calibration, intervals, best)),
+    )
+
+
+def _walks(rows: Rows) -> dict[str, Walk]:
+    two = rows.score.shape[1] == 2
+    walks = {DOLLAR: policy_walk(rows.p, rows.usd)}
+    walks[GAIN] = order_walk(rows.p[:, 1] - rows.p[:, 0]) if two else walks[DOLLAR]
+    for name, p in rows.baselines.items():
+        walks[name] = order_walk(p[:, 1] - p[:, 0]) if two else policy_walk(p, rows.usd)
+    if two:
+        walks["prompt length"] = order_walk(rows.characters)
+    walks["oracle"] = oracle_walk(rows.score, rows.paid)
+    return walks
+
+
+def _differences(rounds: Bootstrap, baselines: Sequence[str]) -> dict[str, dict[str, Interval]]:
+    pairs = {"apgr": GAIN, "apgr_cost": DOLLAR, "saving_99": DOLLAR, "aiq": DOLLAR}
+    found = {
+        name: {metric: rounds.difference(metric, ours, name) for metric, ours in pairs.items()}
+        for name in (*baselines, "random")
+    }
+    for name in ("best constant", "always top"):
+        found[name] = {
+            metric: rounds.difference(metric, "policy", name) for metric in ("quality", "cost_usd")
+        }
+    return found
+
+
+def _chosen(policy: Mapping[str, Interval]) -> Point:
+    saving = policy["saving"].value
+    label = f"chosen: {saving:.2f}× cheaper than the top tier" if isfinite(saving) else "chosen"
+    return Point(policy["cost_usd"].value, policy["quality"].value, label)
+
+
+def _notes(
+    rows: Rows,
+    calibration: Mapping[str, Mapping[str, Interval]],
+    figures: Mapping[str, Mapping[str, Interval]],
+    best: int,
+) -> tuple[str, ...]:
+    notes = [f"best constant (cheapest tier within 1 % of the best): {rows.names[best]}"]
+    for name, metrics in calibration.items():
+        auc = metrics["auc"]
+        if isfinite(auc.value) and auc.low < HARD_TO_PREDICT:
+            notes.append(
+                f"tier {name}: whether it suffices is hardly predictable on this traffic "
+                f"(AUC {auc.value:.2f}, 95 % {auc.low:.2f}–{auc.high:.2f}; 0.5 is chance)"
+            )
+    above = figures["policy"]["above_random"]
+    if not above.low > 0:
+        notes.append(
+            "the operating point is not shown to beat sending the same share at random "
+            f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"
+        )
+    return tuple(notes)
+
+
+def save_json(report: Report | Valuation, path: Path, **more: Any) -> None:
+    """Write the figures and `more` as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(more | report.as_json(), indent=2), encoding="utf-8")
+    beside.replace(path)
+
+
+def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
+    """Draw the cost–quality curve and the reliability plot into `folder`."""
+    curves = dict(report.curves)
+    oracle = curves.pop("oracle")
+    ours = curves.pop(DOLLAR)
+    curves.pop(GAIN, None)
+    curves.pop("prompt length", None)
+    figure = drawing.cost_quality_curve(
+        ours,
+        report.constants,
+        chosen=report.chosen,
+        band=Band(report.dial.cost_usd, *report.dial.limits["quality"]),
+        baselines=curves,
+        oracle=oracle,
+        title=title,
+        subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
+    )
+    return [
+        drawing.save(figure, folder / "cost_quality.png"),
+        drawing.save(drawing.reliability(report.reliability), folder / "reliability.png"),
+    ]

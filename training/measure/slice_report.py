@@ -1,0 +1,247 @@
+"""The report by slice of traffic: where the promise fails, and where nobody can tell.
+
+A figure of all traffic can hide one application that is badly served. Each slice gets the same
+figures from the same resamples as the whole; what too few independent requests say is not shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.stats import beta, ttest_1samp
+
+from router.policy import Promise
+from training.measure.intervals import Bootstrap, Estimator, Floats, Interval
+from training.measure.metrics import bad_downgrades
+from training.measure.reliability import BINS, equal_mass_bins
+from training.measure.slices import Slice
+
+MIN_UNITS = 30  # independent requests (sessions) below which a slice gets no figures
+MIN_PER_BIN = 40  # rows in a bin of a slice's ECE: fewer would measure their own noise
+SIGNIFICANCE = 0.05
+TOO_FEW, HOLDS, BELOW, FAILS, UNJUDGED = (
+    "too few rows to tell",
+    "holds in the estimate",
+    "below in the estimate",
+    "shown to fail",
+    "no promise to judge by",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReport:
+    """What is known of one slice.
+
+    Attributes:
+        kind, name: of the slice.
+        rows, units: requests, and independent ones among them (a session counts once).
+        metrics: quality, quality_top, quality_of_top, to_top (the share sent there), saving,
+            bad_downgrade, and brier and ece (means over tiers), with 95 % intervals for this slice
+            alone; None with too few units.
+        verdict: on the promise in this slice, one of the words above.
+        p_value: that so bad a slice is seen by chance where the promise holds in it; one-sided,
+            already multiplied by the number of slices judged (Bonferroni); NaN where not judged.
+    """
+
+    kind: str
+    name: str
+    rows: int
+    units: int
+    metrics: dict[str, Interval] | None
+    verdict: str
+    p_value: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine; what is not known is null."""
+        metrics = {
+            name: {end: _number(getattr(found, end)) for end in ("value", "low", "high")}
+            for name, found in (self.metrics or {}).items()
+        }
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "rows": self.rows,
+            "sessions": self.units,
+            "promise": self.verdict,
+            "p_value": _number(self.p_value),
+            "metrics": metrics or None,
+        }
+
+
+def slice_metrics(
+    slices: Sequence[Slice],
+    tier: NDArray[np.int64],
+    p: Floats,
+    score: Floats,
+    paid: Floats,
+    sufficed: NDArray[np.bool_],
+) -> Estimator:
+    """The figures of all slices as one estimator for `intervals`: float64[rounds, slices] each.
+
+    Args:
+        slices: s of them.
+        tier: int64[n], the policy's choice.
+        p, score, paid: float64[n, k].
+        sufficed: bool[n, k].
+    """
+    n, k = score.shape
+    rows = np.arange(n)
+    own = [np.ones(n), score[rows, tier], score[:, -1], paid[rows, tier], paid[:, -1]]
+    own += [bad_downgrades(tier, sufficed).astype(np.float64), (tier == k - 1) * 1.0]
+    own += [((p - score) ** 2).mean(axis=1)]
+    table = np.column_stack(own)
+    blocks, binned = [], []
+    for part in slices:
+        blocks.append(_embed(table[part.rows], part.rows, n))
+        bins = min(BINS, max(1, len(part.rows) // MIN_PER_BIN))
+        for j in range(k):
+            x, y = p[part.rows, j], score[part.rows, j]
+            inside = equal_mass_bins(x, bins)[:, None] == np.arange(bins)
+            binned.append(_embed(inside * (x - y)[:, None], part.rows, n))
+    starts = np.cumsum([0, *(block.shape[1] for block in binned)])[:-1]
+    # One sparse product makes every sum of every slice; a row is in some six slices of hundreds.
+    sums_of = sparse.hstack([*blocks, *binned], format="csc").T.tocsr()
+    width = len(own)
+
+    def estimate(weights: Floats) -> dict[str, Floats]:
+        sums = (sums_of @ weights.T).T
+        parts = sums[:, : width * len(slices)].reshape(len(weights), len(slices), width)
+        mass, q, q_top, u, u_top, bad, top, squared = np.moveaxis(parts, 2, 0)
+        off = np.add.reduceat(np.abs(sums[:, width * len(slices) :]), starts, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "quality": q / mass,
+                "quality_top": q_top / mass,
+                "quality_of_top": q / q_top,
+                "to_top": top / mass,
+                "saving": u_top / u,
+                "bad_downgrade": bad / mass,
+                "brier": squared / mass,
+                "ece": off.reshape(len(weights), len(slices), k).mean(axis=2) / mass,
+            }
+
+    return estimate
+
+
+def judge(
+    slices: Sequence[Slice],
+    drawn: Bootstrap,
+    method: str,
+    session: NDArray[np.int64],
+    margins: Floats | None,
+) -> tuple[SliceReport, ...]:
+    """Say of each slice what the rounds of `method` (`slice_metrics`) allow to be said.
+
+    margins: float64[n] of `promise_margins`. That the promise fails is shown by a one-sided t test
+    on sums per session. Such margins have their rare large values on the bad side, where the test
+    errs towards not showing it.
+    """
+    units = [len(np.unique(session[part.rows])) for part in slices]
+    judged = sum(count >= MIN_UNITS for count in units)
+    return tuple(
+        _report(part, j, count, judged, drawn, method, session, margins)
+        for j, (part, count) in enumerate(zip(slices, units, strict=True))
+    )
+
+
+def promise_margins(
+    promise: Promise | None,
+    tier: NDArray[np.int64],
+    score: Floats,
+    sufficed: NDArray[np.bool_],
+) -> Floats | None:
+    """By how much each request keeps the promise, float64[n]: it holds where their mean is ≥ 0.
+
+    None without a promise, or with one that is not about quality.
+    """
+    if promise is not None and promise.rule == "min_quality":
+        return np.asarray(score[np.arange(len(score)), tier] - promise.target * score[:, -1])
+    if promise is not None and promise.rule == "max_bad_downgrade":
+        return np.asarray(promise.target - bad_downgrades(tier, sufficed))
+    return None
+
+
+def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
+    """Slices with figures, the promise's failures first, then by the share of top quality kept."""
+    known = [report for report in reports if report.metrics is not None]
+    rank = {FAILS: 0, BELOW: 1}
+
+    def badness(report: SliceReport) -> tuple[int, float, float]:
+        assert report.metrics is not None
+        kept = report.metrics["quality_of_top"].value
+        chance = report.p_value if isfinite(report.p_value) else 1.0
+        return rank.get(report.verdict, 2), chance, kept if isfinite(kept) else 1.0
+
+    return sorted(known, key=badness)
+
+
+def _report(
+    part: Slice,
+    column: int,
+    units: int,
+    judged: int,
+    drawn: Bootstrap,
+    method: str,
+    session: NDArray[np.int64],
+    margins: Floats | None,
+) -> SliceReport:
+    rows = len(part.rows)
+    if units < MIN_UNITS:
+        return SliceReport(part.kind, part.name, rows, units, None, TOO_FEW, nan)
+    metrics = drawn.entry(method, column)
+    for name in ("quality", "quality_top", "bad_downgrade"):
+        metrics[name] = _proportion(metrics[name], drawn.spread(method, name, column), rows, units)
+    if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
+        metrics["quality_of_top"] = _no_loss_seen(metrics)
+    if margins is None:
+        return SliceReport(part.kind, part.name, rows, units, metrics, UNJUDGED, nan)
+    p_value = min(1.0, judged * _p_below(margins[part.rows], session[part.rows]))
+    below = BELOW if margins[part.rows].mean() < -1e-12 else HOLDS
+    verdict = FAILS if p_value < SIGNIFICANCE else below
+    return SliceReport(part.kind, part.name, rows, units, metrics, verdict, p_value)
+
+
+def _p_below(margins: Floats, session: NDArray[np.int64]) -> float:
+    """One-sided p-value of "the mean is at least 0", over sums per session."""
+    sums = np.bincount(np.unique(session, return_inverse=True)[1], weights=margins)
+    if np.ptp(sums) == 0:
+        return 0.0 if sums[0] < 0 else 1.0
+    return float(ttest_1samp(sums, 0.0, alternative="less").pvalue)
+
+
+def _proportion(found: Interval, spread: float, rows: int, units: int) -> Interval:
+    """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
+
+    A bootstrap of 40 rows without one failure has an interval without width; this has not.
+    spread: standard deviation over the rounds.
+    """
+    p = found.value
+    size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
+    hits = p * size
+    low = float(beta.ppf(0.025, hits, size - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(0.975, hits + 1, size - hits)) if hits < size else 1.0
+    return Interval(p, found.mean, min(low, p), max(high, p), found.undefined)
+
+
+def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_matrix:
+    """A block of some rows as columns over all n rows."""
+    inside = sparse.coo_matrix(block)
+    return sparse.csc_matrix((inside.data, (rows[inside.row], inside.col)), (n, block.shape[1]))
+
+
+def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
+    """The share of top quality kept where routing made no difference that was seen.
+
+    A bootstrap gives it no width; as many losses, or gains, as can have been missed give it one.
+    """
+    found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
+    width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan
+    return Interval(found.value, found.mean, found.value - width, found.value + width, 0.0)
+
+
+def _number(value: float) -> float | None:
+    return value if isfinite(value) else None

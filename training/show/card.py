@@ -1,0 +1,115 @@
+"""The model card of an artifact, for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from router.policy import Policy
+from router.tier import Tier
+from training.label.rule import LabelRule
+from training.measure.report import Report
+from training.measure.valuation import Valuation
+
+
+def model_card(
+    tiers: Sequence[Tier],
+    policy: Policy,
+    facts: Mapping[str, Any],
+    report: Report | Valuation | None,
+) -> str:
+    """Write the card in Markdown: what it decides, on what it rests, what to be careful of.
+
+    Args:
+        tiers: cheapest first.
+        policy: the operating point.
+        facts: of the manifest (`training.record`).
+        report: on rows it was neither fitted nor chosen on, if there is one.
+    """
+    training = facts["training"]
+    counts, since, until = training["rows"], training["since"], training["until"]
+    lines = [
+        "# Suffice router",
+        "",
+        "Picks, per prompt, the cheapest tier that is likely to suffice. Trained on this team's "
+        "own log; it says nothing of other traffic.",
+        "",
+        "| tier | model | USD per million tokens, input / output |",
+        "|---|---|---|",
+        *(
+            f"| {tier.name} | {tier.model} | {tier.input_usd_per_mtok:g} / "
+            f"{tier.output_usd_per_mtok:g} |"
+            for tier in tiers
+        ),
+        "",
+        "## Operating point",
+        f"{describe_policy(policy, tiers)}",
+        "",
+        "## Data",
+        f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
+        f"{counts['test']} to report",
+        f"- window: {since or 'no times in the log'} to {until or 'no times in the log'}",
+        f"- label rule: {describe_rule(LabelRule(**facts['label']))}",
+        "",
+        "## Notes",
+        *(f"- {note}" for note in training["notes"]),
+    ]
+    if report is not None:
+        lines += ["", f"## On {report.rows} later or unseen requests", *_figures(report)]
+    return "\n".join(lines) + "\n"
+
+
+def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
+    """The operating point and its promise in two sentences."""
+    if policy.constant is not None:
+        what = f"Always {tiers[policy.constant].name}: {policy.why}."
+    else:
+        what = f"A prompt may cost a dollar more for {policy.mu:.4g} of quality: {policy.why}."
+    promise = policy.promise
+    if promise is None:
+        return what
+    held = "holds" if promise.certified else "could NOT be certified"
+    if promise.rule == "max_bad_downgrade":
+        said, limit = (
+            f"at most {promise.target:.2%} of requests go to a tier that fails where the top tier "
+            "suffices",
+            "upper",
+        )
+    else:
+        said, limit = f"mean quality at least {promise.target:.1%} of the top tier's", "lower"
+    return (
+        f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
+        f"independent choose rows, a session counting once (estimate {promise.estimate:.2%}, "
+        f"{limit} limit {promise.bound:.2%}, {promise.test})."
+    )
+
+
+def describe_rule(rule: LabelRule) -> str:
+    """The label rule in words."""
+    if rule.assume_top_suffices:
+        return (
+            f"score at least {rule.sufficed_at:g}; ASSUMED: the top tier always suffices (it was "
+            "never observed), so every figure for it is an assumption, not a measurement"
+        )
+    if rule.margin is not None:
+        return f"score at least the top tier's minus {rule.margin:g}"
+    return f"score at least {rule.sufficed_at:g}"
+
+
+def _figures(report: Report | Valuation) -> list[str]:
+    policy = report.figures["policy"]
+    if isinstance(report, Valuation):
+        shown = {"mean quality, doubly robust estimate": (policy["quality"], ".4f")}
+        for name, gap in report.against.items():
+            if "quality" in gap:
+                shown[f"quality minus that of: {name}"] = (gap["quality"], "+.4f")
+    else:
+        shown = {
+            "mean quality": (policy["quality"], ".4f"),
+            "share of the top tier's quality": (policy["quality_of_top"], ".2%"),
+            "cost of always-top ÷ its cost": (policy["saving"], ".2f"),
+            "quality above the same share sent at random": (policy["above_random"], "+.4f"),
+            "bad downgrades": (policy["bad_downgrade"], ".2%"),
+        }
+    return [
+        f"- {name}: {one.value:{form}} (95 %: {one.low:{form}} to {one.high:{form}})"
+        for name, (one, form) in shown.items()
+    ]

@@ -1,0 +1,199 @@
+"""An explanation in words and tables, for people who do not know the model."""
+
+from collections.abc import Iterator
+from math import expm1, isinf
+
+import numpy as np
+from rich.table import Table
+
+from router.features import NAMES
+from training.console import render
+from training.show.changes import Rival
+from training.show.contributions import NEIGHBOURS, SURFACE_GROUPS, WORDING
+from training.show.explain import Explanation
+
+MOST_WORDS = 4
+MEANINGS = {
+    "length": "how long the prompt is",
+    "numbers and maths": "digits, formulas",
+    "code": "code, blanks to fill in",
+    "form of the question": "questions, options, quotes",
+    "language and script": "language, capitals, alphabet",
+    "conversation": "turns, instructions, images, tools",
+    "meaning": "what it is about (embedding)",
+    WORDING: "its words and pairs of words",
+    NEIGHBOURS: "how past requests like it went",
+}
+
+
+def lines(explanation: Explanation) -> Iterator[str]:
+    """Everything, ready to print."""
+    yield render(_decision(explanation))
+    yield from _dial(explanation)
+    if explanation.contributions is not None:
+        yield ""
+        yield render(_groups(explanation))
+        yield f"Compared with: {explanation.reference}."
+        yield from _words(explanation)
+        yield from _neighbours(explanation)
+    yield ""
+    yield from _changes(explanation)
+
+
+def _decision(e: Explanation) -> Table:
+    table = Table(title=f"{e.names[e.chosen]} is chosen", title_justify="left")
+    for name in ("tier", "suffices with", "average request", "USD per 1,000", ""):
+        table.add_column(name, justify="right" if name not in ("tier", "") else "left")
+    for k, name in enumerate(e.names):
+        average = f"{e.p_reference[k]:.1%}" if name in e.learned else "always the same"
+        cost = f"{1000 * e.usd[k]:.4g}"
+        chosen = "← chosen" if k == e.chosen else ""
+        table.add_row(name, f"{e.p[k]:.1%}", average, cost, chosen)
+    return table
+
+
+def _dial(e: Explanation) -> Iterator[str]:
+    policy = e.artifact.policy
+    if policy.constant is not None:
+        yield f"Every request goes to {e.names[policy.constant]}, whatever it says: {policy.why}."
+    elif policy.mu > 0:
+        yield (
+            f"The operating point values an answer that suffices at {_usd(1 / policy.mu)}. The "
+            "tier with the largest (probability × that value − cost) is chosen."
+        )
+    elif policy.mu == 0:
+        yield "The operating point does not look at cost: the likeliest to suffice is chosen."
+    else:
+        yield (
+            f"The operating point's dial is {policy.mu:.4g}, below 0: a cheaper tier is chosen "
+            "only where it is likelier to suffice, by more the more it saves."
+        )
+
+
+def _groups(e: Explanation) -> Table:
+    assert e.contributions is not None
+    start = ", ".join(
+        f"{name} {e.p_reference[k]:.1%} to {e.p[k]:.1%}"
+        for k, name in enumerate(e.names)
+        if name in e.learned
+    )
+    table = Table(
+        title=f"What moves P(suffices) from an average request to this one: {start}",
+        title_justify="left",
+    )
+    table.add_column("part of the prompt")
+    for name in e.learned:
+        table.add_column(f"{name}, points (log-odds)", justify="right")
+    table.add_column("most of it")
+    totals = {name: part.sum(axis=0) for name, part in e.contributions.by_group.items()}
+    for name, total in sorted(totals.items(), key=lambda item: -float(np.abs(item[1]).max())):
+        cells = [
+            f"{100 * push * slope:+.1f} ({push:+.2f})"
+            for push, slope in zip(total, e.points, strict=True)
+        ]
+        table.add_row(f"{name}: {MEANINGS[name]}", *cells, _features(e, name))
+    everything = np.sum(list(totals.values()), axis=0)
+    table.add_row(
+        "all together",
+        *(f"{100 * a * b:+.1f} ({a:+.2f})" for a, b in zip(everything, e.points, strict=True)),
+        end_section=True,
+    )
+    return table
+
+
+def _features(e: Explanation, group: str) -> str:
+    """The two surface features of a group that push most, with their values."""
+    assert e.contributions is not None
+    names = SURFACE_GROUPS.get(group, ())
+    push = {name: np.abs(e.contributions.columns[NAMES.index(name)]).max() for name in names}
+    strongest = sorted((name for name in names if push[name] > 0.005), key=lambda n: -push[n])[:2]
+    return ", ".join(_feature(name, float(e.surface[NAMES.index(name)])) for name in strongest)
+
+
+def _feature(name: str, value: float) -> str:
+    """A surface feature in words: counts as counts, shares in percent."""
+    plain = name.replace("_", " ")
+    if name.startswith("log_"):
+        return f"{plain.removeprefix('log ')}: {expm1(value):.0f}"
+    if name.startswith("share_"):
+        return f"{plain.removeprefix('share ')} characters: {value:.0%}"
+    if name == "longest_word":
+        return f"{plain}: {expm1(value):.0f}"
+    if name in ("english_words", "european_words"):
+        return f"common {plain}: {value:.0%}".replace("european", "other European")
+    if name in ("opens_as_question", "ends_as_question"):
+        return f"{plain}: {'yes' if value else 'no'}"
+    return f"{plain}: {value:.3g}"
+
+
+def _words(e: Explanation) -> Iterator[str]:
+    for j, tier in enumerate(e.learned):
+        told = [(text, push[j]) for text, push in e.tokens if abs(push[j]) >= 0.005]
+        told.sort(key=lambda item: -abs(item[1]))
+        if told:
+            words = ", ".join(f"{text!r} {push:+.2f}" for text, push in told[:MOST_WORDS])
+            yield f"Words that say most about {tier} (log-odds): {words}."
+
+
+def _neighbours(e: Explanation) -> Iterator[str]:
+    for j, tier in enumerate(e.learned):
+        yield (
+            f"Past requests most like this one: {tier} scored {e.near_rate[j]:.0%} on average, "
+            f"over about {e.near_rows[j]:.0f} of them (weighted by likeness)."
+        )
+
+
+def _changes(e: Explanation) -> Iterator[str]:
+    yield "What would change the decision:"
+    if e.artifact.policy.constant is not None:
+        yield "- nothing in the prompt: only another operating point (suffice policy)"
+        return
+    chosen = e.names[e.chosen]
+    for rival in e.rivals:
+        name = e.names[rival.tier]
+        yield f"- {name} would be chosen {_dials(e, rival)}"
+        if rival.p_own is not None and chosen in e.learned:
+            yield f"- or {name}, if P({chosen} suffices) fell below {rival.p_own:.1%}"
+        if rival.p_rival is not None and name in e.learned:
+            yield f"- or {name}, if P({name} suffices) rose above {rival.p_rival:.1%}"
+        if rival.usd_rival is not None:
+            share = f" ({rival.usd_rival / e.usd[rival.tier]:.0%} of it now)"
+            yield f"- or {name}, if it cost less than {_usd(rival.usd_rival)}{share}"
+        if rival.usd_own is not None:
+            times = f" ({rival.usd_own / e.usd[e.chosen]:.3g} × now)" if e.usd[e.chosen] else ""
+            yield f"- or {name}, if {chosen} cost more than {_usd(rival.usd_own)}{times}"
+    yield from _parts(e)
+
+
+def _dials(e: Explanation, rival: Rival) -> str:
+    """At which worth of an answer a rival wins: what a dial above 0 says, turned round."""
+    if rival.dials is None:
+        return "at no operating point: another tier is better or cheaper at each"
+    low, high = rival.dials
+    if low < 0:  # where cost counts for, not against, no worth says it
+        bound = f"below {high:.4g}" if isinf(low) else f"from {low:.4g} to {high:.4g}"
+        if high <= 0:
+            return f"only at an operating point that pays to spend (dial {bound})"
+        return f"if an answer that suffices were worth more than {_usd(1 / high)}"
+    if isinf(high):
+        least = f"less than {_usd(1 / low)}" if low > 0 else "anything at all"
+        return f"if an answer that suffices were worth {least}"
+    if low == 0:
+        return f"if an answer that suffices were worth more than {_usd(1 / high)}"
+    return f"if an answer that suffices were worth {_usd(1 / high)} to {_usd(1 / low)}"
+
+
+def _parts(e: Explanation) -> Iterator[str]:
+    if e.alone:
+        yield f"- or another tier, if only one of these were as on average: {', '.join(e.alone)}"
+    elif e.together:
+        yield f"- or another tier, if all of these were as on average: {', '.join(e.together)}"
+    elif e.contributions is not None:
+        yield (
+            "- no part of the prompt: an average request of this cost would go to "
+            f"{e.names[e.chosen]}, too"
+        )
+
+
+def _usd(each: float) -> str:
+    return f"${1000 * each:.4g} per 1,000"

@@ -1,0 +1,222 @@
+"""Writing the page: one file, no network, and no text of a user that becomes markup or code.
+
+Jinja2 escapes every value; prompts travel as JSON whose <, > and & are escaped, and become text by
+`textContent`. Should an escape ever fail, the page's content security policy lets no script run but
+its own, which is named by its hash, and nothing is ever fetched.
+"""
+
+import base64
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from router.artifact import Artifact, read_artifact
+from training.label.rule import LabelRule
+from training.log.requests import fingerprint
+from training.measure.evaluate import (
+    Measured,
+    Subject,
+    measure_paired,
+    prepare,
+    value_one_sided,
+)
+from training.measure.report import Report, save_json
+from training.measure.valuation import Valuation
+from training.show.card import describe_rule
+from training.show.page import charts, one_sided, views
+from training.show.page.examples import examples
+from training.show.page.importance import importance
+from training.show.page.volume import Volume
+from training.tracking import log_run
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A page that is in place: how many requests it is about, how many it left out, its run."""
+
+    rows: int
+    left_out: int
+    world: str
+    run: str
+
+
+def report(artifact: Path, traffic: Path, out: Path) -> Written:
+    """Measure an artifact on traffic that it was not fitted on, and write the page to `out`.
+
+    Raises:
+        BadInput, ArtifactError: see `training.measure.evaluate.evaluate`; nothing was written.
+        EnvironmentProblem: MLflow refused the run (the page is in place).
+    """
+    subject = prepare(artifact, traffic, False)
+    found: Report | Valuation
+    if subject.world.paired:
+        measured = measure_paired(subject)
+        found, text = measured.report, render(measured, read_artifact(artifact)[1], traffic.name)
+    else:
+        found = value_one_sided(subject)
+        text = render_one_sided(subject, found, traffic.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(out)
+    run = _track(subject, found, text)
+    return Written(found.rows, subject.left_out, subject.world.name, run)
+
+
+def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:
+    """The whole page of a paired log as text.
+
+    arrays: of the artifact's heads.npz. traffic: the log's name.
+    """
+    found, artifact, rows = measured.report, measured.artifact, measured.rows
+    policy, names = artifact.policy, rows.names
+    volume = Volume.of(measured.table.frame)
+    dial = views.dial(found, volume, names)
+    curve = charts.curve_chart(found, names)
+    moves = {name: dial[name] for name in ("rows", "start")}
+    promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
+    return _fill(
+        "report.html.j2",
+        artifact,
+        found.notes,
+        script=_part("page.js"),
+        headline=views.headline(found, policy, names),
+        promise=views.promise(found, policy),
+        facts=_facts(artifact, traffic, found.rows, measured.left_out, rows.session, "every tier"),
+        curve=curve,
+        dial=dial,
+        volume=volume.basis,
+        calibration=views.calibration(found),
+        slices=views.slices(found, promised.target if promised else None),
+        answers=views.answered(found.comparisons),
+        curves=views.curves(found),
+        undefined=found.missing,
+        features=importance(artifact.predictor, arrays, measured.x.dense),
+        data={
+            "dial": moves | {"positions": curve["positions"], "bottom": curve["frame"].bottom},
+            "prompts": examples(measured, policy.choose(rows.p, rows.usd)),
+        },
+    )
+
+
+def render_one_sided(subject: Subject, found: Valuation, traffic: str) -> str:
+    """The page of a one-sided log: what policies are worth, and what such a log cannot show."""
+    artifact, volume = subject.artifact, Volume.of(subject.table.frame)
+    session = subject.used.sessions
+    return _fill(
+        "one_sided.html.j2",
+        artifact,
+        found.notes,
+        headline=one_sided.headline(found, artifact.policy),
+        promise=one_sided.promise(artifact.policy),
+        facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
+        policies=one_sided.policies(found, volume),
+        answers=one_sided.answers(found),
+        overlap=one_sided.overlap(found),
+        volume=volume.basis,
+        monthly=f"dollars {volume.words}",
+    )
+
+
+def _fill(
+    template: str, artifact: Artifact, notes: Sequence[str], script: str = "", **more: Any
+) -> str:
+    """Render a template with what every page has."""
+    warnings = LabelRule(**artifact.manifest["label"]).warnings()
+    style = _part("page.css")
+    pages = Environment(
+        loader=PackageLoader("training", "page"), autoescape=True, undefined=StrictUndefined
+    )
+    return pages.get_template(template).render(
+        style=Markup(style),  # ours, from the package
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        warnings=warnings,
+        notes=[note for note in notes if note not in warnings],
+        **more,
+    )
+
+
+def _facts(
+    artifact: Artifact,
+    traffic: str,
+    count: int,
+    left_out: int,
+    session: NDArray[np.int64],
+    known: str,
+) -> dict[str, Any]:
+    manifest = artifact.manifest
+    training, rows = manifest["training"], manifest["training"]["rows"]
+    whole = len(np.unique(session)) == count
+    tiers = "; ".join(
+        f"{tier.name}: {tier.model}, ${tier.input_usd_per_mtok:g} / ${tier.output_usd_per_mtok:g} "
+        "per million input / output tokens"
+        for tier in artifact.predictor.tiers
+    )
+    return {
+        "artifact": artifact.version,
+        "made": manifest["created_at"][:10],
+        "units": "requests" if whole else "sessions",
+        "list": [
+            (
+                "This page",
+                f"{count:,} requests of {traffic} whose score is known on {known}; {left_out:,} "
+                "were left out, the artifact was fitted on them",
+            ),
+            (
+                "The artifact",
+                f"fitted on {rows['fit']:,} requests, its operating point chosen on "
+                f"{rows['choose']:,}; {_window(training['since'], training['until'])}",
+            ),
+            ("Operating point", artifact.policy.why),
+            ("Sufficed means", describe_rule(LabelRule(**manifest["label"]))),
+            ("Tiers", tiers),
+            (
+                "Costs",
+                "as billed where the log says so, else prices × logged tokens, else a model of "
+                "each tier's answer length",
+            ),
+        ],
+    }
+
+
+def _window(since: str | None, until: str | None) -> str:
+    return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
+
+
+def _track(subject: Subject, found: Report | Valuation, text: str) -> str:
+    artifact = subject.artifact
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "report.html").write_text(text, encoding="utf-8")
+        save_json(found, folder / "report.json", artifact=artifact.version)
+        run, _ = log_run(
+            f"report {artifact.version}",
+            {"artifact": artifact.version, "world": subject.world.name, "rows": found.rows},
+            found.flat(),
+            {
+                "suffice.artifact": artifact.version,
+                "suffice.fingerprint": fingerprint(subject.used),
+                "suffice.trained_on": artifact.manifest["training"]["fingerprint"],
+            },
+            {"report": folder},
+        )
+    return run
+
+
+def _part(name: str) -> str:
+    return (files("training.show") / "page" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,263 @@
+"""What each part of the page says: the report's figures turned into words, ready to be drawn."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+
+from router.policy import Policy
+from training.measure.compare import NO, OPEN, SAME, YES, Comparison
+from training.measure.intervals import Interval
+from training.measure.report import DOLLAR, GAIN, Report
+from training.measure.slice_report import BELOW, FAILS, SliceReport, worst
+from training.show.page import charts
+from training.show.page.volume import Volume
+from training.show.page.words import FORMS, count, limits, percent, plain, times
+
+MARKS = {YES: "yes", NO: "no", OPEN: "open", SAME: "open"}
+MOST_OF_A_KIND = 25
+
+
+def headline(report: Report, policy: Policy, names: Sequence[str]) -> dict[str, str]:
+    """The answer first: what is saved, at what quality, on what promise, on how much evidence."""
+    figures = report.figures["policy"]
+    saving, kept = figures["saving"], figures["quality_of_top"]
+    at = f"at {percent(kept.value)} of the top tier’s quality"
+    if policy.constant is not None:
+        answer = f"Sends everything to {names[policy.constant]}."
+        if policy.constant < len(names) - 1:
+            answer = f"{answer[:-1]}: {times(saving.value)} cheaper {at}."
+    elif not isfinite(saving.value):
+        answer = f"Costs nothing {at}."
+    elif saving.value >= 1:
+        answer = f"Saves {times(saving.value)} {at}."
+    else:
+        answer = f"Costs {times(1 / saving.value)} as much {at}."
+    sure = [count(report.rows, "request") + " that the router has not seen"]
+    for name, found, form in (("saving", saving, "times"), ("quality", kept, "percent")):
+        if told := limits(found, form):
+            sure.append(f"{name} {told}")
+    return {"answer": answer, "sure": " · ".join(sure), "why": policy.why}
+
+
+def promise(report: Report, policy: Policy) -> dict[str, str]:
+    """What was promised, whether it could be certified, and what these rows say of it."""
+    made = policy.promise
+    if made is None:
+        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
+    rules = {
+        "min_quality": ("quality_of_top", f"at least {percent(made.target)} of the top’s quality"),
+        "max_bad_downgrade": ("bad_downgrade", f"at most {percent(made.target)} bad downgrades"),
+    }
+    metric, what = rules[made.rule]
+    held = "certified" if made.certified else "could not be certified"
+    text = (
+        f"Promised: {what}. It {'was ' if made.certified else ''}{held} at "
+        f"{percent(made.confidence, 0)} confidence on {count(made.n, 'independent request')} kept "
+        f"aside for that choice (estimate {percent(made.estimate, 2)}, limit "
+        f"{percent(made.bound, 2)})."
+    )
+    seen = report.figures["policy"][metric]
+    word, mark, here = _kept(seen, made.target, metric == "bad_downgrade")
+    if not made.certified:
+        word, mark = "Not certified", "no"
+    text += f" On this page’s requests: {percent(seen.value)} ({limits(seen, 'percent')}), {here}."
+    return {"word": word, "class": mark, "text": text}
+
+
+def dial(report: Report, volume: Volume, names: Sequence[str]) -> dict[str, Any]:
+    """The readouts: two fixed columns, and one row of texts for every position of the slider."""
+    found = report.dial
+    unit = volume.unit
+    top = report.figures["always top"]["cost_usd"]
+
+    def column(figures: Mapping[str, Interval]) -> list[list[str]]:
+        cost = figures["cost_usd"]
+        told = [
+            (figures["quality"], "percent"),
+            (figures["quality_of_top"], "percent"),
+            (_times(cost, 1000), "dollars"),
+            (figures["saving"], "times"),
+            (_times(cost, unit), "dollars"),
+        ]
+        shares = [f"{100 * figures[f'share_{k}'].value:.1f}" for k in range(len(names))]
+        return [*([FORMS[form](one.value), limits(one, form)] for one, form in told), shares]
+
+    rows = []
+    for j in range(len(found.mu)):
+        quality, of_top, cost = (
+            _at(float(values[j]), [float(end[j]) for end in found.limits[name]])
+            for name, values in (
+                ("quality", found.quality),
+                ("of_top", found.of_top),
+                ("cost_usd", found.cost_usd),
+            )
+        )
+        ratio = top.value / cost.value if cost.value > 0 else float("inf")
+        figures = {"quality": quality, "quality_of_top": of_top, "cost_usd": cost}
+        figures["saving"] = _at(ratio)
+        figures |= {f"share_{k}": _at(found.share[j, k]) for k in range(len(names))}
+        rows.append(column(figures))
+    start = found.chosen if found.chosen is not None else _nearest(report)
+    return {
+        "labels": [
+            "mean quality",
+            "of the top tier’s",
+            "cost of 1,000",
+            "saving against always top",
+            f"dollars {volume.words}",
+        ],
+        "names": list(names),
+        "top": column(report.figures["always top"]),
+        "chosen": column(report.figures["policy"]),
+        "rows": rows,
+        "start": start,
+    }
+
+
+def slices(report: Report, target: float | None) -> dict[str, Any]:
+    """Slices by kind, with whiskers of the share of the top tier's quality on one scale."""
+    known = [part for part in report.slices if part.metrics is not None]
+    ends = [target] if target is not None else []
+    for part in known:
+        assert part.metrics is not None
+        kept = part.metrics["quality_of_top"]
+        ends += [x for x in (kept.low, kept.value, kept.high) if isfinite(x)]
+    ends += [1.0]
+    span = (max(min(ends), 0.5) - 0.005, min(max(ends), 1.25) + 0.005)
+    groups = []
+    for kind in dict.fromkeys(part.kind for part in report.slices):
+        parts = [part for part in known if part.kind == kind]
+        if kind in ("source", "tag"):
+            parts = worst(parts)
+        few = [part for part in report.slices if part.kind == kind and part.metrics is None]
+        groups.append(
+            {
+                "kind": kind,
+                "rows": [_slice(part, span) for part in parts[:MOST_OF_A_KIND]],
+                "left": len(parts) - MOST_OF_A_KIND,
+                "few": [(part.name, f"{part.rows:,}") for part in few[:MOST_OF_A_KIND]],
+                "few_left": len(few) - MOST_OF_A_KIND,
+                "few_count": len(few),
+            }
+        )
+    told = {verdict: sum(part.verdict == verdict for part in known) for verdict in (FAILS, BELOW)}
+    return {
+        "groups": groups,
+        "fails": told[FAILS],
+        "below": told[BELOW],
+        "known": len(known),
+        "few": len(report.slices) - len(known),
+        "target": None if target is None else charts.place(target, span),
+        "one": charts.place(1.0, span),
+        "target_words": "" if target is None else percent(target),
+    }
+
+
+def answered(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Comparisons as rows of texts, a rival's name only on its first line."""
+    found, before = [], ""
+    for asked in comparisons:
+        value, span = asked.shown
+        found.append(
+            {
+                "rival": "" if asked.rival == before else asked.rival,
+                "measure": asked.measure.words,
+                "value": value.replace("-", "−"),
+                "limits": span.replace("-", "−"),
+                "answer": asked.answer,
+                "class": MARKS.get(asked.answer, "open"),
+            }
+        )
+        before = asked.rival
+    return found
+
+
+def curves(report: Report) -> list[list[str]]:
+    """How well each method orders prompts: name, APGR, APGR by cost, CPT, savings, AIQ."""
+    methods = [name for name, metrics in report.figures.items() if "apgr" in metrics]
+    methods.sort(key=lambda name: name not in (GAIN, DOLLAR))
+    two = "apgr" not in report.missing
+    if not two:
+        methods.remove(GAIN)  # with more tiers there is one order only
+    told = []
+    for name in methods:
+        found = report.figures[name]
+        told.append(
+            [
+                name,
+                plain(found["apgr"].value),
+                plain(found["apgr_cost"].value),
+                percent(found["cpt_50"].value if two else nan),
+                *(times(found[f"saving_{r}"].value) for r in (100, 99, 95)),
+                plain(found["aiq"].value),
+            ]
+        )
+    return told
+
+
+def calibration(report: Report) -> list[dict[str, Any]]:
+    """Per tier: AUC, Brier and ECE with limits, and the reliability chart."""
+    return [
+        {
+            "tier": tier,
+            "figures": [
+                (name, plain(metrics[key].value), limits(metrics[key], "plain"))
+                for name, key in (("AUC", "auc"), ("Brier", "brier"), ("ECE", "ece"))
+            ],
+            "chart": charts.reliability_chart(report.reliability[tier]),
+        }
+        for tier, metrics in report.calibration.items()
+    ]
+
+
+def _kept(seen: Interval, target: float, at_most: bool) -> tuple[str, str, str]:
+    value, low, high = (-seen.value, -seen.high, -seen.low) if at_most else (
+        seen.value, seen.low, seen.high)  # fmt: skip
+    bar = -target if at_most else target
+    if low >= bar:
+        return "Promise holds", "yes", "so it is kept, and shown to be"
+    if value >= bar:
+        return "Promise holds", "yes", "so it is kept in the estimate"
+    if high < bar:
+        return "Promise broken", "no", "so it is shown to be broken here"
+    return (
+        "Promise in doubt",
+        "open",
+        "so it is below in the estimate, though not shown to be broken",
+    )
+
+
+def _slice(part: SliceReport, span: tuple[float, float]) -> dict[str, Any]:
+    assert part.metrics is not None
+    kept, bad = part.metrics["quality_of_top"], part.metrics["bad_downgrade"]
+    return {
+        "name": part.name,
+        "rows": f"{part.rows:,}",
+        "quality": percent(part.metrics["quality"].value),
+        "top": percent(part.metrics["quality_top"].value),
+        "kept": percent(kept.value),
+        "limits": limits(kept, "percent"),
+        "whisker": charts.whisker(kept, span),
+        "to_top": percent(part.metrics["to_top"].value, 0),
+        "saving": times(part.metrics["saving"].value),
+        "bad": percent(bad.value),
+        "bad_limits": limits(bad, "percent"),
+        "brier": plain(part.metrics["brier"].value),
+        "ece": plain(part.metrics["ece"].value),
+        "verdict": part.verdict,
+        "class": {FAILS: "no", BELOW: "open"}.get(part.verdict, "yes"),
+    }
+
+
+def _nearest(report: Report) -> int:
+    return int(np.abs(report.dial.cost_usd - report.chosen.cost_usd).argmin())
+
+
+def _at(value: float, ends: Sequence[float] = (nan, nan)) -> Interval:
+    return Interval(float(value), nan, ends[0], ends[1], 0)
+
+
+def _times(found: Interval, factor: float) -> Interval:
+    return Interval(found.value * factor, found.mean, found.low * factor, found.high * factor, 0)
