@@ -14,8 +14,8 @@ import pytest
 from router import Router
 from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_tiers
 from training.cli import app
+from training.learn import heads
 from training.learn.embedders import _about_minilm
-from training.learned import heads
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 

@@ -171,7 +171,7 @@ def test_times_with_and_without_zone(spelled: Any) -> None:
 
 
 def test_times_that_are_none() -> None:
-    odd = ["02/03/2026", float("inf"), {"a": 1}, True, 10**400, "2026-13-01"]
+    odd = ["\ud83d", "02/03/2026", float("inf"), {"a": 1}, True, 10**400, "2026-13-01"]
     read, bad = times(odd)
     assert read.isna().all()
     assert bad.all()

@@ -25,8 +25,8 @@ from training.decide.goals import (
 )
 from training.errors import BadInput, EnvironmentProblem
 from training.label.rule import LabelRule
+from training.learn import heads
 from training.learn.splits import parse_shares
-from training.learned import heads
 from training.train import train
 
 CONFIG = Config(policy=MinQuality(0.9))

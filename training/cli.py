@@ -373,7 +373,7 @@ def replay(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask the tiers that did not answer logged requests (extra: replay).
+    """Ask tiers that did not answer for their answers (extra: replay).
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
@@ -419,7 +419,7 @@ def judge(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let a model label answers, by a rubric or in pairs (extra: replay).
+    """Let a model grade answers, alone or in pairs (extra: replay).
 
     Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
     """

@@ -84,7 +84,7 @@ def times(values: Column) -> tuple[pd.Series, Bools]:
 def _time_cell(value: Any) -> tuple[float, Any]:
     """A cell as (epoch number, NaN) or (NaN, something that pandas parses)."""
     if isinstance(value, str):
-        text = value.strip()
+        text = clean(value.strip())
         if text.lower() in NOTHING:
             return np.nan, None
         return (float(text), None) if EPOCH.fullmatch(text) else (np.nan, text)

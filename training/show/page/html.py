@@ -134,7 +134,7 @@ def _fill(
     warnings = LabelRule(**artifact.manifest["label"]).warnings()
     style = _part("page.css")
     pages = Environment(
-        loader=PackageLoader("training", "page"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("training.show", "page"), autoescape=True, undefined=StrictUndefined
     )
     return pages.get_template(template).render(
         style=Markup(style),  # ours, from the package
