@@ -10,6 +10,7 @@ One room a stage, in the order in which data flows; a room knows those before it
     measure  metrics, intervals, worlds, slices, reports
     decide   goals, bounds, and the operating point that they lead to
     show     tables, pages, cards, explanations
+    retrain  challengers, the gate, the registry that serves the champion
 
 In the hall: the jobs that walk through them (`train`, `resolve`, `demo`), what they share
 (`learned`, `export`, `golden`, `record`, `tracking`, `config`, `console`, `errors`), and the door

@@ -1,0 +1,141 @@
+"""The gate: what it lets through, what it refuses, and how often it errs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from router.policy import Promise
+from training.measure.slices import Slice
+from training.retrain.gate import (
+    GAIN,
+    Entrant,
+    Ground,
+    Limits,
+    debiased_ece,
+    difference,
+    judge,
+)
+
+PRICE = np.array([0.1, 1.0])
+
+
+def ground(n: int, seed: int, quality: tuple[float, float] = (0.7, 0.9)) -> Ground:
+    rng = np.random.default_rng(seed)
+    score = (rng.random((n, 2)) < quality).astype(float)
+    paid = PRICE * rng.gamma(2.0, 0.5, (n, 1))
+    return Ground(("small", "large"), score, paid, np.arange(n), score, score >= 0.5)
+
+
+def entrant(rows: Ground, tier: np.ndarray, **more: object) -> Entrant:
+    p = np.broadcast_to(rows.quality.mean(axis=0), rows.quality.shape)
+    made = Entrant(tier, p, None, None, 0.0, np.full(50, 0.3))
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def good(rows: Ground, top: float, seed: int) -> np.ndarray:
+    """Choices that know something: the small tier mostly where it suffices."""
+    rng = np.random.default_rng(seed)
+    known = np.where(rng.random(len(rows.session)) < 0.6, rows.quality[:, 0], rng.random())
+    return (known < np.quantile(known, top)).astype(np.int64)
+
+
+def failed(verdict: object) -> list[str]:
+    return [check.name for check in verdict.checks if not check.passed]  # type: ignore[attr-defined]
+
+
+def test_a_first_challenger_has_to_beat_blind_policies_only() -> None:
+    rows = ground(3000, 0)
+    assert judge(rows, entrant(rows, good(rows, 0.5, 1)), {}, Limits()).passed
+    blind = np.random.default_rng(2).integers(0, 2, 3000)
+    assert "better than matched random" in failed(judge(rows, entrant(rows, blind), {}, Limits()))
+
+
+def test_a_constant_is_compared_with_the_other_constants() -> None:
+    rows = ground(3000, 0, (0.9, 0.9))
+    small = entrant(rows, np.zeros(3000, np.int64), constant=0)
+    assert judge(rows, small, {}, Limits()).passed  # as good, and cheaper
+    large = entrant(rows, np.ones(3000, np.int64), constant=1)
+    assert failed(judge(rows, large, {}, Limits())) == ["better or cheaper than always small"]
+
+
+def test_the_champion_s_equal_is_refused_for_that_alone() -> None:
+    rows = ground(3000, 0)
+    tier = good(rows, 0.5, 1)
+    verdict = judge(rows, entrant(rows, tier), {"champion": tier, "anchor": tier}, Limits())
+    assert failed(verdict) == [GAIN]
+    assert verdict.only_equal
+
+
+def test_small_losses_do_not_add_up_against_the_anchor() -> None:
+    rows = ground(20_000, 0)
+    tier = good(rows, 0.5, 1)
+    lost = np.flatnonzero((tier == 1) & (rows.quality[:, 1] > rows.quality[:, 0]))[:400]
+    worse = tier.copy()
+    worse[lost] = 0  # 2 points below the anchor, level with the champion
+    verdict = judge(rows, entrant(rows, worse), {"champion": worse, "anchor": tier}, Limits())
+    assert "quality not below the anchor's" in failed(verdict)
+    assert "quality not below the champion's" not in failed(verdict)
+
+
+def test_a_slice_that_falls_is_named() -> None:
+    rows = ground(10_000, 0)
+    tier = good(rows, 0.5, 1)
+    inside = np.arange(1000)
+    rows = replace(
+        rows, slices=(Slice("source", "billing", inside), Slice("source", "x", inside[:9]))
+    )
+    worse = tier.copy()
+    worse[inside] = np.where(rows.quality[inside, 0] < 1, 0, worse[inside])
+    verdict = judge(rows, entrant(rows, worse), {"champion": tier}, Limits())
+    assert any("billing" in name for name in failed(verdict))
+
+
+def test_a_broken_promise_calibration_latency_and_replay_are_refused() -> None:
+    rows = ground(5000, 0)
+    tier = good(rows, 0.3, 1)
+    promise = Promise("min_quality", 1.0, 0.95, 500, 1.0, 1.0, True)
+    p = np.full(rows.quality.shape, 0.3)
+    bad = entrant(rows, np.zeros(5000, np.int64), promise=promise, p=p, golden=1e-3)
+    names = failed(judge(rows, replace(bad, latency_ms=np.full(9, 50.0)), {}, Limits()))
+    for part in ("promise", "calibration of small", "golden", "route()"):
+        assert any(part in name for name in names), (part, names)
+    fine = failed(judge(rows, entrant(rows, tier), {}, Limits()))
+    assert not any("calibration" in name for name in fine)
+
+
+def test_too_few_rows_decide_nothing() -> None:
+    rows = ground(1, 0)
+    assert not judge(rows, entrant(rows, np.zeros(1, np.int64)), {}, Limits()).passed
+
+
+def test_sessions_count_once() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=100), 50)
+    alone = difference(values, np.arange(5000))
+    together = difference(values, np.repeat(np.arange(100), 50))
+    assert together.error == pytest.approx(alone.error * np.sqrt(50), rel=0.02)
+
+
+def test_the_debiased_error_is_near_zero_where_the_probabilities_are_true() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(4000)
+    true = [debiased_ece(p, (rng.random(4000) < p).astype(float)) for _ in range(50)]
+    assert np.mean(true) < 0.01
+    off = debiased_ece(p, (rng.random(4000) < np.clip(p + 0.1, 0, 1)).astype(float))
+    assert 0.07 < off < 0.12
+
+
+def test_it_seldom_promotes_what_is_equal_or_worse() -> None:
+    """200 challengers that differ from the champion by chance alone, or for the worse."""
+    promoted = 0
+    for seed in range(200):
+        rows = ground(2000, seed)
+        rng = np.random.default_rng(10_000 + seed)
+        champion = good(rows, 0.5, seed)
+        other = champion.copy()
+        swap = rng.permutation(2000)[:600]  # the same mix of tiers, elsewhere
+        other[swap] = champion[rng.permutation(swap)]
+        if seed % 2:  # and some worse
+            other[rng.permutation(2000)[:60]] = 0
+        promoted += judge(rows, entrant(rows, other), {"champion": champion}, Limits()).passed
+    assert promoted <= 10 + 2 * np.sqrt(200 * 0.05 * 0.95)

@@ -1,0 +1,1 @@
+"""Retraining: challengers, the gate they must pass, the registry that serves the champion."""

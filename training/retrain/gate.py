@@ -1,0 +1,355 @@
+"""The gate: whether a challenger may take the champion's place, one check a row.
+
+Every comparison is paired: all policies are judged on the same test rows, which none of them was
+fitted or chosen on. Intervals are of cluster-robust means (Liang & Zeger, 1986), a session being a
+cluster, with Student's t of (sessions − 1) degrees of freedom.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, nan, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from router.policy import Promise
+from training.measure.intervals import Floats
+from training.measure.reliability import BINS, equal_mass_bins
+from training.measure.slice_report import promise_margins
+from training.measure.slices import Slice
+
+Ints = NDArray[np.int64]
+REFUTED_AT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a challenger must reach; every field can be set in ``[gate]`` of retrain.toml.
+
+    Attributes:
+        margin: quality (mean score) that may be lost to the champion, the anchor, or in a slice.
+        confidence: of every interval, two-sided.
+        min_rows: test rows below which nothing is decided.
+        slice_rows: rows from which a slice is judged.
+        max_ece: debiased calibration error allowed to each tier.
+        ece_rows: observed scores from which calibration is judged.
+        latency_p50_ms: of `Router.route`, on the test prompts.
+    """
+
+    margin: float = 0.005
+    confidence: float = 0.95
+    min_rows: int = 200
+    slice_rows: int = 200
+    max_ece: float = 0.05
+    ece_rows: int = 2000
+    latency_p50_ms: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The n test rows on which policies are compared, and k tiers.
+
+    Attributes:
+        names: of the tiers, cheapest first.
+        quality: float64[n, k], scores; of one-sided rows doubly robust pseudo-outcomes.
+        paid: float64[n, k], USD in the account.
+        session: int64[n].
+        observed: float64[n, k], scores as logged, NaN where a tier was not seen.
+        sufficed: bool[n, k] by the label rule; None on one-sided rows.
+        slices: of the traffic.
+    """
+
+    names: tuple[str, ...]
+    quality: Floats
+    paid: Floats
+    session: Ints
+    observed: Floats
+    sufficed: NDArray[np.bool_] | None
+    slices: tuple[Slice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """The challenger as the gate sees it on the ground.
+
+    Attributes:
+        tier: int64[n], its choices.
+        p: float64[n, k], its probabilities.
+        constant: the one tier it always takes, or None.
+        promise: of its operating point, or None.
+        golden: largest difference of a golden probability after export.
+        latency_ms: float64[m], times of `Router.route`.
+    """
+
+    tier: Ints
+    p: Floats
+    constant: int | None
+    promise: Promise | None
+    golden: float
+    latency_ms: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One row of the gate: what was measured, what it had to reach, and how sure that is."""
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+    sure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All checks; the challenger may pass where every one of them does."""
+
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was refused."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def only_equal(self) -> bool:
+        """Whether all that is missing is to be shown cheaper or better than the champion."""
+        failed = [check.name for check in self.checks if not check.passed]
+        return failed == [GAIN]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What was refused, in words."""
+        return tuple(
+            f"{check.name}: {check.value:.4g} against {check.limit:.4g}"
+            f"{f' ({check.sure})' if check.sure else ''}"
+            for check in self.checks
+            if not check.passed
+        )
+
+
+GAIN = "cheaper or better than the champion"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired mean difference with its limits."""
+
+    value: float
+    low: float
+    high: float
+    error: float
+    degrees: int
+
+    def upper(self, risk: float) -> float:
+        """One-sided upper limit at `risk`."""
+        if self.degrees < 1:
+            return inf
+        return self.value + float(student.isf(risk, self.degrees)) * self.error
+
+
+def judge(
+    ground: Ground,
+    entrant: Entrant,
+    standing: Mapping[str, Ints],
+    limits: Limits,
+) -> Verdict:
+    """Hold a challenger against every limit.
+
+    Args:
+        ground: the test rows.
+        entrant: the challenger.
+        standing: {``champion``, ``anchor``: int64[n] choices}, as far as there are any.
+        limits: what to reach.
+    """
+    rows = len(ground.session)
+    checks = [Check("test rows", rows, limits.min_rows, rows >= limits.min_rows)]
+    if rows < 2:
+        return Verdict(tuple(checks))
+    checks += _against_blind(ground, entrant, limits)
+    for name in ("champion", "anchor"):
+        if name in standing:
+            checks += _against(ground, entrant.tier, standing[name], name, limits)
+    if "champion" in standing:
+        checks += _slices(ground, entrant.tier, standing["champion"], limits)
+    checks += _calibration(ground, entrant.p, limits)
+    checks += _promise(ground, entrant)
+    checks += [
+        Check("golden replay, largest difference", entrant.golden, 1e-6, entrant.golden <= 1e-6),
+        _latency(entrant.latency_ms, limits),
+    ]
+    return Verdict(tuple(checks))
+
+
+def difference(values: Floats, session: Ints, confidence: float = 0.95) -> Difference:
+    """Mean of paired differences, float64[n], with limits that hold sessions together."""
+    mean, n = float(values.mean()), len(values)
+    _, member = np.unique(session, return_inverse=True)
+    sums = np.bincount(member, weights=values - mean)
+    units = len(sums)
+    if units < 2:
+        return Difference(mean, -inf, inf, inf, 0)
+    error = sqrt(units / (units - 1) * float(sums @ sums)) / n
+    half = float(student.isf((1 - confidence) / 2, units - 1)) * error
+    return Difference(mean, mean - half, mean + half, error, units - 1)
+
+
+def debiased_ece(p: Floats, outcome: Floats, bins: int = BINS) -> float:
+    """Calibration error free of the noise of its bins: root of the debiased squared error.
+
+    Equal-mass bins; from each bin's squared gap the variance of its mean outcome is taken away
+    (Kumar, Liang & Ma, 2019, "Verified uncertainty calibration").
+
+    Args:
+        p, outcome: float64[n].
+        bins: how many.
+    """
+    _, member = np.unique(equal_mass_bins(p, bins), return_inverse=True)
+    count = np.bincount(member)
+    gap = np.bincount(member, weights=p - outcome) / count
+    mean = np.bincount(member, weights=outcome) / count
+    spread = np.bincount(member, weights=(outcome - mean[member]) ** 2)
+    known = count > 1
+    noise = spread[known] / (count[known] - 1) / count[known]
+    squared = count[known] @ (gap[known] ** 2 - noise) / len(p)
+    return sqrt(max(float(squared), 0.0))
+
+
+def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Check]:
+    """Against matched random, and every constant: shown better, or shown cheaper."""
+    quality, paid, tier = ground.quality, ground.paid, entrant.tier
+    own, spent = _taken(quality, tier), _taken(paid, tier)
+    checks = []
+    if entrant.constant is None:
+        share = np.bincount(tier, minlength=quality.shape[1]) / len(tier)
+        mean = quality.mean(axis=0)
+        # The shares are estimated, too: their part of the influence function is mean[tier].
+        gain = own - mean[tier] + share @ mean - quality @ share
+        found = difference(gain, ground.session, limits.confidence)
+        checks.append(
+            Check("better than matched random", found.value, 0.0, found.low > 0, _words(found))
+        )
+    for k, name in enumerate(ground.names):
+        if k == entrant.constant:
+            continue
+        better = difference(own - quality[:, k], ground.session, limits.confidence)
+        cheaper = difference(spent - paid[:, k], ground.session, limits.confidence)
+        if better.low > 0 or cheaper.high >= 0:
+            passed, told = better.low > 0, (better, "quality")
+        else:
+            passed, told = True, (cheaper, "USD")
+        checks.append(
+            Check(
+                f"better or cheaper than always {name}",
+                told[0].value,
+                0.0,
+                passed,
+                f"{told[1]} {_words(told[0])}",
+            )
+        )
+    return checks
+
+
+def _against(ground: Ground, tier: Ints, other: Ints, name: str, limits: Limits) -> list[Check]:
+    """Non-inferior in quality; to the champion also shown cheaper or shown better."""
+    gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
+    better = difference(gain, ground.session, limits.confidence)
+    checks = [
+        Check(
+            f"quality not below the {name}'s",
+            better.value,
+            -limits.margin,
+            better.low >= -limits.margin,
+            _words(better),
+        )
+    ]
+    if name == "champion":
+        saved = _taken(ground.paid, tier) - _taken(ground.paid, other)
+        cheaper = difference(saved, ground.session, limits.confidence)
+        passed = better.low > 0 or cheaper.high < 0
+        sure = f"quality {_words(better)}; USD {_words(cheaper)}"
+        checks.append(Check(GAIN, better.value, 0.0, passed, sure))
+    return checks
+
+
+def _slices(ground: Ground, tier: Ints, other: Ints, limits: Limits) -> list[Check]:
+    """No slice may be shown to fall by more than the margin, corrected for how many there are."""
+    judged = [part for part in ground.slices if len(part.rows) >= limits.slice_rows]
+    if not judged:
+        return []
+    gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
+    risk = (1 - limits.confidence) / len(judged)
+    found: list[tuple[float, Slice, Difference]] = []
+    for part in judged:
+        change = difference(gain[part.rows], ground.session[part.rows])
+        found.append((change.upper(risk), part, change))
+    upper, part, change = min(found, key=lambda item: item[0])
+    return [
+        Check(
+            f"worst of {len(judged)} slices ({part.kind} {part.name})",
+            change.value,
+            -limits.margin,
+            upper >= -limits.margin,
+            f"upper limit {upper:+.4f}, corrected for {len(judged)} slices",
+        )
+    ]
+
+
+def _calibration(ground: Ground, p: Floats, limits: Limits) -> list[Check]:
+    checks = []
+    for k, name in enumerate(ground.names):
+        seen = ~np.isnan(ground.observed[:, k])
+        if seen.sum() < limits.ece_rows:
+            continue
+        error = debiased_ece(p[seen, k], ground.observed[seen, k])
+        words = f"debiased, {int(seen.sum())} rows"
+        checks.append(
+            Check(f"calibration of {name}", error, limits.max_ece, error <= limits.max_ece, words)
+        )
+    return checks
+
+
+def _promise(ground: Ground, entrant: Entrant) -> list[Check]:
+    promise = entrant.promise
+    if promise is None or (promise.rule == "max_bad_downgrade" and ground.sufficed is None):
+        return []
+    sufficed = np.ones(ground.quality.shape, bool) if ground.sufficed is None else ground.sufficed
+    margins = promise_margins(promise, entrant.tier, ground.quality, sufficed)
+    if margins is None:
+        return []
+    found = difference(margins, ground.session)
+    refuted = found.upper(REFUTED_AT) < 0
+    words = f"95 % upper limit {found.upper(REFUTED_AT):+.4f}"
+    return [Check("the promise is not refuted", found.value, 0.0, not refuted, words)]
+
+
+def _latency(times: Floats, limits: Limits) -> Check:
+    median = float(np.median(times)) if len(times) else nan
+    slow = float(np.quantile(times, 0.99)) if len(times) else nan
+    limit = limits.latency_p50_ms
+    return Check("route(), p50 in ms", median, limit, median <= limit, f"p99 {slow:.3g}")
+
+
+def _taken(values: Floats, tier: Ints) -> Floats:
+    return np.asarray(values[np.arange(len(tier)), tier])
+
+
+def _words(found: Difference) -> str:
+    digits = ".4f" if abs(found.value) > 1e-3 or found.value == 0 else ".2e"
+    return f"{found.low:+{digits}} to {found.high:+{digits}}"
+
+
+def as_table(checks: Sequence[Check]) -> list[dict[str, object]]:
+    """Checks as JSON rows."""
+    return [
+        {
+            "check": check.name,
+            "value": check.value if check.value == check.value else None,
+            "limit": check.limit,
+            "passed": check.passed,
+            "sure": check.sure,
+        }
+        for check in checks
+    ]
