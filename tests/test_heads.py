@@ -16,7 +16,6 @@ from training.learn.calibrate import log_loss
 from training.learn.costs import fit_tokens
 from training.learn.embedders import resolve_embedder
 from training.learn.heads import (
-    PENALTIES,
     FittedHeads,
     _fit_blend,
     _fit_fold,
@@ -25,7 +24,7 @@ from training.learn.heads import (
     member_margins,
     probabilities,
 )
-from training.learn.members import Matrix, fit_geometry, fit_linear, linear_margins
+from training.learn.members import STANDARD, Matrix, fit_geometry, fit_linear, linear_margins
 from training.learn.vectorize import fit_ngrams, vectorize
 
 FIT = 300
@@ -116,7 +115,7 @@ def test_a_label_has_no_part_in_its_own_margin(log):
     x, score, weight = log.x.take(rows), log.requests.score[:FIT, 0], np.ones(FIT)
     folds = _folds(log.requests.sessions[:FIT], 0)
     flipped = np.where(folds == 1, 1 - score, score)
-    one, other = (_fit_fold(x, s, weight, folds, 1, 0) for s in (score, flipped))
+    one, other = (_fit_fold(x, s, weight, folds, 1, 0, STANDARD) for s in (score, flipped))
     np.testing.assert_array_equal(one.linear, other.linear)
     # The held-out rows only say when the forest stops: up to there, its trees are the same.
     assert one.forest.shape == other.forest.shape
@@ -298,12 +297,12 @@ def test_the_linear_member_takes_a_score_as_a_share_of_a_success(log):
     rng = np.random.default_rng(7)
     share = rng.integers(0, 5, 60)
     rows = np.concatenate([np.arange(4) < s for s in share]) * 1.0
-    four = linear_margins(fit_linear(x, rows, np.ones(240), PENALTIES[1]), log.x)
-    graded = fit_linear(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0), PENALTIES[1])
+    four = linear_margins(fit_linear(x, rows, np.ones(240), STANDARD.ridges[1]), log.x)
+    graded = fit_linear(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0), STANDARD.ridges[1])
     np.testing.assert_allclose(four, linear_margins(graded, log.x), atol=0.02)
 
 
 def test_the_linear_member_does_not_run_away(log):
-    linear = fit_linear(log.x, log.requests.score[:, 0], np.ones(900), PENALTIES[1])
+    linear = fit_linear(log.x, log.requests.score[:, 0], np.ones(900), STANDARD.ridges[1])
     far = Matrix(log.x.dense[:5] * 1e6, log.x.terms[:5], log.x.tokens[:5])
     assert np.abs(linear_margins(linear, far)).max() < 30

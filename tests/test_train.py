@@ -26,6 +26,7 @@ from training.decide.goals import (
 from training.errors import BadInput, EnvironmentProblem
 from training.label.rule import LabelRule
 from training.learn import heads
+from training.learn.members import STANDARD, Recipe
 from training.learn.splits import parse_shares
 from training.train import train
 
@@ -43,7 +44,7 @@ def hidden(folder):
 @pytest.fixture
 def untracked(monkeypatch):
     """Without MLflow, and with little to choose from: quick, all else as it is."""
-    monkeypatch.setattr(heads, "PENALTIES", heads.PENALTIES[:1])
+    monkeypatch.setattr(job_module, "STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
     monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
     monkeypatch.setattr(record, "log_run", lambda *_: ("no run", "no store"))
 

@@ -14,7 +14,7 @@ from training.decide.evidence import Basis
 from training.learn.costs import expected_tokens, fit_tokens, priced
 from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads
-from training.learn.members import Matrix
+from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
 from training.log.requests import Requests
 
@@ -58,6 +58,7 @@ def learn(
     embedder: StaticEmbedder,
     vectorizer: Vectorizer,
     seed: int,
+    recipe: Recipe = STANDARD,
 ) -> Learned:
     """Fit heads and token models on the fit rows.
 
@@ -66,6 +67,7 @@ def learn(
         requests: the fit rows.
         group: int64[m], rows that must stay in one fold.
         seed: of folds, trees and clusters.
+        recipe: the members' parameters.
 
     Raises:
         BadInput: there is nothing to learn (see `training.learn.heads.fit_heads`).
@@ -79,6 +81,7 @@ def learn(
         tuple(tier.name for tier in tiers),
         SURFACE,
         seed,
+        recipe,
     )
     tokens, notes = fit_tokens(x, requests)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)

@@ -1,20 +1,24 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from router.embedder import StaticEmbedder
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.config import Config
 from training.console import step
-from training.decide.evidence import FILE, gather_evidence, save_evidence
-from training.decide.operating import check_units, choice_world, choose, plan_course
+from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence
+from training.decide.operating import Course, check_units, choice_world, choose, plan_course
 from training.errors import BadInput
 from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
@@ -22,7 +26,7 @@ from training.label.rule import LabelRule, load_requests
 from training.learn.costs import account, check_prices, expected
 from training.learn.embedders import resolve_embedder
 from training.learn.heads import probabilities, sort_tiers
-from training.learn.members import Matrix
+from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import reference_arrays
 from training.learn.splits import Splits, split
 from training.learn.vectorize import fit_ngrams, vectorize
@@ -73,8 +77,6 @@ def train(
     """
     started = datetime.now(UTC)
     check_out(out)
-    free = check_prices(tiers)
-    names = tuple(tier.name for tier in tiers)
     embedder = resolve_embedder(embedder_name)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
@@ -83,55 +85,28 @@ def train(
             requests, told = estimate_propensities(requests, embedder)
             counts += told
     with step("split"):
-        splits = split(requests, shares, seed)
-        _check_sizes(splits)
-        fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
-        sort_tiers(fit_rows.score, names)  # refuse before the work
-        world = choice_world(config.policy, config.label, choose_rows)
-        choose_rows = choose_rows.take(world.rows)
-        check_units(config.policy, choose_rows.sessions, world.paired)
+        ground = lay_out(requests, counts, tiers, config, shares, seed)
     with step("features"):
-        ngrams = fit_ngrams(embedder, list(fit_rows.prompts), seed)
-        vectorizer = Vectorizer(embedder, ngrams)
-        x = vectorize(vectorizer, list(requests.prompts))
+        features = featurize(ground, embedder, seed)
     with step("heads"):
-        group = splits.group[splits.fit]
-        learned = learn(x.take(splits.fit), fit_rows, group, tiers, embedder, vectorizer, seed)
+        learned = fit(ground, features, seed, STANDARD)
     with step("operating point"):
-        part, predictor = x.take(splits.choose[world.rows]), learned.predictor
-        p = probabilities(learned.heads, part)
-        outcomes = None if world.paired else certifiable(logged(choose_rows), p, names)
-        models, rule = predictor.tokens, config.label
-        evidence = gather_evidence(p, part, choose_rows, models, tiers, rule, outcomes)
-        course = plan_course(learned.heads.p, learned.usd)
-        policy = choose(config.policy, course, evidence, names)
+        settled = settle(ground, features, learned, config)
     with step("report"):
-        report, refused = _report(learned, x, requests, splits, policy, config.label, world)
-    untried = outcomes.notes if outcomes else ()
-    notes = [
-        world.note,
-        *free,
-        *counts,
-        *untried,
-        splits.leakage,
-        *learned.notes,
-        *learned.heads.notes,
-    ]
+        report, refused = report_on(ground, features, learned, settled.policy, config.label)
+    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
+    notes += [*learned.notes, *learned.heads.notes]
     notes += list(report.notes) if report else [refused]
-    sizes = {part: len(getattr(splits, part)) for part in ("fit", "choose", "test")}
+    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        sha256 = save_evidence(Path(scratch) / FILE, evidence, learned.basis)
-        facts |= describe_choice(config.policy, course, sha256)
+        sha256 = save_evidence(Path(scratch) / FILE, settled.evidence, learned.basis)
+        facts |= describe_choice(config.policy, settled.course, sha256)
+        policy = settled.policy
         with step("export"):
-            golden = vectorize(vectorizer, golden_prompts())
-            lines = golden_lines(probabilities(learned.heads, golden), names)
-            card = model_card(tiers, policy, facts, report)
-            used = id_hashes(requests.ids[np.concatenate([splits.fit, splits.choose])])
-            kept = reference_arrays(learned.references, learned.predictor.learned)
-            name = export(out, learned.predictor, embedder, policy, lines, card, used, facts, kept)
+            name = write_artifact(out, ground, features, learned, policy, facts, report)
         with step("MLflow run"):
-            asked = {"world": world.name, "seed": seed}
+            asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
             run_id, store = track(
@@ -145,6 +120,122 @@ def train(
     return Trained(out, name, policy, report, run_id, store, summary)
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Labelled requests, divided: what every challenger of a job is fitted, chosen and judged on.
+
+    Attributes:
+        tiers: cheapest first.
+        requests: all of them.
+        splits: which are for fitting, choosing and the report.
+        world: of the choose rows, its `rows` counted among them.
+        notes: what was left out or assumed.
+    """
+
+    tiers: tuple[Tier, ...]
+    requests: Requests
+    splits: Splits
+    world: World
+    notes: tuple[str, ...]
+
+    @property
+    def fit_rows(self) -> Requests:
+        """The requests that heads are fitted on."""
+        return self.requests.take(self.splits.fit)
+
+    @property
+    def chosen(self) -> NDArray[np.int64]:
+        """int64[m], the requests on which the operating point is chosen."""
+        return np.asarray(self.splits.choose[self.world.rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Vectors of all requests, and what makes them."""
+
+    embedder: StaticEmbedder
+    vectorizer: Vectorizer
+    x: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An operating point, and what it was chosen by."""
+
+    policy: Policy
+    course: Course
+    evidence: Evidence
+    notes: tuple[str, ...]
+
+
+def lay_out(
+    requests: Requests,
+    notes: tuple[str, ...],
+    tiers: tuple[Tier, ...],
+    config: Config,
+    shares: tuple[float, float, float],
+    seed: int,
+) -> Ground:
+    """Divide requests, and refuse before the work what cannot be learned from (BadInput)."""
+    free = check_prices(tiers)
+    splits = split(requests, shares, seed)
+    _check_sizes(splits)
+    fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
+    sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
+    world = choice_world(config.policy, config.label, choose_rows)
+    check_units(config.policy, choose_rows.take(world.rows).sessions, world.paired)
+    return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
+
+
+def featurize(ground: Ground, embedder: StaticEmbedder, seed: int) -> Features:
+    """Vectors of every request; the n-grams' projection is fitted on the fit rows."""
+    ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)
+    vectorizer = Vectorizer(embedder, ngrams)
+    return Features(embedder, vectorizer, vectorize(vectorizer, list(ground.requests.prompts)))
+
+
+def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> Learned:
+    """Heads and token models, from the fit rows alone."""
+    rows, x = ground.splits.fit, features.x
+    group = ground.splits.group[rows]
+    parts = (ground.tiers, features.embedder, features.vectorizer)
+    return learn(x.take(rows), ground.fit_rows, group, *parts, seed, recipe)
+
+
+def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
+    """The operating point, chosen on the choose rows."""
+    names = tuple(tier.name for tier in ground.tiers)
+    choose_rows, part = ground.requests.take(ground.chosen), features.x.take(ground.chosen)
+    p = probabilities(learned.heads, part)
+    outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
+    models = learned.predictor.tokens
+    evidence = gather_evidence(p, part, choose_rows, models, ground.tiers, config.label, outcomes)
+    course = plan_course(learned.heads.p, learned.usd)
+    policy = choose(config.policy, course, evidence, names)
+    return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
+
+
+def write_artifact(
+    out: Path,
+    ground: Ground,
+    features: Features,
+    learned: Learned,
+    policy: Policy,
+    facts: Mapping[str, Any],
+    report: Report | Valuation | None,
+) -> str:
+    """Export to the folder `out`; returns the artifact's version."""
+    names = tuple(tier.name for tier in ground.tiers)
+    golden = vectorize(features.vectorizer, golden_prompts())
+    lines = golden_lines(probabilities(learned.heads, golden), names)
+    card = model_card(ground.tiers, policy, facts, report)
+    used = np.concatenate([ground.splits.fit, ground.splits.choose])
+    hashes = id_hashes(ground.requests.ids[used])
+    kept = reference_arrays(learned.references, learned.predictor.learned)
+    predictor, embedder = learned.predictor, features.embedder
+    return export(out, predictor, embedder, policy, lines, card, hashes, facts, kept)
+
+
 def _check_sizes(splits: Splits) -> None:
     for part, least in (("fit", 100), ("choose", 20)):
         rows = len(getattr(splits, part))
@@ -155,16 +246,11 @@ def _check_sizes(splits: Splits) -> None:
             )
 
 
-def _report(
-    learned: Learned,
-    x: Matrix,
-    requests: Requests,
-    splits: Splits,
-    policy: Policy,
-    rule: LabelRule,
-    world: World,
+def report_on(
+    ground: Ground, features: Features, learned: Learned, policy: Policy, rule: LabelRule
 ) -> tuple[Report | Valuation | None, str]:
     """The report on the test rows, in the world of the choice; or None, and why there is none."""
+    requests, splits, world, x = ground.requests, ground.splits, ground.world, features.x
     known = requests.paired if world.paired else valuable(requests)
     test = splits.test[known[splits.test]]
     used, asked = requests.take(test), x.take(test)

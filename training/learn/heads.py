@@ -20,8 +20,10 @@ from router.neighbours import Neighbours
 from training.errors import BadInput
 from training.learn.calibrate import fit_calibration, log_loss
 from training.learn.members import (
+    STANDARD,
     Geometry,
     Matrix,
+    Recipe,
     Ridge,
     booster_margins,
     fit_booster,
@@ -34,7 +36,6 @@ from training.learn.members import (
 )
 
 FOLDS = 4
-PENALTIES = (Ridge(0.3, 1 / 40), Ridge(1.0, 1 / 40), Ridge(3.0, 1 / 40), Ridge(1.0, 1 / 80))
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
@@ -83,6 +84,7 @@ def fit_heads(
     names: tuple[str, ...],
     surface: int,
     seed: int,
+    recipe: Recipe = STANDARD,
 ) -> FittedHeads:
     """Fit one head per tier.
 
@@ -95,6 +97,7 @@ def fit_heads(
         names: the tiers' names.
         surface: how many leading columns of the dense vectors are surface features.
         seed: of folds, trees and clusters.
+        recipe: the members' parameters.
 
     Raises:
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
@@ -106,12 +109,13 @@ def fit_heads(
     jobs = [(k, fold) for k in learned for fold in range(folds.max() + 1)]
     workers = min(cpu_count(), len(jobs))  # those this job may use, not all the machine has
     done = Parallel(n_jobs=workers)(
-        delayed(_fit_fold)(x, score[:, k], weight[:, k], folds, fold, seed) for k, fold in jobs
+        delayed(_fit_fold)(x, score[:, k], weight[:, k], folds, fold, seed, recipe)
+        for k, fold in jobs
     )
     by_tier = {
         k: [part for (tier, _), part in zip(jobs, done, strict=True) if tier == k] for k in learned
     }
-    penalty, linear = _best_penalty(by_tier, score, weight)
+    penalty, linear = _best_penalty(by_tier, score, weight, recipe.ridges)
     width, near = _best_width(geometry, x, score, weight, folds, learned)
     margins = np.full((len(MEMBERS), len(score), len(learned)), np.nan)
     for j, k in enumerate(learned):
@@ -135,7 +139,7 @@ def fit_heads(
         calibration = fit_calibration(z[known], y, w)
         p[:, k] = calibration.probability(z)
         rounds = max(int(np.median([fold.rounds for fold in by_tier[k]])), 5)
-        booster = fit_booster(x.take(known), y, w, rounds, seed)
+        booster = fit_booster(x.take(known), y, w, rounds, seed, recipe)
         boosters.append(booster)
         heads.append(
             Head(fit_linear(x.take(known), y, w, penalty), forest_of(booster), calibration)
@@ -248,6 +252,7 @@ def _fit_fold(
     folds: NDArray[np.int64],
     fold: int,
     seed: int,
+    recipe: Recipe,
 ) -> _Fold:
     """Fit linear (each penalty) and forest on the other folds; margins for this one."""
     inside = np.flatnonzero((folds != fold) & ~np.isnan(score))
@@ -256,11 +261,11 @@ def _fit_fold(
     fitting, held_out = x.take(inside), x.take(outside)
     linear = [
         linear_margins(fit_linear(fitting, score[inside], weight[inside], ridge), held_out)
-        for ridge in PENALTIES
+        for ridge in recipe.ridges
     ]
     valid = (x.take(known), score[known]) if len(known) else None
     booster = fit_booster(
-        fitting, score[inside], weight[inside], MAX_ROUNDS, seed, valid, threads=1
+        fitting, score[inside], weight[inside], MAX_ROUNDS, seed, recipe, valid, threads=1
     )
     rounds = booster.best_iteration or booster.current_iteration()
     forest = booster_margins(booster, held_out, rounds)
@@ -268,17 +273,20 @@ def _fit_fold(
 
 
 def _best_penalty(
-    by_tier: dict[int, list[_Fold]], score: NDArray[np.float64], weight: NDArray[np.float64]
+    by_tier: dict[int, list[_Fold]],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    ridges: tuple[Ridge, ...],
 ) -> tuple[Ridge, int]:
-    losses = np.zeros(len(PENALTIES))
+    losses = np.zeros(len(ridges))
     for k, folds in by_tier.items():
         for fold in folds:
             known = ~np.isnan(score[fold.rows, k])
             rows = fold.rows[known]
-            for j in range(len(PENALTIES)):
+            for j in range(len(ridges)):
                 losses[j] += log_loss(fold.linear[j, known], score[rows, k], weight[rows, k])
     best = int(np.argmin(losses))
-    return PENALTIES[best], best
+    return ridges[best], best
 
 
 def _best_width(

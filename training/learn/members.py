@@ -24,12 +24,8 @@ DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no m
 
 FOREST = {
     "objective": "cross_entropy",
-    "learning_rate": 0.06,
-    "num_leaves": 15,
-    "feature_fraction": 0.3,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
-    "lambda_l2": 5.0,
     "max_bin": 63,
     "verbose": -1,
     "deterministic": True,
@@ -82,6 +78,31 @@ class Ridge:
     dense: float
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a search may change: LightGBM's parameters, and the ridges among which is chosen."""
+
+    learning_rate: float = 0.06
+    num_leaves: int = 15
+    feature_fraction: float = 0.3
+    lambda_l2: float = 5.0
+    ridges: tuple[Ridge, ...] = (
+        Ridge(0.3, 1 / 40),
+        Ridge(1.0, 1 / 40),
+        Ridge(3.0, 1 / 40),
+        Ridge(1.0, 1 / 80),
+    )
+
+    @property
+    def forest(self) -> dict[str, float]:
+        """The parameters that LightGBM takes."""
+        names = ("learning_rate", "num_leaves", "feature_fraction", "lambda_l2")
+        return {name: getattr(self, name) for name in names}
+
+
+STANDARD = Recipe()
+
+
 def fit_linear(
     x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
 ) -> Linear:
@@ -132,15 +153,20 @@ def fit_booster(
     weight: NDArray[np.float64],
     rounds: int,
     seed: int,
+    recipe: Recipe,
     valid: tuple[Matrix, NDArray[np.float64]] | None = None,
     threads: int = 0,
 ) -> lgb.Booster:
     """Boost trees on the dense vectors; with `valid` rows, stop where they no longer gain."""
-    parameters = FOREST | {
-        "seed": seed,
-        "min_data_in_leaf": int(np.clip(len(score) // 40, 5, 40)),
-        "num_threads": threads,
-    }
+    parameters = (
+        FOREST
+        | recipe.forest
+        | {
+            "seed": seed,
+            "min_data_in_leaf": int(np.clip(len(score) // 40, 5, 40)),
+            "num_threads": threads,
+        }
+    )
     rows = lgb.Dataset(np.ascontiguousarray(x.dense), score, weight=weight, free_raw_data=True)
     if valid is None:
         return lgb.train(parameters, rows, rounds)
