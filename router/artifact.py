@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 
 from router.calibration import Calibration
 from router.cost import TokenModel
-from router.embedder import StaticEmbedder, raise_panic
+from router.embedder import StaticEmbedder
 from router.features import CURRENT, FeatureSpec
 from router.forest import Forest
 from router.head import Blend, Constant, Head, Linear
@@ -37,6 +37,7 @@ from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import parse_tiers
 from router.vectorizer import Vectorizer
+from router.words import raise_panic
 
 PROTOCOL: Final = 1
 FILES: Final = (

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from router.words import Words
+
 TOKEN_HEAD, TOKEN_TAIL = 384, 128
 MAX_TOKENS: Final = TOKEN_HEAD + TOKEN_TAIL
 
@@ -41,7 +43,7 @@ class StaticEmbedder:
     64-bit integers, exact for up to 32,768 dimensions. Training and serving cannot differ.
     """
 
-    __slots__ = ("_tokenizer", "_vectors", "_weights")
+    __slots__ = ("_vectors", "_weights", "_words")
 
     def __init__(
         self, tokenizer: Tokenizer, vectors: NDArray[np.int8], weights: NDArray[np.uint8]
@@ -64,9 +66,7 @@ class StaticEmbedder:
             raise ValueError(f"the tokenizer has ids up to {last}, the table {len(vectors)} rows")
         if vectors.min(initial=0) == -128:
             raise ValueError("a vector holds −128; the table keeps to −127…127")
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._tokenizer, self._vectors, self._weights = tokenizer, vectors, weights
+        self._words, self._vectors, self._weights = Words(tokenizer), vectors, weights
 
     @classmethod
     def from_table(cls, tokenizer: Tokenizer, table: NDArray[np.int8]) -> "StaticEmbedder":
@@ -97,7 +97,7 @@ class StaticEmbedder:
         """Write the two files that `load` reads; the folder must exist."""
         table = np.concatenate([self._vectors, self._weights[:, None].view(np.int8)], axis=1)
         np.save(folder / "vectors.npy", table, allow_pickle=False)
-        self._tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+        self._words.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
     @property
     def dim(self) -> int:
@@ -110,22 +110,11 @@ class StaticEmbedder:
         Raises:
             ValueError: the tokenizer failed on the text.
         """
-        try:
-            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        except BaseException as error:
-            raise_panic(error)
-            raise
-        return np.array(ids, dtype=np.int64)
+        return self._words.ids(text)
 
     def places(self, text: str) -> list[tuple[int, int]]:
         """Where in the text each token of `tokenize` stands, (start, end) in characters."""
-        found: list[tuple[int, int]]
-        try:
-            found = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        except BaseException as error:
-            raise_panic(error)
-            raise
-        return found
+        return self._words.places(text)
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted sum of the token vectors, scaled to length one; of long texts head and tail."""
@@ -136,16 +125,6 @@ class StaticEmbedder:
         total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.int64)
         length = np.sqrt(total @ total)
         return (total / (length or 1.0)).astype(np.float32)
-
-
-def raise_panic(error: BaseException) -> None:
-    """Raise ValueError where `error` is a panic of Rust, as tokenizers lets through.
-
-    Its class, which cannot be imported, derives from BaseException: `except Exception`, by which a
-    service keeps up and a loader refuses, would miss it.
-    """
-    if type(error).__name__ == "PanicException":
-        raise ValueError(f"tokenizer: {error}") from error
 
 
 def cut_tokens(ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -78,7 +78,7 @@ _EUROPEAN: Final = frozenset(
     del le les des et est du une dans pour il di che per non sono o os da do em um uma não het een
     van""".split()
 )
-_OPTION: Final = re.compile(r"^[ \t]{0,8}[(\[]?(?:[A-Ja-j]|\d{1,2})[).:\]][ \t]", re.MULTILINE)
+_OPTION: Final = re.compile(r"\n[ \t]{0,8}[(\[]?(?:[A-Ja-j]|\d{1,2})[).:\]][ \t]")
 
 NAMES: Final = (
     "log_chars",
@@ -115,6 +115,7 @@ def _class_table() -> NDArray[np.uint8]:
 
 
 _TABLE: Final = _class_table()
+_ASCII: Final = _TABLE[:256].tobytes()
 _SPACE, _DIGIT = _INDEX["space"], _INDEX["digit"]
 
 
@@ -139,11 +140,9 @@ def surface(prompt: Prompt) -> NDArray[np.float32]:
     """
     text = prompt.text
     n = max(len(text), 1)
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    classes = _TABLE[codes]
+    classes = _classes(text)
     counts = np.bincount(classes, minlength=len(_CLASSES))
-    words, longest = _runs(classes != _SPACE)
-    numbers, _ = _runs(classes == _DIGIT)
+    words, longest = _words(classes)
     start = text[:300].lower().split(maxsplit=40)[:40]
     some = max(len(start), 1)
     values = [
@@ -152,15 +151,15 @@ def surface(prompt: Prompt) -> NDArray[np.float32]:
         log1p(words),
         (len(text) - int(counts[_SPACE])) / max(words, 1),
         log1p(text.count("\n")),
-        log1p(numbers),
+        log1p(_numbers(classes)),
         log1p(longest),
         *(counts / n).tolist(),
         log1p(text.count("?")),
         float(bool(start) and start[0].strip("¿¡\"'(,") in _OPENERS),
         float(text.rstrip()[-1:] in ("?", "？", "؟")),
-        sum(word in _ENGLISH for word in start) / some,
-        sum(word in _EUROPEAN for word in start) / some,
-        min(sum(1 for _ in _OPTION.finditer(text)), 12),
+        sum(map(_ENGLISH.__contains__, start)) / some,
+        sum(map(_EUROPEAN.__contains__, start)) / some,
+        min(len(_OPTION.findall("\n" + text)), 12),
         min(text.count("__"), 12),
         min(text.count("```"), 12),
         min(text.count('"'), 24),
@@ -172,9 +171,26 @@ def surface(prompt: Prompt) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32)
 
 
-def _runs(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Number of runs of True in the mask, and the length of the longest."""
-    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
-    if not len(edges):
-        return 0, 0
-    return len(edges) // 2, int((edges[1::2] - edges[::2]).max())
+def _classes(text: str) -> NDArray[np.uint8]:
+    """Class of every character, uint8[n]."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii").translate(_ASCII), dtype=np.uint8)
+    return _TABLE[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
+
+
+def _words(classes: NDArray[np.uint8]) -> tuple[int, int]:
+    """Number of runs of anything but space, and the length of the longest."""
+    spaces = np.flatnonzero(classes == _SPACE)
+    if not len(spaces):
+        return int(len(classes) > 0), len(classes)
+    inside = spaces[1:] - spaces[:-1] - 1
+    ends = (int(spaces[0]), len(classes) - 1 - int(spaces[-1]))
+    words = int(np.count_nonzero(inside)) + (ends[0] > 0) + (ends[1] > 0)
+    return words, max(*ends, int(inside.max(initial=0)))
+
+
+def _numbers(classes: NDArray[np.uint8]) -> int:
+    """Number of runs of digits."""
+    digits = classes == _DIGIT
+    starts = int(np.count_nonzero(digits[1:] & ~digits[:-1]))
+    return starts + int(len(digits) > 0 and digits[0])

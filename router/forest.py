@@ -7,6 +7,7 @@ its lowest bit. All tests of all trees are one comparison; the ANDs are one `bit
 """
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 import numpy as np
@@ -110,7 +111,7 @@ class Forest:
         values[np.abs(values) <= _ZERO] = 0.0
         tested = values[self.feature]
         right = tested > self.threshold
-        if np.isnan(values).any():
+        if isnan(values.min()):
             right = np.where(np.isnan(tested), self.nan_right, right)
         left_over = np.bitwise_and.reduceat(np.where(right, self.mask, _ALL), self.first_node)
         lowest = left_over & (~left_over + _ONE)

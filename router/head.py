@@ -1,5 +1,6 @@
 """The heads: each tier's members, how they are combined, and P(this tier suffices)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,3 +122,11 @@ class Blend:
         mean = margins.mean(axis=-1, keepdims=True)
         level = np.tensordot(self.level, mean, axes=1)
         return np.asarray(level + np.tensordot(self.gap, margins - mean, axes=1))
+
+    def combine_one(self, margins: Sequence[Sequence[float]]) -> list[float]:
+        """`combine` for one prompt, [members][tiers], in plain floats: a tenth of its time."""
+        shared, own = 0.0, [0.0] * len(margins[0])
+        for level, gap, row in zip(self.level.tolist(), self.gap.tolist(), margins, strict=True):
+            shared += (level - gap) * (sum(row) / len(row))
+            own = [total + gap * margin for total, margin in zip(own, row, strict=True)]
+        return [shared + total for total in own]

@@ -5,6 +5,7 @@ back from an artifact, and latency and size are bounded however long the log was
 """
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,19 +75,19 @@ class Neighbours:
         likeness = (self.centroids @ self.place(row)).astype(np.float64)
         return np.asarray(np.exp((likeness - likeness.max()) * (2.0 / self.width)))
 
-    def margins(self, row: NDArray[np.float32]) -> NDArray[np.float64]:
+    def margins(self, row: NDArray[np.float32]) -> list[float]:
         """Log-odds of each tier's smoothed rate near the row.
 
         Args:
             row: float32[dim].
 
         Returns:
-            float64[tiers]. The kernel is Nadaraya and Watson's with a Gaussian on the sphere, the
+            One per tier. The kernel is Nadaraya and Watson's with a Gaussian on the sphere, the
             nearest prototype weighing 1, plus `prior` rows at the tier's mean.
         """
         kernel = self.kernel(row)
-        rate = (self.successes @ kernel + self.prior * self.mean) / (
+        rates = (self.successes @ kernel + self.prior * self.mean) / (
             self.rows @ kernel + self.prior
         )
-        rate = np.clip(rate, 1e-6, 1.0 - 1e-6)
-        return np.asarray(np.log(rate / (1.0 - rate)))
+        inside = [min(max(rate, 1e-6), 1.0 - 1e-6) for rate in rates.tolist()]
+        return [log(rate / (1.0 - rate)) for rate in inside]

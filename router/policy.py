@@ -1,5 +1,6 @@
 """One dial: how much quality a dollar is worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -90,6 +91,13 @@ class Policy:
         if self.constant is not None:
             return np.full(len(p), self.constant, dtype=np.int64)
         return np.asarray(np.argmax(p - self.mu * usd, axis=1), dtype=np.int64)
+
+    def choose_one(self, p: Sequence[float], usd: Sequence[float]) -> int:
+        """The tier of one prompt: exactly what `choose` says."""
+        if self.constant is not None:
+            return self.constant
+        worth = [chance - self.mu * cost for chance, cost in zip(p, usd, strict=True)]
+        return worth.index(max(worth))
 
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON values, as kept in the manifest."""

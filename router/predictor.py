@@ -65,26 +65,28 @@ class Predictor:
         p = np.empty((len(prompts), len(self.tiers)))
         usd = np.empty_like(p)
         for i, prompt in enumerate(prompts):
-            vector = self.vectorizer.vector(prompt)
-            p[i], usd[i] = self.probabilities(vector), self.costs(vector)
+            p[i], usd[i] = self.estimate_one(prompt)
         return Estimates(p, usd)
+
+    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float]]:
+        """P(tier suffices) and expected USD, one of each per tier."""
+        vector = self.vectorizer.vector(prompt)
+        return self.probabilities(vector), self.costs(vector)
 
     def probabilities(self, vector: Vector) -> list[float]:
         """P(tier suffices), one per tier."""
         heads = [head for head in self.heads if isinstance(head, Head)]
         if heads:
-            margins = np.array(
-                [
-                    [head.linear.margin(vector) for head in heads],
-                    [head.forest.margin(vector.dense) for head in heads],
-                    self.neighbours.margins(vector.dense),
-                ]
-            )
-            combined = iter(self.blend.combine(margins))
+            margins = [
+                [head.linear.margin(vector) for head in heads],
+                [head.forest.margin(vector.dense) for head in heads],
+                self.neighbours.margins(vector.dense),
+            ]
+            combined = iter(self.blend.combine_one(margins))
         return [
             head.probability
             if isinstance(head, Constant)
-            else float(head.calibration.probability(np.atleast_1d(next(combined)))[0])
+            else head.calibration.probability_of(next(combined))
             for head in self.heads
         ]
 

@@ -64,17 +64,17 @@ class Router:
         return [self.route(prompt) for prompt in prompts]
 
     def _decide(self, prompt: Prompt, started: float) -> Decision:
-        estimates = self._predictor.estimate([prompt])
-        if not (isfinite(estimates.p.sum()) and isfinite(estimates.usd.sum())):
-            raise ArithmeticError("an estimate is not a finite number")  # argmax would take NaN
-        chosen = int(self._policy.choose(estimates.p, estimates.usd)[0])
+        p, usd = self._predictor.estimate_one(prompt)
+        if not (isfinite(sum(p)) and isfinite(sum(usd))):
+            raise ArithmeticError("an estimate is not a finite number")  # max would take NaN
+        chosen = self._policy.choose_one(p, usd)
         tiers = self._predictor.tiers
         names = [tier.name for tier in tiers]
         return Decision(
             tier=tiers[chosen].name,
             model=tiers[chosen].model,
-            p_suffices=dict(zip(names, estimates.p[0].tolist(), strict=True)),
-            expected_cost_usd=dict(zip(names, estimates.usd[0].tolist(), strict=True)),
+            p_suffices=dict(zip(names, p, strict=True)),
+            expected_cost_usd=dict(zip(names, usd, strict=True)),
             reason="policy",
             propensity=1.0,
             router_version=self._artifact.version,

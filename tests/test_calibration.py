@@ -84,3 +84,14 @@ ONE, TWO = np.array([0.0]), np.array([0.0, 1.0])
 def test_knots_that_do_not_rise_are_refused(margin: np.ndarray, logit: np.ndarray) -> None:
     with pytest.raises(ValueError, match="calibration"):
         Calibration(margin, logit)
+
+
+@given(calibrations(), st.floats(-60, 60))
+def test_one_margin_is_calibrated_as_many_are(found: Calibration, margin: float) -> None:
+    for z in (margin, *found.margin.tolist()):
+        together = found.probability(np.array([z]))[0]
+        assert found.probability_of(z) == pytest.approx(together, rel=1e-12)
+
+
+def test_a_margin_that_is_no_number_has_no_probability() -> None:
+    assert np.isnan(make_calibration().probability_of(float("nan")))

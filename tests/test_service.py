@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from router import Decision, Policy, Router
 from router.artifact import Artifact, load_artifact
 from router.embedder import StaticEmbedder
-from router.predictor import Estimates
 from router.prompt import Prompt
 from tests.builders import TIERS, make_artifact, make_predictor, make_tokenizer
 
@@ -191,11 +190,10 @@ class Broken:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def estimate(self, prompts: list[Prompt]) -> Estimates:
+    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float]]:
         if isinstance(self.answer, BaseException):
             raise self.answer
-        values = np.array([self.answer])
-        return Estimates(values, values)
+        return self.answer, self.answer
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), MemoryError(), RecursionError(), KeyError("k")])

@@ -300,4 +300,4 @@ def _at_prototypes(
 
 def neighbour_margins(neighbours: Neighbours, dense: NDArray[np.float32]) -> NDArray[np.float64]:
     """Margins of the neighbours, float64[n, k]."""
-    return np.stack([neighbours.margins(row) for row in dense])
+    return np.array([neighbours.margins(row) for row in dense])

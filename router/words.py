@@ -1,0 +1,135 @@
+"""Tokenizing by a memory of words: most words of a prompt were seen before.
+
+BERT's tokenizers cut a text at whitespace and punctuation and then read each word by itself. So the
+tokens of a text are those of its words, and a word's tokens can be kept. The library reads only the
+words that are new, all of a text at once: what is kept is its answer, never a second opinion.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+WORDS_KEPT: Final = 32_768
+LONGEST_WORD: Final = 64  # characters; longer ones are rare, and could fill the memory
+
+# Of these characters every version of Unicode says the same: they are part of a word, a word by
+# themselves (punctuation, ideographs), or whitespace. A text with any other is read whole.
+_LETTERS: Final = "a-z0-9¢-¦¨-ª¬®-µ¸-º¼-¾×ß-žа-яё"
+_ALONE: Final = "!-/:-@\\[-`{-~¡§«¶·»¿‐-…、。！，：；？（）一-龥"
+_WORD: Final = re.compile(f"[{_LETTERS}]+|[{_ALONE}]")
+_UNSURE: Final = re.compile(f"[^ \t\n\r\u00a0{_LETTERS}{_ALONE}]")
+
+
+class Words:
+    """Token ids of texts; safe to share between threads.
+
+    Attributes:
+        tokenizer: the tokenizer, which neither cuts nor pads.
+    """
+
+    __slots__ = ("_added", "_by_word", "_known", "tokenizer")
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take a tokenizer of any kind; words are kept where it is uncased BERT's."""
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer = tokenizer
+        self._by_word = _reads_word_by_word(tokenizer)
+        self._added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+        self._known: dict[str, bytes] = {}
+
+    def ids(self, text: str) -> NDArray[np.int64]:
+        """Token ids, int64[t], without special tokens.
+
+        Raises:
+            ValueError: the tokenizer failed on the text.
+        """
+        words = self._split(text)
+        if words is None:
+            return self._read(text)
+        known = self._known  # another thread may put an empty one in its place
+        try:
+            return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.int64)
+        except KeyError:
+            new = [word for word in dict.fromkeys(words) if word not in known]
+        if not self._learn(new, known):
+            return self._read(text)
+        return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.int64)
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token of `ids` stands, (start, end) in characters."""
+        try:
+            found: list[tuple[int, int]] = self.tokenizer.encode(
+                text, add_special_tokens=False
+            ).offsets
+        except BaseException as error:
+            raise_panic(error)
+            raise
+        return found
+
+    def _split(self, text: str) -> list[str] | None:
+        """The words of a text, lower case; None where it has to be read whole."""
+        if not self._by_word or any(token in text for token in self._added):
+            return None
+        lower = text.lower()
+        return None if _UNSURE.search(lower) else _WORD.findall(lower)
+
+    def _read(self, text: str) -> NDArray[np.int64]:
+        try:
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            raise_panic(error)
+            raise
+        return np.array(ids, dtype=np.int64)
+
+    def _learn(self, words: Sequence[str], known: dict[str, bytes]) -> bool:
+        """Have the library read new words, and keep its answers; False where they are unusual."""
+        if max(map(len, words)) > LONGEST_WORD:
+            return False
+        try:
+            read = self.tokenizer.encode(" ".join(words), add_special_tokens=False)
+        except BaseException as error:
+            raise_panic(error)
+            raise
+        parts: list[list[int]] = [[] for _ in words]
+        for token, place in zip(read.ids, read.word_ids, strict=True):
+            if place is None or place >= len(parts):
+                return False
+            parts[place].append(token)
+        if not all(parts):
+            return False
+        if len(self._known) + len(words) > WORDS_KEPT:
+            self._known = {}
+        known.update(zip(words, (np.array(part).tobytes() for part in parts), strict=True))
+        return True
+
+
+def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer is uncased BERT's, and looks for nothing across words."""
+    normalizer = tokenizer.normalizer
+    return (
+        isinstance(tokenizer.model, WordPiece)
+        and isinstance(tokenizer.pre_tokenizer, BertPreTokenizer)
+        and isinstance(normalizer, BertNormalizer)
+        and normalizer.clean_text
+        and normalizer.handle_chinese_chars
+        and normalizer.lowercase
+        and not any(token.normalized for token in tokenizer.get_added_tokens_decoder().values())
+    )
+
+
+def raise_panic(error: BaseException) -> None:
+    """Raise ValueError where `error` is a panic of Rust, as tokenizers lets through.
+
+    Its class, which cannot be imported, derives from BaseException: `except Exception`, by which a
+    service keeps up and a loader refuses, would miss it.
+    """
+    if type(error).__name__ == "PanicException":
+        raise ValueError(f"tokenizer: {error}") from error
