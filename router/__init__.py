@@ -8,7 +8,18 @@
 from router.artifact import ArtifactError
 from router.decision import Decision
 from router.policy import Policy, Promise
+from router.rules import Rules
+from router.rules_file import RulesError
 from router.service import Router
 from router.tier import Tier
 
-__all__ = ["ArtifactError", "Decision", "Policy", "Promise", "Router", "Tier"]
+__all__ = [
+    "ArtifactError",
+    "Decision",
+    "Policy",
+    "Promise",
+    "Router",
+    "Rules",
+    "RulesError",
+    "Tier",
+]

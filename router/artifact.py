@@ -35,6 +35,8 @@ from router.neighbours import Neighbours
 from router.ngrams import NGrams
 from router.policy import Policy
 from router.predictor import Predictor
+from router.rules import Rules
+from router.rules_file import parse_rules
 from router.tier import parse_tiers
 from router.vectorizer import Vectorizer
 from router.words import raise_panic
@@ -66,6 +68,7 @@ class Artifact:
         predictor: probabilities and costs.
         policy: the operating point.
         golden: the golden prompts, as read: ``messages`` and ``p_suffices``.
+        rules: what comes before the model; None where the training configuration has none.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class Artifact:
     predictor: Predictor
     policy: Policy
     golden: tuple[Mapping[str, Any], ...]
+    rules: Rules | None = None
 
 
 def load_artifact(path: Path) -> Artifact:
@@ -99,11 +103,13 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
         predictor = _build(manifest, contents, arrays)
         policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
         golden = _golden(contents["golden.jsonl"], [tier.name for tier in predictor.tiers])
+        stated = manifest.get("rules")
+        rules = None if stated is None else parse_rules(stated, predictor.tiers)
     except KeyError as error:
         raise ArtifactError(f"{path}: {error} is missing in the manifest or heads.npz") from error
     except Exception as error:
         raise ArtifactError(f"{path}: {error}") from error
-    return Artifact(path, digest[:12], manifest, predictor, policy, golden), arrays
+    return Artifact(path, digest[:12], manifest, predictor, policy, golden, rules), arrays
 
 
 def _read_manifest(path: Path) -> tuple[bytes, str]:

@@ -99,6 +99,13 @@ class Policy:
         worth = [chance - self.mu * cost for chance, cost in zip(p, usd, strict=True)]
         return worth.index(max(worth))
 
+    def choose_among(self, p: Sequence[float], usd: Sequence[float], allowed: Sequence[int]) -> int:
+        """The best of some tiers, ascending; of a constant the next one up, else the next down."""
+        if self.constant is not None:
+            above = [tier for tier in allowed if tier >= self.constant]
+            return above[0] if above else allowed[-1]
+        return max(allowed, key=lambda tier: (p[tier] - self.mu * usd[tier], -tier))
+
     def to_dict(self) -> dict[str, Any]:
         """The policy as JSON values, as kept in the manifest."""
         promise = self.promise

@@ -24,13 +24,20 @@ import pandas as pd
 import pytest
 from typer.main import get_command
 
+from tests.builders import make_artifact
 from tests.traffic_makers import make_rows
 from training.cli import app
 from training.log import adapters
 from training.log.ingest import ingest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "data/README.md", "data/sample/README.md", "notebooks/README.md")
+PAGES = (
+    "README.md",
+    "data/README.md",
+    "data/sample/README.md",
+    "notebooks/README.md",
+    "router/README.md",
+)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -73,7 +80,15 @@ def _data_files(folder: Path) -> None:
     pd.DataFrame([row]).to_parquet(folder / "exports" / "c.parquet")
 
 
-FILES = {"README.md": _readme_files, "data/README.md": _data_files}
+def _router_files(folder: Path) -> None:
+    make_artifact(folder / "artifacts" / "current")
+
+
+FILES = {
+    "README.md": _readme_files,
+    "data/README.md": _data_files,
+    "router/README.md": _router_files,
+}
 
 
 def _run_bash(text: str, folder: Path) -> None:

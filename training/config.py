@@ -1,12 +1,14 @@
 """Files that people write: the tiers and the training configuration, both TOML."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from router.rules_file import KEYS as RULES
+from router.rules_file import RulesError, parse_rules
 from router.tier import Tier, parse_tiers
 from training.decide.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.errors import BadInput
@@ -17,6 +19,7 @@ _LABELLING = ("weights", "minutes", "grader")  # of `suffice label`; training.la
 _KEYS = {
     "label": (*_RULE, *_LABELLING),
     "policy": KEYS,
+    "rules": RULES,
 }
 _SWITCHES = ("assume_top_suffices", "or_constant")  # every other value is a number
 
@@ -27,6 +30,17 @@ class Config:
 
     label: LabelRule = field(default_factory=LabelRule)
     policy: Goal = field(default_factory=MinQuality)
+    rules: Mapping[str, Any] | None = None  # as written; they name tiers
+
+
+def check_rules(config: Config, tiers: Sequence[Tier]) -> None:
+    """Raise BadInput where a rule of the configuration does not fit the tiers."""
+    if config.rules is None:
+        return
+    try:
+        parse_rules(config.rules, tiers)
+    except RulesError as error:
+        raise BadInput(str(error)) from error
 
 
 def read_tiers(path: Path) -> tuple[Tier, ...]:
@@ -69,11 +83,11 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
             raise BadInput(f"{path}: [{section}] must be a table")
         for key, value in table.items():
             _known(key, _KEYS[section], f"{path}: [{section}]")
-            if key not in _LABELLING:
+            if section != "rules" and key not in _LABELLING:
                 _of_type(key, value, f"{path}: [{section}]")
     rule = {key: value for key, value in values.get("label", {}).items() if key in _RULE}
     goal = _merged(values.get("policy", {}), parse_values(overrides, "--policy"))
-    return Config(LabelRule(**rule), goal)
+    return Config(LabelRule(**rule), goal, values.get("rules"))
 
 
 def parse_values(texts: Mapping[str, str], place: str) -> dict[str, float | bool]:

@@ -63,15 +63,22 @@ def describe_making(started: datetime | None = None) -> dict[str, Any]:
     }
 
 
-def describe_choice(goal: Goal | None, course: Course | None, sha256: str | None) -> dict[str, Any]:
+def describe_choice(
+    goal: Goal | None,
+    course: Course | None,
+    sha256: str | None,
+    rules: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The manifest's part by which the operating point can be chosen again.
 
     Args:
         goal: what was asked for; None (and so the course) in artifacts of before 0.2.
         course: in which order operating points were tried.
         sha256: of evidence.npz, by which its run is found; None where there is none.
+        rules: what comes before the model, as the configuration states it.
     """
     return {
+        **({} if rules is None else {"rules": rules}),
         "goal": None if goal is None else goal_as_dict(goal),
         "course": None if course is None else course.to_dict(),
         "evidence": sha256,

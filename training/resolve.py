@@ -169,7 +169,7 @@ def _issue(
         sha256 = None
         if evidence is not None and basis is not None:
             sha256 = save_evidence(Path(scratch) / FILE, evidence, basis)
-        facts |= describe_choice(goal, course, sha256)
+        facts |= describe_choice(goal, course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             version = reissue(artifact, out, tiers, policy, card, chosen, facts)

@@ -15,7 +15,7 @@ from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
-from training.config import Config
+from training.config import Config, check_rules
 from training.console import step
 from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence
 from training.decide.operating import Course, check_units, choice_world, choose, plan_course
@@ -101,7 +101,7 @@ def train(
     facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with tempfile.TemporaryDirectory() as scratch:
         sha256 = save_evidence(Path(scratch) / FILE, settled.evidence, learned.basis)
-        facts |= describe_choice(config.policy, settled.course, sha256)
+        facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
         policy = settled.policy
         with step("export"):
             name = write_artifact(out, ground, features, learned, policy, facts, report)
@@ -178,6 +178,7 @@ def lay_out(
 ) -> Ground:
     """Divide requests, and refuse before the work what cannot be learned from (BadInput)."""
     free = check_prices(tiers)
+    check_rules(config, tiers)
     splits = split(requests, shares, seed)
     _check_sizes(splits)
     fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)

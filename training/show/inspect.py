@@ -47,6 +47,8 @@ def _describe_artifact(path: Path) -> Iterator[str]:
             f"{tier.output_usd_per_mtok:g} USD per million input / output tokens"
         )
     yield describe_policy(artifact.policy, predictor.tiers)
+    if artifact.rules is not None:
+        yield from artifact.rules.describe()
     yield f"label rule: {describe_rule(LabelRule(**manifest['label']))}"
     yield (
         f"trained on {rows['fit']} requests, operating point chosen on {rows['choose']}, "

@@ -1,0 +1,132 @@
+"""One artifact at work: everything that a decision reads, so that a swap replaces it at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from router.artifact import Artifact
+from router.cost import TokenModel
+from router.prompt import Prompt
+from router.request import Request, unread_chars
+from router.rules import Rules, Verdict
+from router.sessions import Seen
+from router.tier import Tier
+from router.vectorizer import count_tokens
+
+IMAGE_TOKENS = 1000  # what an image counts for, about the largest of the common providers
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A tier and why.
+
+    Attributes:
+        tier: index of the tier.
+        allowed: indices of the tiers that no rule took out, ascending.
+        p: probability that each tier suffices; empty where the model was not asked.
+        usd: expected cost on each tier, USD; empty where the model was not asked.
+        reason: ``"policy"`` or ``"rule:<name>"``.
+        tokens: input tokens per tier where the session's memory needs them, else empty.
+    """
+
+    tier: int
+    allowed: tuple[int, ...]
+    p: Sequence[float]
+    usd: Sequence[float]
+    reason: str
+    tokens: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An artifact and the rules before it."""
+
+    artifact: Artifact
+    rules: Rules | None
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """Cheapest first."""
+        return self.artifact.predictor.tiers
+
+    def choose(self, raw: Any, prompt: Prompt, request: Request, seen: Seen | None) -> Choice:
+        """Choose a tier: rules first, then the policy among those that they leave.
+
+        Args:
+            raw: the prompt as the caller gave it.
+            prompt: the same, read.
+            request: what else the caller said.
+            seen: the session's last turn, where there is one that rules still follow.
+
+        Raises:
+            ArithmeticError: an estimate is not a finite number.
+        """
+        if self.rules is None:
+            return self._by_policy(prompt)
+        counted: list[float] = []
+
+        def tokens() -> list[float]:
+            return counted or self._count(raw, prompt, request, counted)
+
+        floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
+        verdict = self.rules.judge(request, prompt, floor, tokens)
+        cached = self._cached(prompt, request, seen, tokens)
+        if len(verdict.allowed) == 1:
+            [tier] = verdict.allowed
+            return Choice(tier, verdict.allowed, (), (), f"rule:{verdict.reason}", counted)
+        return self._under(verdict, prompt, cached, counted)
+
+    def _by_policy(self, prompt: Prompt) -> Choice:
+        p, usd = self._estimate(prompt)
+        tier = self.artifact.policy.choose_one(p, usd)
+        return Choice(tier, tuple(range(len(p))), p, usd, "policy")
+
+    def _under(
+        self, verdict: Verdict, prompt: Prompt, cached: dict[int, float], counted: list[float]
+    ) -> Choice:
+        p, usd = self._estimate(prompt)
+        policy = self.artifact.policy
+        free = policy.choose_one(p, usd)
+        tier, reason = free, "policy"
+        if cached:
+            usd = [max(cost - cached.get(k, 0.0), 0.0) for k, cost in enumerate(usd)]
+            tier = policy.choose_one(p, usd)
+            reason = "policy" if tier == free else "rule:prompt_cache"
+        if tier not in verdict.allowed:
+            reason = f"rule:{verdict.removed[tier]}"
+            tier = policy.choose_among(p, usd, verdict.allowed)
+        return Choice(tier, verdict.allowed, p, usd, reason, counted)
+
+    def _cached(
+        self, prompt: Prompt, request: Request, seen: Seen | None, tokens: Any
+    ) -> dict[int, float]:
+        """USD that the session's last tier saves on input that its provider still keeps."""
+        rules = self.rules
+        if rules is None or rules.cache is None or request.session is None:
+            return {}
+        if 4 * prompt.chars < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
+            return {}
+        if seen is None or seen.tokens < rules.cache.min_tokens:
+            return {}
+        kept = min(seen.tokens, tokens()[seen.tier])
+        return {seen.tier: rules.discount(seen.tier, kept)}
+
+    def _count(
+        self, raw: Any, prompt: Prompt, request: Request, counted: list[float]
+    ) -> list[float]:
+        """Input tokens on each tier: the text's, tools and calls of tools, images."""
+        predictor = self.artifact.predictor
+        ids = predictor.vectorizer.embedder.tokenize(prompt.text)
+        own = count_tokens(prompt, len(ids)) + unread_chars(raw, request.tools) / 4
+        models: Sequence[TokenModel] = predictor.tokens
+        more = prompt.images * IMAGE_TOKENS
+        # A log without token counts leaves slope 0: the embedder's own count stands in then.
+        counted.extend(max(model.input_tokens(own), own * 0.5) + more for model in models)
+        return counted
+
+    def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float]]:
+        p, usd = self.artifact.predictor.estimate_one(prompt)
+        if not (isfinite(sum(p)) and isfinite(sum(usd))):
+            raise ArithmeticError("an estimate is not a finite number")  # max would take NaN
+        return p, usd

@@ -1,0 +1,315 @@
+"""Rules come before the model, and the decision says which one decided."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router import ArtifactError, Decision, Policy, Router, RulesError
+from router.artifact import Artifact, load_artifact
+from router.request import Request, read_body
+from router.rules_file import parse_rules
+from router.sessions import Sessions
+from tests.builders import TIERS, edit_manifest, make_artifact
+from training.config import check_rules, read_config
+from training.errors import BadInput
+from training.show.inspect import describe
+
+NAMES = [tier.name for tier in TIERS]  # small: 8k, json only; middle: unknown; large: 128k, all
+CHEAP = Policy(1e9)
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+PICTURE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return load_artifact(make_artifact(tmp_path_factory.mktemp("ruled") / "artifact"))
+
+
+@pytest.fixture
+def ruled(artifact: Artifact, tmp_path: Path) -> Callable[..., Router]:
+    """A router under rules as written, by default one that prefers the cheapest tier."""
+
+    def make(rules: str, policy: Policy = CHEAP) -> Router:
+        file = tmp_path / "rules.toml"
+        file.write_text(rules, encoding="utf-8")
+        return Router(replace(artifact, policy=policy), rules=file)
+
+    return make
+
+
+def told(decision: Decision) -> tuple[str, str]:
+    return decision.tier, decision.reason
+
+
+def test_without_rules_nothing_is_ruled_out(artifact: Artifact) -> None:
+    router = Router(replace(artifact, policy=Policy(1e9)))
+    assert told(router.route("word " * 60_000, tools=[TOOL], json_mode=True, tags=["x"])) == (
+        "small",
+        "policy",
+    )
+
+
+def test_what_a_tier_cannot_do_it_does_not_get(ruled: Callable[..., Router]) -> None:
+    router = ruled("[rules]\n")
+    assert told(router.route("hello")) == ("small", "policy")
+    assert told(router.route("hello", json_mode=True)) == ("small", "policy")
+    assert told(router.route("hello", tools=[TOOL])) == ("middle", "rule:tools")
+    assert told(router.route(PICTURE)) == ("middle", "rule:vision")
+    off = ruled("[rules]\ncapabilities = false\n")
+    assert told(off.route("hello", tools=[TOOL])) == ("small", "policy")
+
+
+def test_a_model_that_chose_an_able_tier_is_not_overruled(ruled: Callable[..., Router]) -> None:
+    router = ruled("[rules]\n", Policy(-1e9))  # spends what it can
+    assert told(router.route("hello", tools=[TOOL])) == ("large", "policy")
+
+
+def test_input_and_requested_output_must_fit(ruled: Callable[..., Router]) -> None:
+    router = ruled("[rules]\n")
+    assert told(router.route("hello", max_tokens=8000)) == ("small", "policy")
+    assert told(router.route("hello", max_tokens=8190)) == ("middle", "rule:context_window")
+    assert told(router.route("word " * 6000, max_tokens=10)) == ("middle", "rule:context_window")
+    many = [{**TOOL, "description": "x" * 40_000}]
+    only = ruled("[rules]\ncapabilities = false\n")
+    assert told(only.route("hello", tools=many)) == ("middle", "rule:context_window")
+    calls = [{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": ["y" * 40_000]}]
+    assert told(only.route([*calls, calls[0]])) == ("middle", "rule:context_window")
+
+
+def test_where_no_tier_is_able_the_highest_answers(artifact: Artifact, tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text('[rules.deny.tag]\na = ["large"]\nb = ["small", "middle"]\n')
+    router = Router(replace(artifact, policy=Policy(1e9)), rules=file)
+    assert told(router.route("hello", tags=["a", "b"])) == ("large", "rule:deny")
+    assert router.route("x", max_tokens=10**9, tags=["a"]).tier == "middle"
+
+
+def test_pins_by_tenant_and_tag_need_no_model(ruled: Callable[..., Router]) -> None:
+    router = ruled('[rules.pin.tenant]\nacme = "large"\n[rules.pin.tag]\nlegal = "middle"\n')
+    pinned = router.route("hello", tenant="acme", tags=["legal"])
+    assert told(pinned) == ("large", "rule:pin")  # the tenant's comes first
+    assert (pinned.p_suffices, pinned.propensity) == ({}, 1.0)
+    assert told(router.route("hello", tags="legal")) == ("middle", "rule:pin")
+    assert told(router.route("hello", tenant="other")) == ("small", "policy")
+
+
+def test_a_pin_to_a_tier_that_cannot_is_passed_over(ruled: Callable[..., Router]) -> None:
+    router = ruled('[rules.pin.tag]\ncheap = "small"\n')
+    assert told(router.route(PICTURE, tags=["cheap"])) == ("middle", "rule:vision")
+
+
+def test_a_denied_tier_is_never_chosen(ruled: Callable[..., Router]) -> None:
+    router = ruled(
+        '[rules.deny.tenant]\nfree = ["large"]\n[rules.pin.tag]\nlegal = "large"\n', Policy(-1e9)
+    )
+    assert told(router.route("hello", tenant="free")) == ("middle", "rule:deny")
+    assert router.route("hello", tenant="free", tags=["legal"]).tier != "large"
+    fallen = router.route(None, tenant="free")  # type: ignore[arg-type]
+    assert told(fallen) == ("middle", "fallback:TypeError")
+    odd = router.route("hello", tenant=["free"])  # type: ignore[arg-type]
+    assert told(odd) == ("large", "fallback:TypeError")
+
+
+def test_always_the_same_tier_obeys_rules_too(ruled: Callable[..., Router]) -> None:
+    deny = '[rules.deny.tag]\na = ["{}"]\n'
+    low, high = Policy(0.0, constant=0), Policy(0.0, constant=2)
+    assert ruled(deny.format("small"), low).route("x", tags=["a"]).tier == "middle"
+    assert ruled(deny.format("large"), high).route("x", tags=["a"]).tier == "middle"
+
+
+# Sessions
+
+HARD = "[rules]\ncapabilities = true\n[rules.session]\nfloor = true\n"
+
+
+def test_a_session_keeps_the_tier_of_its_hard_turn(ruled: Callable[..., Router]) -> None:
+    router = ruled(HARD)
+    assert told(router.route("yes, go on", session="s")) == ("small", "policy")
+    assert told(router.route(PICTURE, session="s")) == ("middle", "rule:vision")
+    assert told(router.route("yes, go on", session="s")) == ("middle", "rule:session_floor")
+    assert told(router.route("yes, go on", session="other")) == ("small", "policy")
+    assert told(router.route("yes, go on", session="s", tenant="t")) == ("small", "policy")
+    assert told(router.route("yes, go on")) == ("small", "policy")
+
+
+def test_a_silent_session_starts_anew(
+    ruled: Callable[..., Router], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    for module in ("service", "sessions"):
+        monkeypatch.setattr(f"router.{module}.monotonic", lambda: now[0])
+    router = ruled(HARD + "minutes = 10\n")
+    router.route(PICTURE, session="s")
+    now[0] += 599
+    assert router.route("go on", session="s").tier == "middle"
+    now[0] += 601
+    assert told(router.route("go on", session="s")) == ("small", "policy")
+    assert told(router.route("go on", session="s")) == ("small", "policy")
+
+
+def test_memory_of_sessions_is_bounded() -> None:
+    sessions = Sessions(limit=3)
+    for i in range(10):
+        sessions.note(None, f"s{i}", 1, 0.0, True, 60.0)
+    assert len(sessions) == 3
+    assert sessions.last(None, "s6") is None
+    assert sessions.last(None, "s9") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_a_thread_holds_the_sessions() -> None:
+    sessions = Sessions()
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with sessions._lock:
+            held.set()
+            free.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        sessions.note(None, "s", 1, 0.0, True, 60.0)  # would wait for ever on the held lock
+        os._exit(0 if len(sessions) == 1 else 1)
+    _, status = os.waitpid(child, 0)
+    free.set()
+    thread.join()
+    assert status == 0
+
+
+def test_a_warm_cache_weighs_in_the_choice(ruled: Callable[..., Router]) -> None:
+    cached = "[rules.prompt_cache]\nmin_tokens = 500\n[rules.prompt_cache.usd_per_mtok]\n{} = 0.0\n"
+    long = [{"role": "user", "content": "word " * 600}]
+    cold = ruled("[rules]\n", Policy(1e9)).route(long, session="s")
+    for tier, expected in (("middle", "middle"), ("small", "small"), ("large", "small")):
+        router = ruled(cached.format(tier))
+        first = router.route(long if tier == "small" else PICTURE + long, session="s")
+        assert first.tier == ("small" if tier == "small" else "middle")
+        second = router.route(long, session="s")
+        assert second.tier == expected, tier
+        if tier == "middle":
+            assert second.reason == "rule:prompt_cache"
+            assert second.expected_cost_usd["middle"] < cold.expected_cost_usd["middle"]
+        else:
+            assert second.reason == "policy"
+
+
+# What is written
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[rulez]\n", "rulez.*did you mean 'rules'"),
+        ("[rules]\ncontext_windw = true\n", "context_windw.*did you mean 'context_window'"),
+        ("[rules]\ncapabilities = 1\n", "capabilities must be true or false, got 1"),
+        ("[rules]\npin = 3\n", "pin: must be a table"),
+        ("[rules.pin.tags]\nx = 'large'\n", "pin: unknown key 'tags'.*'tag'"),
+        ("[rules.pin.tag]\nx = 'lrge'\n", "pin.tag.x: unknown tier 'lrge'.*'large'"),
+        ("[rules.deny.tag]\nx = 'large'\n", "deny.tag.x: must be a list"),
+        ("[rules.deny.tag]\nx = ['small', 'middle', 'large']\n", "no tier is left"),
+        ("[rules.session]\nflor = true\n", "session: unknown key 'flor'.*'floor'"),
+        ("[rules.session]\nminutes = -1\n", "minutes must be a number from 0"),
+        ("[rules.session]\nminutes = inf\n", "minutes must be a number from 0"),
+        ("[rules.prompt_cache]\nminutes = 5\n", "usd_per_mtok must give"),
+        ("[rules.prompt_cache.usd_per_mtok]\nmidle = 1\n", "unknown tier 'midle'.*'middle'"),
+        ("[rules.prompt_cache.usd_per_mtok]\nlarge = '1'\n", "large must be a number"),
+        ("[rules\n", "not TOML"),
+    ],
+)
+def test_a_mistake_names_its_place(text: str, words: str, ruled: Callable[..., Router]) -> None:
+    with pytest.raises(RulesError, match=rf"(?s)rules\.toml.*{words}"):
+        ruled(text)
+
+
+def test_a_file_that_is_not_there(artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(RulesError, match=r"none\.toml: No such file"):
+        Router(artifact, rules=tmp_path / "none.toml")
+
+
+TABLE = {"pin": {"tag": {"legal": "large"}}, "session": {"floor": True}}
+
+
+def test_rules_of_the_artifact_are_served(tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    edit_manifest(folder, lambda manifest: manifest.update(rules=TABLE))
+    router = Router.load(folder)
+    assert told(router.route("hello", tags=["legal"])) == ("large", "rule:pin")
+    (tmp_path / "none.toml").write_text("[rules]\n")
+    assert Router.load(folder, rules=tmp_path / "none.toml").route("x", tags=["legal"]).reason == (
+        "policy"
+    )
+    words = "\n".join(load_artifact(folder).rules.describe())  # type: ignore[union-attr]
+    assert "tag legal gets large" in words
+    edit_manifest(folder, lambda manifest: manifest.update(rules={"pin": {"tag": {"x": "huge"}}}))
+    with pytest.raises(ArtifactError, match="unknown tier 'huge'"):
+        Router.load(folder)
+
+
+def test_rules_in_the_training_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "train.toml"
+    file.write_text('[rules.pin.tag]\nlegal = "lrge"\n')
+    with pytest.raises(BadInput, match="unknown tier 'lrge'; did you mean 'large'"):
+        check_rules(read_config(file, {}), TIERS)
+    file.write_text("[rules]\ncapabilites = true\n")
+    with pytest.raises(BadInput, match="did you mean 'capabilities'"):
+        read_config(file, {})
+
+
+def test_inspect_tells_the_rules(job: Any, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(job.artifact, tmp_path / "artifact"))
+    edit_manifest(folder, lambda manifest: manifest.update(rules=TABLE))
+    assert any("rule pin: tag legal gets large" in line for line in describe(folder))
+
+
+def test_a_body_of_the_api_is_read() -> None:
+    prompt, facts = read_body(
+        {
+            "model": "auto",
+            "messages": [{"role": "user", "content": "hi"}],
+            "tools": [TOOL],
+            "max_completion_tokens": 50,
+            "response_format": {"type": "json_schema"},
+        }
+    )
+    assert prompt == [{"role": "user", "content": "hi"}]
+    assert facts == {"tools": [TOOL], "max_tokens": 50, "json_mode": True}
+    prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
+    assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
+    assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None
+
+
+WORD = st.text("abé☃\ud800", max_size=3)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    tenant=st.none() | WORD,
+    tags=st.lists(WORD, max_size=3),
+    denied=st.dictionaries(WORD, st.sampled_from([["large"], ["small"], ["small", "large"]])),
+    pinned=st.dictionaries(WORD, st.sampled_from(NAMES)),
+    tools=st.lists(st.just(TOOL), max_size=1),
+    session=st.none() | st.sampled_from("ab"),
+)
+def test_no_combination_gets_a_denied_tier(
+    artifact: Artifact, tenant: Any, tags: Any, denied: Any, pinned: Any, tools: Any, session: Any
+) -> None:
+    table = {"deny": {"tag": denied}, "pin": {"tag": pinned, "tenant": pinned}, **{"session": {}}}
+    rules = parse_rules(table, TIERS)
+    router = Router(replace(artifact, rules=rules))
+    decision = router.route("solve", tools, tenant=tenant, tags=tags, session=session)
+    never = {name for tag in tags for name in denied.get(tag, ())}
+    assert decision.reason == "policy" or decision.reason.startswith("rule:")
+    assert never == set(NAMES) or decision.tier not in never or never >= set(NAMES)
+    assert rules.top(Request(tags=tags)) >= 0
