@@ -7,6 +7,8 @@
 
 from router.artifact import ArtifactError
 from router.decision import Decision
+from router.explore import Exploration
+from router.log import DecisionLog, LogCounts
 from router.policy import Policy, Promise
 from router.rules import Rules
 from router.rules_file import RulesError
@@ -16,6 +18,9 @@ from router.tier import Tier
 __all__ = [
     "ArtifactError",
     "Decision",
+    "DecisionLog",
+    "Exploration",
+    "LogCounts",
     "Policy",
     "Promise",
     "Router",

@@ -67,7 +67,10 @@ def ingest(
         str, typer.Option(help="Traffic table to write or to add to: a file, or FOLDER/ by day.")
     ],
     format: Annotated[
-        str, typer.Option(help="auto, litellm, openai, mlflow, otel, langfuse, table, routellm.")
+        str,
+        typer.Option(
+            help="auto, suffice, litellm, openai, mlflow, otel, langfuse, table, routellm."
+        ),
     ] = "auto",
     map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
     max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,

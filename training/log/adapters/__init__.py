@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import EnvironmentProblem
-from training.log.adapters import langfuse, litellm, mlflow, openai, otel, routellm, table
+from training.log.adapters import (
+    langfuse,
+    litellm,
+    mlflow,
+    openai,
+    otel,
+    routellm,
+    suffice,
+    table,
+)
 from training.log.adapters.records import Rows
 from training.log.adapters.rows import Again, Bad, Record, Row, Skip
 from training.log.adapters.table import Mapping, read_mapping
@@ -60,6 +69,7 @@ class FileFormat:
 # In the order in which `--format auto` asks them: the narrower first.
 ADAPTERS: dict[str, Adapter | FileFormat] = {
     "routellm": FileFormat(routellm.recognise, routellm.rows),
+    "suffice": Adapter(suffice.saw, join=suffice.join),
     "litellm": Adapter(litellm.saw, litellm.rows),
     "mlflow": Adapter(mlflow.saw, mlflow.rows),
     "openai": Adapter(openai.saw, join=openai.join),

@@ -1,0 +1,90 @@
+"""A file of JSON lines that several processes may append to, rotated by size."""
+
+import json
+import os
+from pathlib import Path
+from time import gmtime, strftime
+from typing import Any, Final
+
+MAX_BYTES: Final = 64 * 2**20
+KEEP: Final = 16  # rotated files
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+
+class LineFile:
+    """Appends a line at a time, each by one system call; not for several threads.
+
+    At `max_bytes` the file is renamed to ``NAME.<time>-<pid>-<n>.SUFFIX`` and a new one begun; the
+    oldest beyond `keep` are removed. Where another process renamed or removed it, it is opened
+    anew. A line that was cut (a full disk) is ended before the next one.
+    """
+
+    __slots__ = ("_cut", "_file", "_identity", "_keep", "_max_bytes", "_path", "_rotated")
+
+    def __init__(self, path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> None:
+        self._path, self._max_bytes, self._keep = path.absolute(), max_bytes, keep
+        self._file: int | None = None
+        self._identity = (0, 0)
+        self._cut = False
+        self._rotated = 0
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: it could not be written, or only a part of it.
+        """
+        file = self._opened()
+        line = json.dumps(values, default=str).encode() + b"\n"
+        if self._cut:
+            line = b"\n" + line
+        done = os.write(file, line)
+        self._cut = done < len(line) if done else self._cut
+        if done < len(line):
+            raise OSError(f"{self._path}: a line was cut")
+
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _opened(self) -> int:
+        if self._file is not None:
+            try:
+                there = self._path.stat()
+            except FileNotFoundError:
+                self.close()
+            else:
+                if (there.st_dev, there.st_ino) != self._identity:
+                    self.close()
+                elif there.st_size >= self._max_bytes:
+                    self._rotate()
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self._path, _FLAGS, 0o600)  # users' words may be in it
+            status = os.fstat(self._file)
+            self._identity = (status.st_dev, status.st_ino)
+        return self._file
+
+    def _rotate(self) -> None:
+        self.close()
+        stem, suffix = self._path.stem, self._path.suffix
+        self._rotated += 1
+        when = strftime("%Y%m%dT%H%M%SZ", gmtime())
+        name = f"{stem}.{when}-{os.getpid()}-{self._rotated:04d}{suffix}"
+        try:
+            self._path.rename(self._path.with_name(name))
+        except FileNotFoundError:  # another process was quicker
+            return
+        old = sorted(self._path.parent.glob(f"{stem}.*Z-*-*{suffix}"), key=_age)
+        for file in old[: -self._keep]:
+            file.unlink(missing_ok=True)
+
+
+def _age(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,211 @@
+"""The decision log: a JSON line per decision, written beside the request, never in its way."""
+
+import atexit
+import json
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any, Final
+
+from router.decision import Decision
+from router.forks import renew_after_fork
+from router.lines import LineFile
+from router.request import Request
+
+CAPACITY: Final = 10_000  # lines that may wait
+MAX_MESSAGES: Final = 2**20  # characters; longer messages are not logged
+_DRAIN_SECONDS: Final = 5.0  # at exit
+
+_FIELDS: Final = tuple(name for name in Decision.__dataclass_fields__ if name != "id")
+
+Sink = Callable[[dict[str, Any]], Any]
+_logger = logging.getLogger("suffice")
+
+
+@dataclass(frozen=True, slots=True)
+class LogCounts:
+    """What became of the decisions: ``offered == written + dropped + failed + waiting``.
+
+    Attributes:
+        offered: decisions made.
+        written: lines that the sink took.
+        dropped: decisions that found the queue full.
+        failed: lines that the sink refused (a full disk, an exception).
+        waiting: lines still to be written.
+    """
+
+    offered: int
+    written: int
+    dropped: int
+    failed: int
+    waiting: int
+
+
+class DecisionLog:
+    """Takes decisions without blocking; a thread of its own writes them.
+
+    >>> log = DecisionLog("decisions.jsonl")
+    >>> router = Router.load("artifacts/current", log=log)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_capacity",
+        "_changed",
+        "_counts",
+        "_messages",
+        "_sink",
+        "_thread",
+        "_told",
+        "_version",
+        "_waiting",
+        "_writing",
+    )
+
+    def __init__(
+        self, sink: "str | Path | Sink", *, messages: bool = False, capacity: int = CAPACITY
+    ) -> None:
+        """Log to a file (it rotates, see `router.lines`) or to any callable of a dict.
+
+        Args:
+            sink: a path, or what is called with each line's values, in the log's thread.
+            messages: whether the request's messages, session, tenant and tags are logged, too.
+                They are users' words: without it a line holds none.
+            capacity: lines that may wait; decisions beyond are dropped and counted.
+        """
+        self._sink: Sink = sink if callable(sink) else LineFile(Path(sink)).write
+        self._messages = messages
+        self._capacity = capacity
+        self._told = -1e9
+        try:
+            self._version: str | None = version("suffice")
+        except PackageNotFoundError:  # imported from a checkout
+            self._version = None
+        self.renew()
+        renew_after_fork(self)
+        atexit.register(_close, weakref.ref(self))
+
+    def renew(self) -> None:
+        """In a forked child: nothing waits here; the parent writes what waits there."""
+        self._changed = Condition()
+        self._waiting: deque[Callable[[], dict[str, Any]]] = deque()
+        self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
+        self._writing = False
+        self._thread: Thread | None = None
+
+    @property
+    def counts(self) -> LogCounts:
+        """What became of the decisions so far."""
+        with self._changed:
+            return LogCounts(**self._counts, waiting=len(self._waiting) + self._writing)
+
+    def offer(
+        self,
+        decision: Decision,
+        raw: Any,
+        request: Request,
+        more: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Take one decision; returns at once and never raises.
+
+        Args:
+            decision: the decision.
+            raw: the prompt as the caller gave it; kept only with `messages`, as of now.
+            request: what else the caller said.
+            more: further values of the line; called in the log's thread.
+        """
+        said = self._said(raw, request) if self._messages else {}
+
+        def line() -> dict[str, Any]:
+            return self._line(decision, said) | dict(more() if more is not None else {})
+
+        with self._changed:
+            self._counts["offered"] += 1
+            if len(self._waiting) >= self._capacity:
+                self._counts["dropped"] += 1
+                return
+            self._waiting.append(line)
+            if self._thread is None:
+                self._thread = self._started()
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def flush(self, timeout: float = _DRAIN_SECONDS) -> bool:
+        """Wait until nothing waits; False where that took longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout)
+
+    def _started(self) -> Thread | None:
+        thread = Thread(target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is ending: the next tries again
+            return None
+        return thread
+
+    def _line(self, decision: Decision, said: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "decision_id": decision.id,
+            **{name: getattr(decision, name) for name in _FIELDS},
+            "suffice": self._version,
+            **said,
+        }
+
+    def _said(self, raw: Any, request: Request) -> dict[str, Any]:
+        """What the caller gave, as text: the caller may go on and change it."""
+        messages = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
+        tags = request.tags
+        try:
+            text = json.dumps(messages, default=str)
+            return {
+                "messages": text if len(text) <= MAX_MESSAGES else None,
+                "session_id": request.session,
+                "tenant": request.tenant,
+                "tags": [tags] if isinstance(tags, str) else list(tags),
+            }
+        except Exception:  # messages that contain themselves, tags that are none
+            return {"messages": None}
+
+    def _next(self) -> Callable[[], dict[str, Any]] | None:
+        """The next line, after a wait for it; None after a second without one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting, 1.0)
+            if not self._waiting:
+                return None
+            self._writing = True
+            return self._waiting.popleft()
+
+    def _take(self, line: Callable[[], dict[str, Any]]) -> None:
+        outcome = "written"
+        try:
+            self._sink(line())
+        except Exception as error:  # a full disk, a sink that fails: the decisions go on
+            outcome = "failed"
+            if monotonic() - self._told > 60:
+                self._told = monotonic()
+                _logger.warning("suffice: decisions cannot be logged: %s", error)
+        with self._changed:
+            self._counts[outcome] += 1
+            self._writing = False
+            self._changed.notify_all()
+
+
+def _write(reference: "weakref.ref[DecisionLog]") -> None:
+    """The log's thread; it ends with the log."""
+    while (log := reference()) is not None:
+        line = log._next()
+        if line is not None:
+            log._take(line)
+        del log, line
+
+
+def _close(reference: "weakref.ref[DecisionLog]") -> None:
+    log = reference()
+    if log is not None:
+        log.flush()

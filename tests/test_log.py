@@ -1,0 +1,350 @@
+"""The decision log never stands in a request's way, and its counts add up."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from router import Decision, DecisionLog, Exploration, Router
+from router.artifact import Artifact, load_artifact
+from router.lines import LineFile
+from router.request import Request
+from tests.builders import make_artifact
+from training.log.ingest import ingest
+from training.log.traffic import read_traffic
+
+PLAIN = Request()
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return load_artifact(make_artifact(tmp_path_factory.mktemp("logged") / "artifact"))
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def adds_up(log: DecisionLog) -> bool:
+    counts = log.counts
+    parts = counts.written + counts.dropped + counts.failed + counts.waiting
+    return counts.offered == parts
+
+
+def test_a_line_says_what_the_decision_says(artifact: Artifact, tmp_path: Path) -> None:
+    router = Router(artifact, b"key", log=tmp_path / "d.jsonl")
+    made = [router.route("hello"), router.route(None), router.route("solve 2")]  # type: ignore[arg-type]
+    assert router.log is not None
+    assert router.log.flush()
+    for line, decision in zip(lines(tmp_path / "d.jsonl"), made, strict=True):
+        assert line.pop("decision_id") == decision.id
+        assert line.pop("suffice")
+        assert line == {name: getattr(decision, name) for name in line}
+        assert {"tier", "p_suffices", "propensity", "reason", "at", "prompt_hash"} <= set(line)
+        assert "messages" not in line
+    assert (tmp_path / "d.jsonl").stat().st_mode & 0o077 == 0
+    assert adds_up(router.log)
+
+
+def test_messages_are_logged_as_they_were(artifact: Artifact, tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "d.jsonl", messages=True)
+    router = Router(artifact, log=log)
+    messages = [{"role": "user", "content": "hello \ud800"}]
+    router.route(messages, session="s", tags="t")
+    messages.append({"role": "assistant", "content": "later"})
+    ring: list[Any] = []
+    ring.append(ring)
+    router.route(ring)
+    router.route("x" * 2_000_000)
+    assert log.flush()
+    first, second, third = lines(tmp_path / "d.jsonl")
+    assert json.loads(first["messages"]) == messages[:1]
+    assert (first["session_id"], first["tags"]) == ("s", ["t"])
+    assert (second["messages"], third["messages"]) == (None, None)
+
+
+def test_a_sink_that_stalls_drops_and_counts(artifact: Artifact) -> None:
+    go, taken = threading.Event(), []
+
+    def sink(line: dict[str, Any]) -> None:
+        go.wait(30)
+        taken.append(line["decision_id"])
+
+    log = DecisionLog(sink, capacity=20)
+    router = Router(artifact, log=log)
+    made = [router.route("hello") for _ in range(100)]
+    assert max(decision.latency_us for decision in made) < 1e6
+    counts = log.counts
+    assert (counts.offered, counts.written, counts.failed) == (100, 0, 0)
+    assert counts.waiting in (20, 21)  # one may be with the sink
+    assert counts.dropped == 100 - counts.waiting
+    assert not log.flush(0.01)
+    go.set()
+    assert log.flush()
+    assert log.counts.written == len(taken) == counts.waiting
+    assert adds_up(log)
+
+
+def test_a_sink_that_raises_is_counted(
+    artifact: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    def sink(_: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    router = Router(artifact, log=sink)
+    assert {router.route("hello").reason for _ in range(10)} == {"policy"}
+    assert router.log is not None
+    assert router.log.flush()
+    assert router.log.counts.failed == 10
+    told = [r for r in caplog.records if "No space left" in r.getMessage()]
+    assert len(told) == 1  # once a minute, not once a line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk(artifact: Artifact) -> None:
+    router = Router(artifact, log="/dev/full")
+    assert router.route("hello").reason == "policy"
+    assert router.log is not None
+    assert router.log.flush()
+    assert router.log.counts.failed == 1
+
+
+def test_a_line_that_was_cut_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, write = LineFile(tmp_path / "d.jsonl"), os.write
+    monkeypatch.setattr("router.lines.os.write", lambda fd, text: write(fd, text[:5]))
+    with pytest.raises(OSError, match="cut"):
+        file.write({"a": 1, "b": 2})
+    monkeypatch.setattr("router.lines.os.write", write)
+    file.write({"c": 3})
+    file.write({"d": 4})
+    file.close()
+    assert (tmp_path / "d.jsonl").read_text().splitlines() == ['{"a":', '{"c": 3}', '{"d": 4}']
+
+
+def test_files_rotate_and_the_oldest_go(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "d.jsonl", max_bytes=1000, keep=3)
+    for i in range(500):
+        file.write({"i": i})
+    file.close()
+    rotated = sorted(tmp_path.glob("d.*.jsonl"))
+    assert len(rotated) == 3
+    numbers = [line["i"] for path in (*rotated, tmp_path / "d.jsonl") for line in lines(path)]
+    assert numbers == list(range(numbers[0], 500))
+    assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())
+
+
+def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
+    """As two processes do; a file that was renamed under a writer is opened anew."""
+    with ThreadPoolExecutor(4) as pool:
+
+        def fill(who: int) -> None:
+            file = LineFile(tmp_path / "d.jsonl", max_bytes=2000, keep=1000)
+            file._rotated = who * 1000
+            for i in range(200):
+                file.write({"who": who, "i": i})
+            file.close()
+
+        list(pool.map(fill, range(4)))
+    found = Counter((line["who"], line["i"]) for path in tmp_path.iterdir() for line in lines(path))
+    assert len(found) == 800
+    assert set(found.values()) == {1}
+
+
+def test_a_log_that_someone_removed_is_begun_anew(tmp_path: Path) -> None:
+    file = LineFile(tmp_path / "deep" / "d.jsonl")
+    file.write({"a": 1})
+    (tmp_path / "deep" / "d.jsonl").unlink()
+    file.write({"b": 2})
+    assert lines(tmp_path / "deep" / "d.jsonl") == [{"b": 2}]
+
+
+def test_what_waits_is_written_at_exit(artifact: Artifact, tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from router import Router, DecisionLog\n"
+        "from router.lines import LineFile; from pathlib import Path\n"
+        "file = LineFile(Path(sys.argv[2]))\n"
+        "def slow(line): time.sleep(0.002); file.write(line)\n"
+        "router = Router.load(sys.argv[1], log=slow)\n"
+        "for i in range(200): router.route('hello')\n"
+    )
+    command = [sys.executable, "-c", program, str(artifact.path), str(tmp_path / "d.jsonl")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], timeout=60)
+    assert len(lines(tmp_path / "d.jsonl")) == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_logs_its_own_decisions(artifact: Artifact, tmp_path: Path) -> None:
+    go = threading.Event()
+    file = LineFile(tmp_path / "d.jsonl")
+    where = os.getpid()
+
+    def sink(line: dict[str, Any]) -> None:
+        if os.getpid() == where:
+            go.wait(30)  # the parent's queue is full when the fork comes
+        file.write({"pid": os.getpid(), "id": line["decision_id"]})
+
+    router = Router(artifact, log=sink)
+    for _ in range(5):
+        router.route("hello")
+    child = os.fork()
+    if child == 0:
+        assert router.log is not None
+        router.route("hello")
+        done = router.log.flush(20) and router.log.counts.written == 1
+        os._exit(0 if done else 1)
+    _, status = os.waitpid(child, 0)
+    go.set()
+    assert status == 0
+    assert router.log is not None
+    assert router.log.flush()
+    assert Counter(line["pid"] == where for line in lines(tmp_path / "d.jsonl")) == {
+        True: 5,
+        False: 1,
+    }
+
+
+def test_threads_and_counts(artifact: Artifact) -> None:
+    def sink(line: dict[str, Any]) -> None:
+        time.sleep(0.0005)
+        if line["decision_id"].endswith("0"):
+            raise ValueError
+
+    log = DecisionLog(sink, capacity=50)
+    router = Router(artifact, log=log)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda i: router.route(f"what is {i}"), range(600)))
+    assert log.flush(30)
+    assert log.counts.offered == len({decision.id for decision in made}) == 600
+    assert adds_up(log)
+    assert log.counts.waiting == 0
+
+
+# Exploration
+
+
+def explored(router: Router, n: int, **facts: Any) -> list[Decision]:
+    return [router.route("hello", **facts) for _ in range(n)]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.4])
+def test_only_dearer_tiers_are_tried(rate: float, artifact: Artifact) -> None:
+    chosen = Router(artifact).route("hello")
+    names = [tier.name for tier in artifact.predictor.tiers]
+    above = names[names.index(chosen.tier) + 1 :]
+    assert above, "the prompt must not be the top tier's"
+    made = explored(Router(artifact, explore=rate), 2000)
+    seen = Counter(decision.tier for decision in made)
+    assert set(seen) <= {chosen.tier, *above}
+    for decision in made:
+        if decision.tier == chosen.tier:
+            assert (decision.reason, decision.propensity) == ("policy", 1 - rate)
+        else:
+            assert decision.reason == "explore"
+            assert decision.propensity == rate / len(above)
+    share = 1 - seen[chosen.tier] / 2000
+    assert abs(share - rate) <= 5 * (rate * (1 - rate) / 2000) ** 0.5
+
+
+def test_exploration_never_goes_against_a_rule(artifact: Artifact, tmp_path: Path) -> None:
+    (tmp_path / "rules.toml").write_text(
+        '[rules.deny.tag]\na = ["large"]\nb = ["middle", "large"]\n[rules.pin.tag]\np = "small"\n'
+    )
+    router = Router(artifact, rules=tmp_path / "rules.toml", explore=Exploration(0.9, down=True))
+    assert {d.tier for d in explored(router, 200, tags=["a"])} == {"small", "middle"}
+    for tag in ("b", "p"):
+        made = explored(router, 50, tags=[tag])
+        assert {(d.tier, d.propensity) for d in made} == {("small", 1.0)}
+    fallen = [router.route(None) for _ in range(50)]  # type: ignore[arg-type]
+    assert {d.propensity for d in fallen} == {1.0}
+
+
+def test_inverse_propensities_are_unbiased(artifact: Artifact) -> None:
+    """The values of two policies, from the log of a third, against what they truly are."""
+    prompts = [f"what is {i} {'please solve ' * (i % 5)}" for i in range(40)]
+    plain, router = Router(artifact), Router(artifact, explore=Exploration(0.3, down=True))
+    names = [tier.name for tier in artifact.predictor.tiers]
+    worth = {
+        (p, n): ((i * 7 + k * 3) % 10) / 10
+        for i, p in enumerate(prompts)
+        for k, n in enumerate(names)
+    }
+    wanted = {"policy": [plain.route(p).tier for p in prompts], "top": ["large"] * len(prompts)}
+    found: dict[str, list[float]] = {name: [] for name in wanted}
+    for _ in range(100):
+        for place, prompt in enumerate(prompts):
+            decision = router.route(prompt)
+            for name, tiers in wanted.items():
+                hit = decision.tier == tiers[place]
+                found[name].append(hit * worth[prompt, decision.tier] / decision.propensity)
+    for name, tiers in wanted.items():
+        truth = np.mean([worth[p, t] for p, t in zip(prompts, tiers, strict=True)])
+        draws = np.array(found[name])
+        assert abs(draws.mean() - truth) <= 5 * draws.std() / len(draws) ** 0.5, name
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True])
+def test_a_rate_that_is_none(rate: Any, artifact: Artifact) -> None:
+    with pytest.raises(ValueError, match="share in"):
+        Router(artifact, explore=rate)
+
+
+# Back into training
+
+
+@pytest.fixture
+def served(artifact: Artifact, tmp_path: Path) -> Iterator[tuple[Path, list[Decision]]]:
+    """A service's two files, and what it decided."""
+    router = Router(artifact, explore=0.2, log=tmp_path / "decisions.jsonl")
+    made = [router.route(f"what is {i}?") for i in range(30)]
+    assert router.log is not None
+    assert router.log.flush()
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        for i, decision in enumerate(made[:25]):
+            said = {"messages": [{"role": "user", "content": f"what is {i}?"}]}
+            usage = {"prompt_tokens": 9, "completion_tokens": 3}
+            reply = {"choices": [{"message": {"content": str(i)}}], "usage": usage}
+            print(json.dumps({"decision_id": decision.id, **said, "response": reply}), file=file)
+            print(json.dumps({"decision_id": decision.id, "score": i % 2}), file=file)
+        print(json.dumps({"decision_id": "nobody's", "score": 1}), file=file)
+    yield tmp_path, made
+
+
+def test_decisions_are_joined_with_outcomes(served: tuple[Path, list[Decision]]) -> None:
+    folder, made = served
+    files = [folder / "decisions.jsonl", folder / "outcomes.jsonl"]
+    report = ingest(files, folder / "t.parquet")
+    assert {part.format for part in report.files} == {"suffice"}
+    assert (report.total["ingested"], report.total["skipped"]) == (25, 6)
+    frame = read_traffic(folder / "t.parquet").frame.set_index("request_id")
+    for i, decision in enumerate(made[:25]):
+        row = frame.loc[decision.id]
+        assert (row["tier"], row["model"]) == (decision.tier, decision.model.split("/")[-1]) or (
+            row["model"] == decision.model
+        )
+        assert row["propensity"] == decision.propensity
+        assert (row["score"], row["response"], row["output_tokens"]) == (i % 2, str(i), 3)
+        assert abs(row["at"].timestamp() - decision.at) < 1e-3
+
+
+def test_logged_messages_need_no_second_file(artifact: Artifact, tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    decision = Router(artifact, log=log).route("hello", session="s")
+    assert log.flush()
+    assert ingest([tmp_path], tmp_path / "t.parquet", keep_ids=True).total["ingested"] == 1
+    [row] = pd.read_parquet(tmp_path / "t.parquet").to_dict("records")
+    assert (row["request_id"], row["session_id"]) == (decision.id, "s")
+    assert json.loads(row["messages"]) == [{"role": "user", "content": "hello"}]
