@@ -7,6 +7,7 @@ from typing import Any
 
 from router.artifact import Artifact
 from router.cost import TokenModel
+from router.embedder import StaticEmbedder
 from router.prompt import Prompt
 from router.request import Request, unread_chars
 from router.rules import Rules, Verdict
@@ -49,6 +50,27 @@ class Served:
     def tiers(self) -> tuple[Tier, ...]:
         """Cheapest first."""
         return self.artifact.predictor.tiers
+
+    @property
+    def quick(self) -> bool:
+        """Whether a decision takes less than handing it to a thread would."""
+        return isinstance(self.artifact.predictor.vectorizer.embedder, StaticEmbedder)
+
+    def says(self, prompt: Prompt, request: Request) -> dict[str, Any]:
+        """What this one would decide, for the log of another; never raises."""
+        told: dict[str, Any] = {"router_version": self.artifact.version}
+        try:
+            choice = self.choose((), prompt, request, None)
+        except Exception as error:
+            return told | {"error": type(error).__name__}
+        names = [tier.name for tier in self.tiers]
+        return told | {
+            "tier": names[choice.tier],
+            "model": self.tiers[choice.tier].model,
+            "p_suffices": dict(zip(names, choice.p, strict=False)),
+            "expected_cost_usd": dict(zip(names, choice.usd, strict=False)),
+            "reason": choice.reason,
+        }
 
     def choose(self, raw: Any, prompt: Prompt, request: Request, seen: Seen | None) -> Choice:
         """Choose a tier: rules first, then the policy among those that they leave.

@@ -2,12 +2,13 @@
 
 import hmac
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, TypedDict, Unpack
 
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.decision import Decision
 from router.explore import Exploration
 from router.log import DecisionLog, Sink
@@ -16,6 +17,8 @@ from router.request import Request
 from router.rules_file import load_rules
 from router.served import Served
 from router.sessions import Seen, Sessions
+from router.switch import Switch
+from router.watch import Watcher, load_settled
 
 
 class Options(TypedDict, total=False):
@@ -24,6 +27,17 @@ class Options(TypedDict, total=False):
     rules: str | os.PathLike[str] | None
     explore: float | Exploration
     log: str | os.PathLike[str] | Sink | DecisionLog | None
+    shadow: "str | os.PathLike[str] | Router | None"
+
+
+class Facts(TypedDict, total=False):
+    """What `Router.route` takes beside the prompt and the tools."""
+
+    max_tokens: int | None
+    json_mode: bool
+    session: str | None
+    tenant: str | None
+    tags: Collection[str]
 
 
 class Router:
@@ -33,7 +47,10 @@ class Router:
     >>> router.route("What is the capital of France?").tier
     """
 
-    __slots__ = ("_explore", "_key", "_log", "_rules_file", "_served", "_sessions")
+    __slots__ = (
+        *("__weakref__", "_explore", "_key", "_log", "_observers", "_rules_file", "_served"),
+        *("_sessions", "_shadow", "_source", "_switch", "_watcher"),
+    )
 
     def __init__(
         self,
@@ -43,6 +60,7 @@ class Router:
         rules: str | os.PathLike[str] | None = None,
         explore: float | Exploration = 0.0,
         log: str | os.PathLike[str] | Sink | DecisionLog | None = None,
+        shadow: "str | os.PathLike[str] | Router | None" = None,
     ) -> None:
         """Serve a loaded artifact.
 
@@ -52,17 +70,27 @@ class Router:
             rules: a TOML file of rules (see `router.rules`), in place of the artifact's own.
             explore: share of requests that try a dearer tier, where rules leave one.
             log: where decisions are logged: a path, a callable of a dict, or a `DecisionLog`.
+            shadow: another router, or its artifact: it decides in the log's thread, too, and what
+                it says is a part of the log's line and of nothing else.
 
         Raises:
+            ArtifactError: the shadow's artifact is refused.
             RulesError: the file is not one of rules for these tiers.
-            ValueError: `explore` is not a share.
+            ValueError: `explore` is not a share, or there is a shadow and no log.
         """
+        if shadow is not None and log is None:
+            raise ValueError("a shadow is only logged: give a log, too")
         self._key = key
         self._explore = explore if isinstance(explore, Exploration) else Exploration(explore)
         self._log = _log(log)
         self._rules_file = None if rules is None else Path(rules)
         self._sessions = Sessions()
+        self._switch = Switch()
+        self._observers: tuple[Callable[[Decision], object], ...] = ()
+        self._watcher: Watcher | None = None
+        self._source = str(artifact.path)
         self._served = self._prepared(artifact)
+        self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Unpack[Options]) -> "Router":
@@ -71,20 +99,76 @@ class Router:
         The key of prompt hashes is the environment's SUFFICE_KEY, if it is set.
 
         Args:
-            path: the artifact folder.
-            options: `rules`, `explore` and `log`, see `Router`.
+            path: the artifact folder, or ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` of an
+                MLflow registry (see `router.integrations.mlflow`).
+            options: `rules`, `explore`, `log` and `shadow`, see `Router`.
 
         Raises:
             ArtifactError: the folder is not a whole, known and valid artifact; nothing was built.
             RulesError: the file `rules` is not one of rules for the artifact's tiers.
         """
         key = os.environ.get("SUFFICE_KEY")
-        return cls(load_artifact(Path(path)), os.fsencode(key) if key else None, **options)
+        source = os.fspath(path)
+        router = cls(load_settled(_found(source)), os.fsencode(key) if key else None, **options)
+        router._source = source
+        return router
 
     @property
     def artifact(self) -> Artifact:
         """The artifact being served."""
         return self._served.artifact
+
+    @property
+    def log(self) -> DecisionLog | None:
+        """Where decisions are logged; its `counts` say what was dropped."""
+        return self._log
+
+    @property
+    def watcher(self) -> Watcher | None:
+        """What follows the artifact, after `watch`; it counts what it swapped and refused."""
+        return self._watcher
+
+    def watch(
+        self, path: str | os.PathLike[str] | None = None, *, seconds: float = 5.0
+    ) -> "Router":
+        """Follow an artifact: serve each new one once all of it is checked, refuse bad ones.
+
+        Args:
+            path: by default where this router was loaded from; a folder may be replaced by rename.
+            seconds: between two looks, made by a thread of its own.
+
+        Returns:
+            The router itself.
+        """
+        source = self._source if path is None else os.fspath(path)
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._watcher = Watcher(self, lambda: _found(source), self._rules_file, seconds)
+        return self
+
+    def swap(self, artifact: Artifact) -> bool:
+        """Serve another artifact from the next decision on; False if nothing is new in it.
+
+        Raises:
+            RulesError: the rules file does not fit its tiers; the one before stays.
+        """
+        new = self._prepared(artifact)
+        old = self._served
+        if new.artifact.version == old.artifact.version and new.rules == old.rules:
+            return False
+        self._served = new  # one reference: a decision reads all of the old or all of the new
+        return True
+
+    def observe(self, callback: Callable[[Decision], object]) -> None:
+        """Call back with every decision, in the request's thread; what it raises is passed over."""
+        self._observers = (*self._observers, callback)
+
+    def close(self) -> None:
+        """Stop watching and write what the log still holds; the router goes on deciding."""
+        if self._watcher is not None:
+            self._watcher.stop()
+        if self._log is not None:
+            self._log.flush()
 
     def route(
         self,
@@ -111,31 +195,64 @@ class Router:
         started = perf_counter()
         served = self._served
         request = Request(tools, max_tokens, json_mode, session, tenant, tags)
+        read: Prompt | None = None
         try:
-            decision = self._decide(served, prompt, request, started)
+            if self._switch.off:
+                decision = self._stand_in(served, request, "kill_switch", started)
+            else:
+                read = Prompt.of(prompt, tools)
+                decision = self._decide(served, prompt, read, request, started)
         except Exception as error:  # whatever it is, the service must go on
             reason = f"fallback:{type(error).__name__}"
             decision = self._stand_in(served, request, reason, started)
         if self._log is not None:
-            self._log.offer(decision, prompt, request)
+            self._log.offer(decision, prompt, request, self._shadowed(read, request))
+        for callback in self._observers:
+            with suppress(Exception):
+                callback(decision)
         return decision
+
+    async def aroute(
+        self,
+        prompt: str | Messages,
+        tools: Sequence[Any] | None = None,
+        **facts: Unpack[Facts],
+    ) -> Decision:
+        """`route` for an event loop: in a thread where the embedder is a network, else at once.
+
+        A table decides within a millisecond: a thread would only add to that.
+        """
+        if self._served.quick:
+            return self.route(prompt, tools, **facts)
+        from asyncio import to_thread
+
+        return await to_thread(self.route, prompt, tools, **facts)
 
     def route_batch(self, prompts: Sequence[str | Messages]) -> list[Decision]:
         """Decide many requests; each as `route` would."""
         return [self.route(prompt) for prompt in prompts]
-
-    @property
-    def log(self) -> DecisionLog | None:
-        """Where decisions are logged; its `counts` say what was dropped."""
-        return self._log
 
     def _prepared(self, artifact: Artifact) -> Served:
         if self._rules_file is None:
             return Served(artifact, artifact.rules)
         return Served(artifact, load_rules(self._rules_file, artifact.predictor.tiers))
 
-    def _decide(self, served: Served, raw: Any, request: Request, started: float) -> Decision:
-        prompt = Prompt.of(raw, request.tools)
+    def _shadowed(
+        self, prompt: Prompt | None, request: Request
+    ) -> Callable[[], Mapping[str, Any]] | None:
+        """What the shadow says of a request, as a part of the log's line."""
+        if self._shadow is None or prompt is None:
+            return None
+        shadow = self._shadow._served
+
+        def says() -> Mapping[str, Any]:
+            return {"shadow": shadow.says(prompt, request)}
+
+        return says
+
+    def _decide(
+        self, served: Served, raw: Any, prompt: Prompt, request: Request, started: float
+    ) -> Decision:
         seen = self._recall(served, request)
         choice = served.choose(raw, prompt, request, seen)
         index, propensity = self._explore.try_another(choice.tier, choice.allowed)
@@ -193,6 +310,15 @@ class Router:
         if self._key is None:
             return None
         return hmac.digest(self._key, text.encode("utf-8"), "sha256").hex()[:32]
+
+
+def _found(source: str) -> Path:
+    """The folder of an artifact; that of a registry is fetched."""
+    if not source.startswith("models:/"):
+        return Path(source)
+    from router.integrations.mlflow import fetch
+
+    return fetch(source)
 
 
 def _log(log: Any) -> DecisionLog | None:

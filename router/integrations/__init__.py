@@ -1,0 +1,1 @@
+"""Where other people's software meets the router; each file needs only what it is named after."""

@@ -1,0 +1,118 @@
+"""Artifacts from an MLflow model registry, with local copies that outlast an outage.
+
+`Router.load("models:/support@champion")` and `Router.load("models:/support/7")` come here.
+"""
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from router.artifact import ArtifactError, load_artifact
+
+SCHEME: Final = "models:/"
+KEEP: Final = 3  # copies of each model
+_URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+# A service that starts while the registry is down must not wait for minutes.
+_PATIENCE: Final[Mapping[str, str]] = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_logger = logging.getLogger("suffice")
+
+
+def fetch(uri: str) -> Path:
+    """The local copy of a registered artifact, fetched if the registry has a newer one.
+
+    Copies lie in SUFFICE_CACHE, by default ``~/.cache/suffice``. If the registry cannot be reached,
+    the copy that this URI last led to is served.
+
+    Raises:
+        ArtifactError: the URI names no model, or the registry cannot be reached and there is no
+            copy, or what it holds is no valid artifact.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ArtifactError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    folder = _cache() / _plain(match["name"])
+    pointer = folder / f"at-{_plain(match['alias'] or match['version'])}"
+    try:
+        version = _fetch(match, folder)
+    except ArtifactError:
+        raise
+    except Exception as error:
+        kept = _pointed(folder, pointer)
+        if kept is None:
+            raise ArtifactError(f"{uri}: {_why(error)}; there is no local copy") from error
+        _logger.warning("suffice: %s: %s; serving the local copy %s", uri, _why(error), kept.name)
+        return kept
+    _point(pointer, version)
+    return folder / version
+
+
+def _fetch(match: "re.Match[str]", folder: Path) -> str:
+    """The name of the copy of the version asked for, downloaded unless it is there."""
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    version: Any = (
+        client.get_model_version_by_alias(match["name"], match["alias"])
+        if match["alias"]
+        else client.get_model_version(match["name"], match["version"])
+    )
+    name = f"v{_plain(str(version.version))}"
+    if (folder / name / "manifest.json").is_file():
+        os.utime(folder / name)
+        return name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
+        got = mlflow.artifacts.download_artifacts(version.source, dst_path=scratch)
+        found = sorted(Path(got).rglob("manifest.sha256"), key=lambda file: len(file.parts))
+        if not found:
+            raise ArtifactError(f"{match[0]}: version {version.version} holds no artifact")
+        load_artifact(found[0].parent)  # a bad one is never kept
+        if not (folder / name).exists():  # another process may have been quicker
+            found[0].parent.rename(folder / name)
+    copies = sorted(folder.glob("v*"), key=lambda path: path.stat().st_mtime)
+    for old in copies[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return name
+
+
+def _cache() -> Path:
+    named = os.environ.get("SUFFICE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "suffice"
+
+
+def _point(pointer: Path, version: str) -> None:
+    beside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+    beside.write_text(version, encoding="ascii")
+    beside.replace(pointer)
+
+
+def _pointed(folder: Path, pointer: Path) -> Path | None:
+    try:
+        kept = folder / pointer.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return kept if kept.parent == folder and kept.is_dir() else None
+
+
+def _plain(name: str) -> str:
+    """A name as one of a file, so that no name leads out of the cache."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda odd: f"%{ord(odd[0]):x}", name)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "a registry needs mlflow (pip install 'suffice[mlflow]')"
+    return f"{type(error).__name__}: {str(error)[:300]}"

@@ -1,0 +1,152 @@
+"""Following an artifact folder: load what is new, refuse what is bad, keep what is served."""
+
+import logging
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+from time import sleep
+from typing import Any, Final, Protocol
+
+from router.artifact import FILES, Artifact, ArtifactError, load_artifact
+from router.forks import renew_after_fork
+
+_TRIES: Final = 4
+_INSTANT: Final = 0.05  # seconds that a folder may be away between two renames
+_logger = logging.getLogger("suffice")
+
+Mark = tuple[Any, ...]
+
+
+class Served(Protocol):
+    """What the watcher asks of a router."""
+
+    def swap(self, artifact: Artifact) -> bool:
+        """Serve another artifact; False where it is the one being served."""
+        ...
+
+
+def mark(path: Path, rules: Path | None = None) -> Mark | None:
+    """What changes when an artifact or its rules file does; None where there is no manifest."""
+    try:
+        stated = (path / "manifest.sha256").read_bytes()[:200]
+    except OSError:
+        return None
+    files = [path / name for name in ("manifest.json", *FILES)] + ([rules] if rules else [])
+    return stated, *map(_stamp, files)
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def load_settled(path: Path) -> Artifact:
+    """Load an artifact, again where its folder was replaced in the middle of it.
+
+    Raises:
+        ArtifactError: what is there now is not a whole, known and valid artifact.
+    """
+    for _ in range(_TRIES - 1):
+        before = mark(path)
+        try:
+            return load_artifact(path)
+        except ArtifactError:
+            if before is None and path.parent.is_dir():
+                sleep(_INSTANT)
+            if mark(path) == before:
+                raise
+    return load_artifact(path)
+
+
+class Watcher:
+    """Looks at a folder every few seconds in a thread of its own, as long as the router lives.
+
+    Attributes:
+        swapped: artifacts put in place.
+        refused: artifacts that were there and bad; the one before stayed.
+        refusal: why the last one was refused, None after a good one.
+    """
+
+    __slots__ = (
+        *("__weakref__", "_find", "_mark", "_router", "_rules", "_seconds", "_stop"),
+        *("refusal", "refused", "swapped"),
+    )
+
+    def __init__(
+        self, router: Served, find: Callable[[], Path], rules: Path | None, seconds: float
+    ) -> None:
+        """Watch for a router.
+
+        Args:
+            router: whom to give new artifacts.
+            find: where the artifact is now.
+            rules: the router's rules file, watched with it.
+            seconds: between two looks.
+        """
+        self._router = weakref.ref(router)
+        self._find, self._rules, self._seconds = find, rules, seconds
+        self._mark: Mark | None = None
+        self.swapped = self.refused = 0
+        self.refusal: str | None = None
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start the thread: at first, and in every forked child."""
+        self._stop = Event()
+        watcher = weakref.ref(self)
+        Thread(
+            target=_follow,
+            args=(watcher, self._stop, self._seconds),
+            name="suffice-watch",
+            daemon=True,
+        ).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Look once; whatever is found there, nothing is raised."""
+        try:
+            self._look()
+        except Exception as error:  # a registry, a file system, a rules file: any of them
+            self._refuse(error)
+
+    def _look(self) -> None:
+        path = self._find()
+        found = mark(path, self._rules)
+        if found is None or found == self._mark:
+            return
+        router = self._router()
+        if router is None:
+            return
+        try:
+            if router.swap(load_settled(path)):
+                self.swapped += 1
+            self.refusal = None
+        except Exception:
+            if mark(path, self._rules) == found:
+                self._mark = found  # it is bad, not in the making: refuse it once
+                raise
+            return
+        self._mark = found
+
+    def _refuse(self, error: Exception) -> None:
+        if str(error) != self.refusal:
+            _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
+        self.refused += 1
+        self.refusal = str(error)
+
+
+def _follow(reference: "weakref.ref[Watcher]", stop: Event, seconds: float) -> None:
+    while not stop.wait(seconds):
+        watcher = reference()
+        if watcher is None or watcher._router() is None:
+            return
+        watcher.look()
+        del watcher

@@ -1,0 +1,401 @@
+"""A served router is replaced, shadowed, switched off and measured while it goes on deciding."""
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from router import ArtifactError, Decision, Policy, Router
+from router.integrations.mlflow import fetch
+from router.integrations.opentelemetry import instrument
+from router.watch import load_settled
+from tests.builders import POLICY, make_artifact
+
+ALWAYS = [Policy(0.0, constant=k) for k in range(3)]
+NAMES = ["small", "middle", "large"]
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three artifacts: always small, always middle, always large."""
+    folder = tmp_path_factory.mktemp("kinds")
+    return [make_artifact(folder / str(k), policy) for k, policy in enumerate(ALWAYS)]
+
+
+@pytest.fixture
+def current(kinds: list[Path], tmp_path: Path) -> Path:
+    """A folder that a test may replace, at first always small."""
+    return Path(shutil.copytree(kinds[0], tmp_path / "current"))
+
+
+def put(new: Path, current: Path) -> None:
+    """Replace by two renames, as the training job does: for an instant there is none."""
+    beside, old = current.with_name(".new"), current.with_name(".old")
+    shutil.copytree(new, beside)
+    current.rename(old)
+    beside.rename(current)
+    shutil.rmtree(old)
+
+
+@pytest.fixture
+def watched(current: Path) -> Iterator[Router]:
+    """A watching router whose looks the test makes itself."""
+    router = Router.load(current).watch(seconds=3600)
+    assert router.watcher is not None
+    router.watcher.look()
+    yield router
+    router.close()
+
+
+def test_a_new_artifact_is_served(watched: Router, current: Path, kinds: list[Path]) -> None:
+    assert watched.watcher is not None
+    assert watched.route("x").tier == "small"
+    assert (watched.watcher.swapped, watched.watcher.refused) == (0, 0)
+    for k in (2, 1):
+        put(kinds[k], current)
+        watched.watcher.look()
+        assert watched.route("x").tier == NAMES[k]
+        assert watched.route("x").router_version == watched.artifact.version
+    watched.watcher.look()
+    assert (watched.watcher.swapped, watched.watcher.refused) == (2, 0)
+
+
+def test_a_bad_artifact_is_refused_once(watched: Router, current: Path, kinds: list[Path]) -> None:
+    watcher = watched.watcher
+    assert watcher is not None
+    put(kinds[2], current)
+    raw = (current / "heads.npz").read_bytes()
+    (current / "heads.npz").write_bytes(raw[:-1] + b"!")
+    for _ in range(3):
+        watcher.look()
+    assert (watcher.swapped, watcher.refused) == (0, 1)
+    assert watcher.refusal is not None
+    assert "heads.npz" in watcher.refusal
+    assert watched.route("x").tier == "small"
+    (current / "heads.npz").write_bytes(raw)
+    watcher.look()
+    assert (watcher.swapped, watcher.refused, watcher.refusal) == (1, 1, None)
+    assert watched.route("x").tier == "large"
+
+
+def test_a_folder_that_is_away_for_an_instant(
+    watched: Router, current: Path, kinds: list[Path]
+) -> None:
+    assert watched.watcher is not None
+    current.rename(current.with_name("away"))
+    watched.watcher.look()
+    assert watched.watcher.refused == 0
+    assert watched.route("x").tier == "small"
+    shutil.copytree(kinds[1], current)
+    watched.watcher.look()
+    assert watched.route("x").tier == "middle"
+    threading.Timer(0.03, lambda: current.with_name("late").rename(current)).start()
+    current.rename(current.with_name("late"))
+    assert load_settled(current).policy.constant == 1
+
+
+def test_a_swap_in_the_middle_of_a_read(
+    current: Path, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from router import artifact
+
+    read, swapped = artifact._read_checked, []
+
+    def late(path: Path, name: str, stated: Any) -> bytes:
+        if name == "heads.npz" and not swapped:
+            swapped.append(1)
+            make_artifact(current, replace(POLICY, why="another"), small=2)
+        return read(path, name, stated)
+
+    monkeypatch.setattr(artifact, "_read_checked", late)
+    assert load_settled(current).policy.why == "another"
+
+
+def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[rules]\n")
+    router = Router.load(current, rules=rules).watch(seconds=3600)
+    assert router.watcher is not None
+    router.watcher.look()
+    rules.write_text('[rules.pin.tag]\na = "large"\n')
+    router.watcher.look()
+    assert router.route("x", tags=["a"]).reason == "rule:pin"
+    rules.write_text('[rules.pin.tag]\na = "lrge"\n')
+    router.watcher.look()
+    assert router.watcher.refused == 1
+    assert "did you mean 'large'" in str(router.watcher.refusal)
+    assert router.route("x", tags=["a"]).reason == "rule:pin"
+    router.close()
+
+
+def test_the_thread_looks_by_itself_and_ends_with_the_router(
+    current: Path, kinds: list[Path]
+) -> None:
+    router = Router.load(current).watch(seconds=0.02)
+    put(kinds[2], current)
+    until = time.monotonic() + 20
+    while router.route("x").tier != "large" and time.monotonic() < until:
+        time.sleep(0.02)
+    assert router.route("x").tier == "large"
+    del router
+    until = time.monotonic() + 20
+    while _watching() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _watching()
+
+
+def _watching() -> bool:
+    return any(
+        thread.name == "suffice-watch" and thread.is_alive() for thread in threading.enumerate()
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_watches_and_decides(current: Path, kinds: list[Path]) -> None:
+    router = Router.load(current).watch(seconds=0.02)
+    child = os.fork()
+    if child == 0:
+        until = time.monotonic() + 20
+        while router.route("x").tier != "large" and time.monotonic() < until:
+            time.sleep(0.02)
+        os._exit(0 if router.route("x").tier == "large" else 1)
+    put(kinds[2], current)
+    _, status = os.waitpid(child, 0)
+    router.close()
+    assert status == 0
+
+
+def test_no_decision_is_torn(kinds: list[Path], tmp_path: Path) -> None:
+    """Tier and version of every decision are of one artifact, however often it is swapped."""
+    artifacts = [load_settled(path) for path in kinds]
+    belongs = {artifact.version: NAMES[k] for k, artifact in enumerate(artifacts)}
+    router, stop = Router(artifacts[0]), threading.Event()
+    wrong: list[Decision] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            decision = router.route("x")
+            if belongs[decision.router_version] != decision.tier:
+                wrong.append(decision)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for i in range(300):
+        router.swap(artifacts[i % 3])
+        time.sleep(0.001)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# Kill switch
+
+
+def test_the_kill_switch_by_variable(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router.load(kinds[0])
+    assert router.route("x").tier == "small"
+    for off in ("1", "true", "yes please"):
+        monkeypatch.setenv("SUFFICE_OFF", off)
+        assert (router.route("x").tier, router.route("x").reason) == ("large", "kill_switch")
+    for on in ("", "0", "False", "no"):
+        monkeypatch.setenv("SUFFICE_OFF", on)
+        assert router.route("x").reason == "policy"
+
+
+def test_the_kill_switch_by_file(
+    kinds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("router.switch.monotonic", lambda: now[0])
+    monkeypatch.setenv("SUFFICE_OFF_FILE", str(tmp_path / "off"))
+    (tmp_path / "rules.toml").write_text('[rules.deny.tag]\na = ["large"]\n')
+    router = Router.load(kinds[0], rules=tmp_path / "rules.toml")
+    assert router.route("x").tier == "small"
+    (tmp_path / "off").touch()
+    now[0] += 1.1
+    assert (router.route("x").tier, router.route("x").reason) == ("large", "kill_switch")
+    assert router.route("x", tags=["a"]).tier == "middle"  # a denied tier stays denied
+    (tmp_path / "off").unlink()
+    now[0] += 1.1
+    assert router.route("x").tier == "small"
+
+
+def test_a_clock_that_jumps_back(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router.load(kinds[0])
+    first = router.route("x")
+    monkeypatch.setattr("router.decision.time", lambda: first.at - 1e6)
+    later = router.route("x")
+    assert later.reason == "policy"
+    assert later.latency_us > 0
+
+
+# Shadow, observers, event loops
+
+
+def test_a_shadow_is_only_logged(kinds: list[Path]) -> None:
+    lines: list[dict[str, Any]] = []
+    router = Router.load(kinds[0], log=lines.append, shadow=kinds[2])
+    decision = router.route("hello")
+    router.route(None)  # type: ignore[arg-type]
+    router.close()
+    assert decision.tier == "small"
+    shadow = lines[0]["shadow"]
+    assert (shadow["tier"], shadow["reason"]) == ("large", "policy")
+    assert shadow["router_version"] == Router.load(kinds[2]).artifact.version
+    assert shadow["p_suffices"] == decision.p_suffices
+    assert "shadow" not in lines[1]
+    with pytest.raises(ValueError, match="give a log"):
+        Router.load(kinds[0], shadow=kinds[2])
+
+
+def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
+    router, seen = Router.load(kinds[0]), list[Decision]()
+    router.observe(lambda decision: 1 / 0)
+    router.observe(seen.append)
+    assert router.route("x").reason == "policy"
+    assert router.route(None).reason == "fallback:TypeError"  # type: ignore[arg-type]
+    assert [decision.reason for decision in seen] == ["policy", "fallback:TypeError"]
+
+
+def test_an_event_loop(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    router = Router.load(kinds[0])
+    here, seen = threading.get_ident(), list[int]()
+    router.observe(lambda _: seen.append(threading.get_ident()))
+
+    async def ask() -> list[Decision]:
+        return await asyncio.gather(*(router.aroute("x", session="s") for _ in range(5)))
+
+    assert {decision.tier for decision in asyncio.run(ask())} == {"small"}
+    assert set(seen) == {here}  # a table is not worth a thread
+    monkeypatch.setattr("router.served.Served.quick", False)
+    asyncio.run(ask())
+    assert seen[-1] != here
+
+
+def test_metrics(kinds: list[Path], current: Path) -> None:
+    reader = InMemoryMetricReader()
+    router = Router.load(current, log=lambda _: None).watch(seconds=3600)
+    instrument(router, MeterProvider([reader]))
+    assert router.watcher is not None
+    router.watcher.look()
+    put(kinds[2], current)
+    router.watcher.look()
+    for _ in range(5):
+        router.route("x")
+    router.route(None)  # type: ignore[arg-type]
+    router.close()
+    data = reader.get_metrics_data()
+    assert data is not None
+    [scope] = data.resource_metrics[0].scope_metrics
+    points = {metric.name: list(metric.data.data_points) for metric in scope.metrics}
+    counted = {p.attributes["suffice.reason"]: p.value for p in points["suffice.decisions"]}
+    assert counted == {"policy": 5, "fallback:TypeError": 1}
+    [times] = points["suffice.route.duration"]
+    assert times.count == 6
+    assert 0 < times.sum < 60
+    loads = {p.attributes["suffice.outcome"]: p.value for p in points["suffice.artifact.loads"]}
+    assert loads == {"swapped": 1, "refused": 0}
+    written = {p.attributes["suffice.outcome"]: p.value for p in points["suffice.log.lines"]}
+    assert written == {"written": 6, "dropped": 0, "failed": 0}
+
+
+# A registry
+
+
+@pytest.fixture(scope="module")
+def registered(kinds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose model `support` has the three artifacts as versions 1 to 3."""
+    folder = tmp_path_factory.mktemp("registry")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'registry.db'}")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("support")
+    experiment = client.create_experiment("e", artifact_location=(folder / "runs").as_uri())
+    for kind in kinds:
+        run = client.create_run(experiment).info
+        client.log_artifacts(run.run_id, str(kind), "artifact")
+        client.create_model_version("support", f"{run.artifact_uri}/artifact", run.run_id)
+    client.set_registered_model_alias("support", "champion", "1")
+    mlflow.set_tracking_uri(before)
+    return folder / "registry.db"
+
+
+@pytest.fixture
+def registry(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[mlflow.MlflowClient]:
+    """A copy of that store, and an empty cache."""
+    monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path / "cache"))
+    before = mlflow.get_tracking_uri()
+    shutil.copyfile(registered, tmp_path / "registry.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'registry.db'}")
+    yield mlflow.MlflowClient()
+    mlflow.set_tracking_uri(before)
+
+
+def test_a_champion_is_served_through_an_outage(
+    registry: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = Router.load("models:/support@champion").watch(seconds=3600)
+    assert router.watcher is not None
+    assert router.route("x").tier == "small"
+    assert Router.load("models:/support/2").route("x").tier == "middle"
+    registry.set_registered_model_alias("support", "champion", "3")
+    router.watcher.look()
+    assert router.route("x").tier == "large"
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    assert Router.load("models:/support@champion").route("x").tier == "large"
+    assert Router.load("models:/support/2").route("x").tier == "middle"
+    router.watcher.look()
+    assert (router.route("x").tier, router.watcher.refused) == ("large", 0)
+    with pytest.raises(ArtifactError, match=r"support@other: .*is down; there is no local copy"):
+        Router.load("models:/support@other")
+    router.close()
+
+
+def test_what_a_registry_may_not_do(
+    registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "model.pkl").write_bytes(b"x")
+    bad = Path(shutil.copytree(kinds[0], tmp_path / "bad"))
+    (bad / "CARD.md").write_text("changed")
+    for source, words in ((empty, "holds no artifact"), (bad, "CARD.md")):
+        registry.create_model_version("support", source.as_uri())
+        newest = max(int(v.version) for v in registry.search_model_versions("name='support'"))
+        with pytest.raises(ArtifactError, match=words):
+            Router.load(f"models:/support/{newest}")
+    for uri in ("models:/support", "models:/a/b/c", "models:/../x@y/z", "models:/x@"):
+        with pytest.raises(ArtifactError, match="expected models:/NAME@ALIAS"):
+            fetch(uri)
+    odd = "a b%2e.é"
+    registry.create_registered_model(odd)
+    registry.create_model_version(odd, kinds[1].as_uri())
+    assert fetch(f"models:/{odd}/1").resolve().parents[1] == (tmp_path / "cache").resolve()
+
+
+def test_copies_are_few(registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path) -> None:
+    for _ in range(3):
+        registry.create_model_version("support", kinds[0].as_uri())
+    for number in range(1, 7):
+        assert fetch(f"models:/support/{number}").is_dir()
+    assert len(list((tmp_path / "cache" / "support").glob("v*"))) == 3
+    assert json.loads((fetch("models:/support/6") / "manifest.json").read_text())["protocol"] == 1
