@@ -62,7 +62,7 @@ def read(rows):
 
 
 def signals(rows, minutes=10.0):
-    """Signal → positions of rows → score; without "abandoned", which most rows are."""
+    """Signal → positions of rows → score; without those of silence, which most rows are."""
     reader, texts = read(rows)
     ladder = build_ladder(reader.answerers, [0.0] * len(reader.answerers))
     found = find_signals(
@@ -72,7 +72,7 @@ def signals(rows, minutes=10.0):
     return {
         name: {int(i): float(scores[i]) for i in np.flatnonzero(~np.isnan(scores))}
         for name, scores in found.items()
-        if name != "abandoned" and not np.isnan(scores).all()
+        if name not in ("abandoned", "went_on") and not np.isnan(scores).all()
     }
 
 
@@ -235,6 +235,43 @@ def test_the_window_starts_with_the_answer():
     rows = [row(0, SMALL, ASK, latency_ms=300_000.0), row(14, LARGE, ASK)]
     assert signals(rows, minutes=10.0) == ESCALATED
     assert signals(rows, minutes=8.0) == {}
+
+
+def went_on(rows):
+    reader, texts = read(rows)
+    ladder = build_ladder(reader.answerers, [0.0] * len(reader.answerers))
+    found = find_signals(reader.turns(), ladder.above, 10.0, lambda w: {i: texts[i] for i in w})
+    return np.flatnonzero(~np.isnan(found["went_on"])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        pytest.param([row(0, SMALL, ASK), row(1, SMALL, OTHER)], [0], id="another question"),
+        pytest.param(
+            [row(0, SMALL, ASK), row(1, LARGE, chat(ASK, "40", OTHER))], [0], id="the next turn"
+        ),
+        pytest.param([row(0, SMALL, ASK), row(30, SMALL, OTHER)], [], id="much later"),
+        pytest.param([row(0, SMALL, ASK), row(1, SMALL, ASK)], [], id="a re-roll"),
+        pytest.param([row(0, SMALL, ASK), row(1, SMALL, REPHRASED)], [], id="rephrased"),
+        pytest.param([row(0, SMALL, ASK), row(1, SMALL, WRONG)], [], id="a complaint"),
+        pytest.param(
+            [row(0, SMALL, ASK), row(1, SMALL, OTHER), row(2, LARGE, ASK)], [1], id="comes back"
+        ),
+        pytest.param(
+            [row(0, SMALL, "Thanks!"), row(1, SMALL, OTHER), row(2, SMALL, ASK)],
+            [1],
+            id="an answer to thanks is no answer",
+        ),
+        pytest.param(
+            [row(0, SMALL, ASK, session_id=None), row(1, SMALL, OTHER, session_id=None)],
+            [],
+            id="no session",
+        ),
+    ],
+)
+def test_who_goes_on_to_something_else(rows, found):
+    assert went_on(rows) == found
 
 
 def test_the_last_answer_of_a_session_is_abandoned_if_the_log_goes_on():

@@ -16,6 +16,7 @@ from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
+from training.learn.weak import expected_scores
 from training.log.requests import Requests
 
 
@@ -60,7 +61,7 @@ def learn(
     seed: int,
     recipe: Recipe = STANDARD,
 ) -> Learned:
-    """Fit heads and token models on the fit rows.
+    """Fit heads and token models on the fit rows; twice, where labels are weak (`learn.weak`).
 
     Args:
         x: vectors of the fit rows.
@@ -72,17 +73,15 @@ def learn(
     Raises:
         BadInput: there is nothing to learn (see `training.learn.heads.fit_heads`).
     """
-    heads = fit_heads(
-        x,
-        requests.score,
-        requests.weight,
-        group,
-        requests.sessions,
-        tuple(tier.name for tier in tiers),
-        SURFACE,
-        seed,
-        recipe,
-    )
+    names = tuple(tier.name for tier in tiers)
+
+    def fit(score: NDArray[np.float64], weight: NDArray[np.float64]) -> FittedHeads:
+        rows = (x, score, weight, group, requests.sessions)
+        return fit_heads(*rows, names, SURFACE, seed, recipe, requests.trusted)
+
+    heads = fit(requests.score, requests.weight)
+    if not requests.firm.all():
+        heads = fit(*expected_scores(requests, heads.p))
     tokens, notes = fit_tokens(x, requests)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
     basis = Basis(heads.p, expected_tokens(x, tokens))

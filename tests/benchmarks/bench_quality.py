@@ -53,13 +53,26 @@ def run(
 ) -> Scored:
     """Train on a share of the requests, score the others."""
     inside, outside = outcomes.split_requests(frame, share, seed)
+    return job(inside, outside, names, seed, folder)
+
+
+def job(
+    inside: pd.DataFrame,
+    outside: pd.DataFrame,
+    names: tuple[str, ...],
+    seed: int,
+    folder: Path,
+    goal: MinQuality | None = None,
+) -> Scored:
+    """Train on some rows, score others."""
     folder.mkdir(exist_ok=True)
     for name, part in (("train", inside), ("test", outside)):
         part.to_parquet(folder / f"{name}.parquet", index=False)
     tiers = read_tiers(outcomes.write_tiers(names, folder / "tiers.toml"))
-    config = Config(LabelRule(), MinQuality())
+    config = Config(LabelRule(), goal or MinQuality())
     artifact = folder / f"artifact-{seed}"
-    train(folder / "train.parquet", tiers, artifact, config, (0.85, 0.15, 0.0), seed, "static")
+    shares = (0.85, 0.15, 0.0)
+    train(folder / "train.parquet", tiers, artifact, config, shares, seed, "static")
     score(artifact, folder / "test.parquet", folder / "scores.parquet")
     scores = pd.read_parquet(folder / "scores.parquet").set_index("request_id")
     truth = outside.pivot(index="request_id", columns="tier", values="score").loc[scores.index]

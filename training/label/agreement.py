@@ -1,8 +1,7 @@
 """How far the sources of labels agree, and how wrong the weaker ones are by the stronger.
 
 Where two sources speak of the same answers, the stronger is taken for the truth. Intervals are
-Wilson's (1927), 95 %. With three sources or more one could do without a truth (Dawid and Skene
-1979); the library that has it brings transformers along, so pairs are all there is.
+Wilson's (1927), 95 %. What this makes of the weaker one's weight: `trust`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,11 +46,6 @@ class Pair:
     agree: Rate
     false_positive: Rate
     false_negative: Rate
-
-    @property
-    def measured_weight(self) -> float:
-        """1 − 2 × the share that is wrong: the weight that this overlap suggests."""
-        return max(0.0, 2.0 * self.agree.value - 1.0)
 
 
 def compare(scores: Mapping[str, Floats], order: Sequence[str], sufficed_at: float) -> list[Pair]:

@@ -1,10 +1,10 @@
 """Several sources' scores of one answer → one label and how far it is trusted.
 
-A source with weight w counts as 2·artanh(w) of evidence, the log odds of a voter who is right with
-probability (1 + w)/2 (Nitzan and Paroush 1982). Sources at or above `sufficed_at` stand against
-those below it. The side with more evidence wins; the label is the mean score of its sources, and
-its weight tanh(|evidence for − evidence against|/2): a source alone keeps its score and its weight,
-agreement adds weight, conflict takes it away. Evidence that cancels out leaves the row unlabelled.
+Sources at or above `sufficed_at` stand against those below it, each with its evidence (`trust`).
+The side with more evidence wins; the label is the mean score of its sources, and its weight
+tanh(|evidence for − evidence against|/2): a source alone keeps its score and its weight, agreement
+adds weight, conflict takes it away. Evidence that cancels out leaves the row unlabelled. However
+many signals agree, their weight stays below `FIRM`: no promise rests on them.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.label.plan import LabelPlan
+from training.label.trust import Trust
+from training.log.requests import FIRM
 
 Floats = NDArray[np.float64]
-MAX_WEIGHT = 0.999  # a weight of 1 would outvote everything for ever
+SOFT = FIRM - 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Labels:
         score, weight: float64[n], NaN where there is no label.
         sources: names, strongest first.
         spoke: bool[n, sources].
+        trusted: mean weight with which each source spoke, NaN of one that never did.
         conflicts: rows on which sources stood on both sides.
     """
 
@@ -34,13 +37,14 @@ class Labels:
     weight: Floats
     sources: tuple[str, ...]
     spoke: NDArray[np.bool_]
+    trusted: tuple[float, ...]
     conflicts: int
 
     @classmethod
     def none(cls, rows: int) -> "Labels":
         """No source said anything."""
         nothing = np.full(rows, np.nan)
-        return cls(nothing, nothing, (), np.zeros((rows, 0), dtype=bool), 0)
+        return cls(nothing, nothing, (), np.zeros((rows, 0), dtype=bool), (), 0)
 
     def names(self, start: int, stop: int) -> list[str | None]:
         """The sources of each label, joined by `+`, of some rows."""
@@ -52,20 +56,33 @@ class Labels:
         ]
 
 
-def combine(scores: Mapping[str, Floats], plan: LabelPlan, sufficed_at: float) -> Labels:
-    """Combine the sources' scores, float64[n] each, NaN where a source says nothing."""
+def combine(
+    scores: Mapping[str, Floats],
+    trusts: Mapping[str, Trust],
+    who: NDArray[np.int32],
+    plan: LabelPlan,
+    sufficed_at: float,
+) -> Labels:
+    """Combine the sources' scores, float64[n] each, NaN where a source says nothing.
+
+    `who`, int32[n], is the index of who answered in the evidence of `trusts`.
+    """
     names = sorted(scores, key=lambda name: (-plan.weight(name), name))
     n = len(next(iter(scores.values())))
     spoke = np.zeros((n, len(names)), dtype=bool)
+    firm = np.zeros(n, dtype=bool)
     support = np.zeros((2, n))  # evidence against and for
     mean = np.zeros((2, n))
+    trusted = []
     for k, name in enumerate(names):
-        evidence = 2.0 * np.arctanh(min(plan.weight(name), MAX_WEIGHT))
-        if not evidence:
-            continue
-        spoke[:, k] = ~np.isnan(scores[name])
-        rows = np.flatnonzero(spoke[:, k])
+        rows = np.flatnonzero(~np.isnan(scores[name]))
         side = (scores[name][rows] >= sufficed_at).astype(int)
+        evidence = trusts[name].evidence[side, who[rows]]
+        trusted.append(float(np.tanh(evidence / 2.0).mean()) if len(rows) else float("nan"))
+        heard = evidence > 0
+        rows, side, evidence = rows[heard], side[heard], evidence[heard]
+        spoke[rows, k] = True
+        firm[rows] |= trusts[name].firm
         support[side, rows] += evidence
         part = evidence / support[side, rows]  # a running mean: of one score, exactly that
         mean[side, rows] += (scores[name][rows] - mean[side, rows]) * part
@@ -74,4 +91,6 @@ def combine(scores: Mapping[str, Floats], plan: LabelPlan, sufficed_at: float) -
     known = np.abs(net) > 1e-9
     score = np.where(known, np.take_along_axis(mean, winner[None], 0)[0], np.nan)
     weight = np.where(known, np.tanh(np.abs(net) / 2.0), np.nan)
-    return Labels(score, weight, tuple(names), spoke, int((support > 0).all(axis=0).sum()))
+    weight = np.where(firm, weight, np.minimum(weight, SOFT))
+    conflicts = int((support > 0).all(axis=0).sum())
+    return Labels(score, weight, tuple(names), spoke, tuple(trusted), conflicts)

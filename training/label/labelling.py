@@ -27,6 +27,7 @@ from training.label.plan import LabelPlan
 from training.label.report import LabelReport, build_report
 from training.label.signals import find_signals
 from training.label.store import last_turns, read_batches, traffic_files, write_labelled
+from training.label.trust import trust
 from training.label.turns import TurnReader
 from training.log.traffic import read_traffic
 
@@ -70,11 +71,14 @@ def label(
     ladder = build_ladder(reader.answerers, sheet.prices(len(reader.answerers)), tiers)
     signals = find_signals(turns, ladder.above, plan.minutes, lambda rows: last_turns(files, rows))
     scores = _merged(sheet.scores(), signals)
-    labels = combine(scores, plan, sufficed_at) if scores else Labels.none(sheet.rows)
+    trusts = trust(scores, turns.who, plan, sufficed_at)
+    labels = Labels.none(sheet.rows)
+    if scores:
+        labels = combine(scores, trusts, turns.who, plan, sufficed_at)
     write_labelled(files, out, labels)
     notes = [f"order of tiers: {ladder.how}", *sheet.notes()]
     ungraded = {name: dict(reasons) for name, reasons in sheet.ungraded.items()}
-    return build_report(out, turns.ok, scores, labels, plan, sufficed_at, ungraded, notes)
+    return build_report(out, turns.ok, scores, trusts, labels, plan, sufficed_at, ungraded, notes)
 
 
 def _merged(given: Mapping[str, Floats], signals: Mapping[str, Floats]) -> dict[str, Floats]:

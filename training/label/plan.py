@@ -15,7 +15,7 @@ from training.label.commands import Command
 from training.label.graders import Check, Contains, Exact, Grader, Matches, Numeric, Schema
 
 # How far a label of this source alone is trusted: 1 − 2 × (the share of it that is wrong). Guesses
-# to start from; `suffice label` prints what the log itself says where two sources overlap.
+# to start from: where graders speak of the same answers, the log itself says (`trust`).
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {
         "grader": 0.98,  # decides by the answer alone
@@ -26,6 +26,7 @@ WEIGHTS: Mapping[str, float] = MappingProxyType(
         "retry": 0.4,  # no session says that it is the same question
         "thanked": 0.3,  # people thank for wrong answers, too
         "abandoned": 0.0,  # may be good or bad: counts only as far as it can be measured
+        "went_on": 0.0,  # the same
     }
 )
 MINUTES = 10.0
@@ -42,15 +43,21 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class LabelPlan:
-    """Weights by source, minutes between an answer and the request that speaks of it, graders."""
+    """Weights by source that the user set, minutes between an answer and the request that speaks
+    of it, graders."""
 
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    weights: Mapping[str, float] = field(default_factory=dict)
     minutes: float = MINUTES
     graders: tuple[Grader, ...] = ()
 
     def weight(self, source: str) -> float:
         """A source that nobody gave a weight counts as feedback."""
-        return self.weights.get(source, self.weights["feedback"])
+        known = {**WEIGHTS, **self.weights}
+        return known.get(source, known["feedback"])
+
+    def states(self, source: str) -> bool:
+        """Whether the user set the weight of a source."""
+        return source in self.weights
 
 
 def read_plan(path: Path | None) -> LabelPlan:
@@ -82,7 +89,7 @@ def read_plan(path: Path | None) -> LabelPlan:
         _grader(grader, f"{path}: [[label.grader]] {number}", path.parent)
         for number, grader in enumerate(graders, 1)
     )
-    return LabelPlan({**WEIGHTS, **given}, minutes, made)
+    return LabelPlan(given, minutes, made)
 
 
 def _grader(table: Any, place: str, folder: Path) -> Grader:

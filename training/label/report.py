@@ -13,16 +13,23 @@ from rich.table import Table
 from training.console import render
 from training.label.agreement import Pair, Rate, compare
 from training.label.combine import Labels
-from training.label.plan import LabelPlan
+from training.label.plan import WEIGHTS, LabelPlan
+from training.label.trust import Trust
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What one source said: rows, their share of the answered calls, the mean of its scores."""
+    """What one source said: rows, their share of the answered calls, the mean of its scores.
+
+    `weight` is the mean weight that its words had, as `stated`, or as measured on the `overlap`
+    with graded answers.
+    """
 
     name: str
+    stated: float
+    overlap: int
     weight: float
     rows: int
     share: float
@@ -53,8 +60,6 @@ class LabelReport:
     def as_json(self) -> dict[str, Any]:
         """For machines; what is not known is null."""
         values = asdict(self) | {"out": str(self.out)}
-        for pair, values_of in zip(self.pairs, values["pairs"], strict=True):
-            values_of["measured_weight"] = pair.measured_weight
         return _without_nan(values)
 
     def as_text(self) -> Iterator[str]:
@@ -72,15 +77,17 @@ class LabelReport:
 
     def _coverage(self) -> Table:
         table = Table(title="Sources of labels")
-        for name in ("source", "weight", "rows", "share", "mean score"):
+        columns = ("source", "rows", "share", "mean score", "stated", "measured on", "weight")
+        for name in columns:
             table.add_column(name, justify="left" if name == "source" else "right")
         for s in self.sources:
-            table.add_row(s.name, f"{s.weight:.2f}", f"{s.rows}", f"{s.share:.1%}", f"{s.mean:.3f}")
+            said = (s.name, f"{s.rows}", f"{s.share:.1%}", f"{s.mean:.3f}")
+            table.add_row(*said, f"{s.stated:.2f}", f"{s.overlap or '–'}", f"{s.weight:.2f}")
         return table
 
     def _agreement(self) -> Table:
         table = Table(title="Where two sources speak of the same answers (95 % intervals)")
-        columns = ("stronger", "weaker", "rows", "agree", "weight by this", "says yes to a no")
+        columns = ("stronger", "weaker", "rows", "agree", "says yes to a no")
         for name in (*columns, "says no to a yes"):
             table.add_column(name, justify="left" if name.endswith("er") else "right")
         for pair in self.pairs:
@@ -89,7 +96,6 @@ class LabelReport:
                 pair.weaker,
                 f"{pair.agree.n}",
                 _rate(pair.agree),
-                f"{pair.measured_weight:.2f}",
                 _rate(pair.false_positive),
                 _rate(pair.false_negative),
             )
@@ -100,6 +106,7 @@ def build_report(
     out: Path,
     ok: NDArray[np.bool_],
     scores: Mapping[str, Floats],
+    trusts: Mapping[str, Trust],
     labels: Labels,
     plan: LabelPlan,
     sufficed_at: float,
@@ -112,6 +119,7 @@ def build_report(
         out: the table that was written.
         ok: bool[n], calls that did not fail.
         scores: float64[n] by source.
+        trusts: how far each source is trusted.
         labels: of the n rows.
         plan: the sources' weights.
         sufficed_at: from this score on an answer sufficed.
@@ -119,11 +127,12 @@ def build_report(
     """
     answered = int(ok.sum())
     sources = []
-    for name in labels.sources:
+    for name, weight in zip(labels.sources, labels.trusted, strict=True):
         said = scores[name][~np.isnan(scores[name])]
-        share = len(said) / max(answered, 1)
-        sources.append(Source(name, plan.weight(name), len(said), share, float(said.mean())))
-    unknown = [name for name in labels.sources if name not in plan.weights]
+        share, mean = len(said) / max(answered, 1), float(said.mean())
+        stated, overlap = plan.weight(name), trusts[name].overlap
+        sources.append(Source(name, stated, overlap, weight, len(said), share, mean))
+    unknown = [name for name in labels.sources if name not in WEIGHTS and not plan.states(name)]
     if unknown:
         notes = [*notes, f"no weight is set for {', '.join(unknown)}: counted as feedback"]
     return LabelReport(

@@ -12,7 +12,8 @@ The rules, for an answer A (a call that did not fail) and a later request B of t
 * **thanked** (1): the turn after A begins with thanks.
 * **abandoned** (1): nobody of the session asks anything after A, and the log goes on for longer
   than the window. Leaving may be good or bad (Li, Huffman and Tokuda 2009, "Good abandonment"), so
-  its weight is 0 unless the configuration says otherwise.
+  its weight is 0 unless graded answers or the configuration say otherwise.
+* **went_on** (1): the session's next request, within the window, asks something else. The same.
 
 No signal: the same prompt on the same or a lower tier (a re-roll); a call that failed and what
 followed it, a gateway's fallback included; a request sent before A was answered (shadow calls) or
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from training.label.moods import COMPLAINT, THANKS
 from training.label.turns import NEVER, NONE, Turns
 
-SIGNALS = ("escalation", "retry", "complaint", "thanked", "abandoned")
+SIGNALS = ("escalation", "retry", "complaint", "thanked", "abandoned", "went_on")
 REACH = 20  # requests of a session or user between A and B
 LEAST_CHARS = 20  # of a turn that, said twice in one conversation, is the same question again
 NEAR = 0.8  # Jaccard similarity of 5-character shingles
@@ -85,12 +86,18 @@ def find_signals(
         found["escalation"][told.a[complains & higher(told)]] = 0.0
         found["complaint"][told.a[complains & ~higher(told)]] = 0.0
         found["thanked"][told.a[turns.mood[told.b] == THANKS]] = 1.0
+        if reach == 1:
+            other = ~_same_prompt(turns, pairs) & ~_may_be_near(turns, pairs)
+            other &= turns.asks[pairs.a] & (turns.mood[pairs.a] != THANKS)
+            went_on = pairs.a[other & (turns.mood[pairs.b] == 0)]
     for _, pairs in _pairs(turns, turns.user, window):
         one = (turns.session[pairs.a] == turns.session[pairs.b]) & (turns.session[pairs.a] != NONE)
         up = pairs.where(~one & turns.timed[pairs.a] & higher(pairs))
         found["retry"][up.a[_same_prompt(turns, up)]] = 0.0
     for pair in _near_duplicates(near, last_turns):
         found["escalation"][pair.a] = 0.0
+    questioned = ~np.isnan(np.array(list(found.values()))).all(axis=0)
+    found["went_on"][went_on[~questioned[went_on]]] = 1.0
     found["abandoned"][_last_of_sessions(turns, window)] = 1.0
     return found
 
@@ -190,4 +197,5 @@ def _last_of_sessions(turns: Turns, window: int) -> Rows:
     session = turns.session[rows]
     last = rows[np.append(session[1:] != session[:-1], True)[: len(rows)]]
     end = turns.asked[rows].max(initial=NEVER)
-    return last[turns.ok[last] & turns.asks[last] & (turns.answered[last] + window < end)]
+    asked = turns.ok[last] & turns.asks[last] & (turns.mood[last] != THANKS)
+    return last[asked & (turns.answered[last] + window < end)]

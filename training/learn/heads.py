@@ -39,6 +39,7 @@ FOLDS = 4
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
+FIRM_ROWS = 100
 SHRINKAGE = 30.0  # nats that moving one member's whole weight must earn
 
 
@@ -85,6 +86,7 @@ def fit_heads(
     surface: int,
     seed: int,
     recipe: Recipe = STANDARD,
+    firm: NDArray[np.bool_] | None = None,
 ) -> FittedHeads:
     """Fit one head per tier.
 
@@ -98,6 +100,8 @@ def fit_heads(
         surface: how many leading columns of the dense vectors are surface features.
         seed: of folds, trees and clusters.
         recipe: the members' parameters.
+        firm: bool[n, k], scores that are trusted. Weak ones order prompts, but their level is off:
+            where a tier has `FIRM_ROWS` firm ones, these alone calibrate it. Default: all are.
 
     Raises:
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
@@ -136,7 +140,8 @@ def fit_heads(
             continue
         known = np.flatnonzero(~np.isnan(score[:, k]))
         z, y, w = combined[:, learned.index(k)], score[known, k], weight[known, k]
-        calibration = fit_calibration(z[known], y, w)
+        level = _level_rows(score[:, k], None if firm is None else firm[:, k])
+        calibration = fit_calibration(z[level], score[level, k], weight[level, k])
         p[:, k] = calibration.probability(z)
         rounds = max(int(np.median([fold.rounds for fold in by_tier[k]])), 5)
         booster = fit_booster(x.take(known), y, w, rounds, seed, recipe)
@@ -219,6 +224,15 @@ def sort_tiers(
             "which a tier fails as well as rows on which it suffices"
         )
     return learned, constants, notes
+
+
+def _level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """The rows that a tier is calibrated on: the firm ones, if they are enough and vary."""
+    known = np.flatnonzero(~np.isnan(score))
+    if firm is None:
+        return known
+    sure = known[firm[known]]
+    return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
 
 
 def _folds(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

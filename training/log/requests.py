@@ -73,8 +73,18 @@ class Requests:
 
         Signals label failures, hardly successes: a mean over such labels is no quality.
         """
+        return np.asarray((self.trusted | np.isnan(self.score)).all(axis=1))
+
+    @property
+    def trusted(self) -> NDArray[np.bool_]:
+        """bool[n, k]: the label's own weight is at least FIRM."""
+        return np.asarray(self.label_weight >= FIRM)
+
+    @property
+    def label_weight(self) -> NDArray[np.float64]:
+        """float64[n, k]: `weight` without the logging policy's part."""
         chosen = np.clip(np.nan_to_num(self.propensity, nan=1.0), 1.0 / MAX_WEIGHT, 1.0)
-        return np.asarray(~((self.weight * chosen < FIRM) & ~np.isnan(self.score)).any(axis=1))
+        return np.asarray(self.weight * chosen)
 
     @property
     def sessions(self) -> NDArray[np.int64]:
