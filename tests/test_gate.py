@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from router.policy import Promise
 from training.measure.slices import Slice
@@ -13,7 +12,6 @@ from training.retrain.gate import (
     Ground,
     Limits,
     debiased_ece,
-    difference,
     judge,
 )
 
@@ -107,13 +105,6 @@ def test_a_broken_promise_calibration_latency_and_replay_are_refused() -> None:
 def test_too_few_rows_decide_nothing() -> None:
     rows = ground(1, 0)
     assert not judge(rows, entrant(rows, np.zeros(1, np.int64)), {}, Limits()).passed
-
-
-def test_sessions_count_once() -> None:
-    values = np.repeat(np.random.default_rng(0).normal(size=100), 50)
-    alone = difference(values, np.arange(5000))
-    together = difference(values, np.repeat(np.arange(100), 50))
-    assert together.error == pytest.approx(alone.error * np.sqrt(50), rel=0.02)
 
 
 def test_the_debiased_error_is_near_zero_where_the_probabilities_are_true() -> None:

@@ -1,8 +1,7 @@
 """The gate: whether a challenger may take the champion's place, one check a row.
 
 Every comparison is paired: all policies are judged on the same test rows, which none of them was
-fitted or chosen on. Intervals are of cluster-robust means (Liang & Zeger, 1986), a session being a
-cluster, with Student's t of (sessions − 1) degrees of freedom.
+fitted or chosen on. Intervals are Student's t, requests of one session taken together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,10 @@ from math import inf, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from router.policy import Promise
-from training.measure.intervals import Floats
+from training.measure.intervals import Floats, Interval
+from training.measure.offpolicy import interval
 from training.measure.reliability import BINS, equal_mass_bins
 from training.measure.slice_report import promise_margins
 from training.measure.slices import Slice
@@ -133,23 +132,6 @@ class Verdict:
 GAIN = "cheaper or better than the champion"
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A paired mean difference with its limits."""
-
-    value: float
-    low: float
-    high: float
-    error: float
-    degrees: int
-
-    def upper(self, risk: float) -> float:
-        """One-sided upper limit at `risk`."""
-        if self.degrees < 1:
-            return inf
-        return self.value + float(student.isf(risk, self.degrees)) * self.error
-
-
 def judge(
     ground: Ground,
     entrant: Entrant,
@@ -183,19 +165,6 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def difference(values: Floats, session: Ints, confidence: float = 0.95) -> Difference:
-    """Mean of paired differences, float64[n], with limits that hold sessions together."""
-    mean, n = float(values.mean()), len(values)
-    _, member = np.unique(session, return_inverse=True)
-    sums = np.bincount(member, weights=values - mean)
-    units = len(sums)
-    if units < 2:
-        return Difference(mean, -inf, inf, inf, 0)
-    error = sqrt(units / (units - 1) * float(sums @ sums)) / n
-    half = float(student.isf((1 - confidence) / 2, units - 1)) * error
-    return Difference(mean, mean - half, mean + half, error, units - 1)
-
-
 def debiased_ece(p: Floats, outcome: Floats, bins: int = BINS) -> float:
     """Calibration error free of the noise of its bins: root of the debiased squared error.
 
@@ -227,15 +196,15 @@ def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Che
         mean = quality.mean(axis=0)
         # The shares are estimated, too: their part of the influence function is mean[tier].
         gain = own - mean[tier] + share @ mean - quality @ share
-        found = difference(gain, ground.session, limits.confidence)
+        found = interval(gain, ground.session, limits.confidence)
         checks.append(
             Check("better than matched random", found.value, 0.0, found.low > 0, _words(found))
         )
     for k, name in enumerate(ground.names):
         if k == entrant.constant:
             continue
-        better = difference(own - quality[:, k], ground.session, limits.confidence)
-        cheaper = difference(spent - paid[:, k], ground.session, limits.confidence)
+        better = interval(own - quality[:, k], ground.session, limits.confidence)
+        cheaper = interval(spent - paid[:, k], ground.session, limits.confidence)
         if better.low > 0 or cheaper.high >= 0:
             passed, told = better.low > 0, (better, "quality")
         else:
@@ -255,7 +224,7 @@ def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Che
 def _against(ground: Ground, tier: Ints, other: Ints, name: str, limits: Limits) -> list[Check]:
     """Non-inferior in quality; to the champion also shown cheaper or shown better."""
     gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
-    better = difference(gain, ground.session, limits.confidence)
+    better = interval(gain, ground.session, limits.confidence)
     checks = [
         Check(
             f"quality not below the {name}'s",
@@ -267,7 +236,7 @@ def _against(ground: Ground, tier: Ints, other: Ints, name: str, limits: Limits)
     ]
     if name == "champion":
         saved = _taken(ground.paid, tier) - _taken(ground.paid, other)
-        cheaper = difference(saved, ground.session, limits.confidence)
+        cheaper = interval(saved, ground.session, limits.confidence)
         passed = better.low > 0 or cheaper.high < 0
         sure = f"quality {_words(better)}; USD {_words(cheaper)}"
         checks.append(Check(GAIN, better.value, 0.0, passed, sure))
@@ -280,11 +249,11 @@ def _slices(ground: Ground, tier: Ints, other: Ints, limits: Limits) -> list[Che
     if not judged:
         return []
     gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
-    risk = (1 - limits.confidence) / len(judged)
-    found: list[tuple[float, Slice, Difference]] = []
+    sure = 1 - 2 * (1 - limits.confidence) / len(judged)  # one-sided
+    found = []
     for part in judged:
-        change = difference(gain[part.rows], ground.session[part.rows])
-        found.append((change.upper(risk), part, change))
+        change = interval(gain[part.rows], ground.session[part.rows], sure)
+        found.append((float(np.nan_to_num(change.high, nan=inf)), part, change))
     upper, part, change = min(found, key=lambda item: item[0])
     return [
         Check(
@@ -319,9 +288,9 @@ def _promise(ground: Ground, entrant: Entrant) -> list[Check]:
     margins = promise_margins(promise, entrant.tier, ground.quality, sufficed)
     if margins is None:
         return []
-    found = difference(margins, ground.session)
-    refuted = found.upper(REFUTED_AT) < 0
-    words = f"95 % upper limit {found.upper(REFUTED_AT):+.4f}"
+    found = interval(margins, ground.session, 1 - 2 * REFUTED_AT)  # one-sided
+    refuted = found.high < 0
+    words = f"95 % upper limit {found.high:+.4f}"
     return [Check("the promise is not refuted", found.value, 0.0, not refuted, words)]
 
 
@@ -336,7 +305,7 @@ def _taken(values: Floats, tier: Ints) -> Floats:
     return np.asarray(values[np.arange(len(tier)), tier])
 
 
-def _words(found: Difference) -> str:
+def _words(found: Interval) -> str:
     digits = ".4f" if abs(found.value) > 1e-3 or found.value == 0 else ".2e"
     return f"{found.low:+{digits}} to {found.high:+{digits}}"
 
