@@ -44,6 +44,7 @@ KeyVariable = Annotated[
 Concurrency = Annotated[int, typer.Option(help="Calls under way at a time.", min=1, max=1000)]
 Timeout = Annotated[float, typer.Option(help="Seconds that one attempt may take.", min=0.1)]
 MaxOutput = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
+Model = Annotated[str, typer.Option(help="Name in the MLflow registry.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Ask nothing; print the price.")]
 
 
@@ -446,6 +447,88 @@ def judge(
             dry_run=dry_run,
         )
     _tell_run(done, as_json)
+
+
+@app.command()
+def retrain(
+    config: Annotated[Path, typer.Option(help="The job, TOML; see data/README.md.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train challengers; promote the best if it passes the gate.
+
+    Exit codes: 0 promoted, nothing new, or the champion kept because equal; 1 refused.
+
+    Example: suffice retrain --config retrain.toml
+    """
+    from training.retrain.job import REFUSED
+    from training.retrain.job import retrain as run
+
+    done = run(config, dry_run)
+    if as_json:
+        _print_json(done.as_json())
+    else:
+        typer.echo(done.status)
+        for line in done.lines:
+            typer.echo(line)
+    if done.status == REFUSED:
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
+    folder: Annotated[Path, typer.Option(help="Where the service reads the champion.")],
+    model: Model = "suffice",
+    quiet: Quiet = False,
+) -> None:
+    """Make a registered version the champion, by hand.
+
+    Example: suffice promote 7 --folder artifacts/current
+    """
+    from training.retrain.serve import promote as run
+
+    typer.echo(run(model, version, folder))
+
+
+@app.command()
+def rollback(
+    folder: Annotated[Path, typer.Option(help="Where the service reads the champion.")],
+    model: Model = "suffice",
+    quiet: Quiet = False,
+) -> None:
+    """Give the champion's place back to the previous version.
+
+    Example: suffice rollback --folder artifacts/current
+    """
+    from training.retrain.serve import rollback as run
+
+    typer.echo(run(model, folder))
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Folder, run, version or alias.", metavar="RUN")],
+    second: Annotated[str, typer.Argument(help="The same.", metavar="RUN")],
+    traffic: Traffic,
+    model: Model = "suffice",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two routers on rows that neither knew, paired.
+
+    Example: suffice compare champion challenger --traffic recent.parquet
+    """
+    from training.retrain.versus import compare as run
+
+    with step("compare"):
+        found = run(first, second, traffic, model)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    for line in found.as_text():
+        typer.echo(line)
 
 
 @app.command()

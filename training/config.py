@@ -49,7 +49,7 @@ def read_tiers(path: Path) -> tuple[Tier, ...]:
     Raises:
         BadInput: no such file, no TOML, or a table that is not a tier; the message names the place.
     """
-    values = _read_toml(path)
+    values = read_toml(path)
     tables = values.get("tier")
     if (
         set(values) != {"tier"}
@@ -76,13 +76,17 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     Raises:
         BadInput: an unknown key (with the nearest known one) or a value that does not fit.
     """
-    values = {} if path is None else _read_toml(path)
+    return parse_config({} if path is None else read_toml(path), overrides, f"{path}")
+
+
+def parse_config(values: Mapping[str, Any], overrides: Mapping[str, str], path: str) -> Config:
+    """The same of tables that were read already; `path` is named in errors."""
     for section, table in values.items():
-        _known(section, tuple(_KEYS), f"{path}: section")
+        check_known(section, tuple(_KEYS), f"{path}: section")
         if not isinstance(table, dict):
             raise BadInput(f"{path}: [{section}] must be a table")
         for key, value in table.items():
-            _known(key, _KEYS[section], f"{path}: [{section}]")
+            check_known(key, _KEYS[section], f"{path}: [{section}]")
             if section != "rules" and key not in _LABELLING:
                 _of_type(key, value, f"{path}: [{section}]")
     rule = {key: value for key, value in values.get("label", {}).items() if key in _RULE}
@@ -98,7 +102,7 @@ def parse_values(texts: Mapping[str, str], place: str) -> dict[str, float | bool
     """
     found: dict[str, float | bool] = {}
     for name, text in texts.items():
-        _known(name, KEYS, place)
+        check_known(name, KEYS, place)
         if name in _SWITCHES and text.lower() in ("true", "false"):
             found[name] = text.lower() == "true"
             continue
@@ -117,7 +121,8 @@ def _merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> Goal:
     return parse_goal({**file, **line}, "--policy" if line else "[policy]")
 
 
-def _known(name: str, names: tuple[str, ...], place: str) -> None:
+def check_known(name: str, names: tuple[str, ...], place: str) -> None:
+    """Raise BadInput for an unknown key, with the nearest known one."""
     if name in names:
         return
     near = get_close_matches(name, names, 1)
@@ -133,7 +138,8 @@ def _of_type(key: str, value: object, place: str) -> None:
         raise BadInput(f"{place}: {key} must be a number, got {value!r}")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; BadInput where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -104,6 +104,18 @@ def reissue(
         return _verified(folder)
 
 
+def place(source: Path, out: Path) -> str:
+    """Copy an artifact folder to `out`, replacing an older artifact there; returns its version.
+
+    Raises:
+        BadInput: `out` exists and is not an artifact.
+        ArtifactError: the source is refused.
+    """
+    with _beside(out) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        return _verified(folder)
+
+
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, put in its place if all goes well and removed if not."""

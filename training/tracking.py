@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from training.errors import EnvironmentProblem
+from training.errors import EnvironmentProblem, SufficeError
 
 EXPERIMENT = "suffice"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -36,11 +36,11 @@ def log_run(
         EnvironmentProblem: the store cannot be reached or refuses the run.
     """
     with (
-        _connected("did not take the run") as (mlflow, store),
+        connected("did not take the run") as (mlflow, store),
         mlflow.start_run(run_name=name) as run,
     ):
         mlflow.log_params(dict(parameters))
-        mlflow.log_metrics({_plain(key): value for key, value in metrics.items()})
+        mlflow.log_metrics({plain_name(key): value for key, value in metrics.items()})
         mlflow.set_tags(dict(tags))
         for place, folder in folders.items():
             mlflow.log_artifacts(str(folder), artifact_path=place)
@@ -61,7 +61,7 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
     Raises:
         EnvironmentProblem: the store cannot be reached.
     """
-    with _connected("did not give the file") as (mlflow, _):
+    with connected("did not give the file") as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
         client, folder = mlflow.MlflowClient(), file.rpartition("/")[0]
         runs = client.search_runs(
@@ -78,8 +78,11 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
 
 
 @contextmanager
-def _connected(failed: str) -> Iterator[tuple[Any, str]]:
-    """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence."""
+def connected(failed: str) -> Iterator[tuple[Any, str]]:
+    """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence.
+
+    Yields the module and the store's URI.
+    """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -96,6 +99,8 @@ def _connected(failed: str) -> Iterator[tuple[Any, str]]:
                 mlflow.create_experiment(EXPERIMENT, artifact_location=place)
             mlflow.set_experiment(EXPERIMENT)
             yield mlflow, store
+        except SufficeError:
+            raise
         except Exception as error:
             raise EnvironmentProblem(
                 f"MLflow at {store} {failed} ({type(error).__name__}: {error}); the files asked "
@@ -111,6 +116,6 @@ def _beside(store: str) -> str | None:
     return (Path(parts.path[1:]).resolve().parent / "mlruns").as_uri()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A metric's name with what MLflow does not take (a tier may be called anything) replaced."""
     return re.sub(r"[^\w.\- ]", "_", name)

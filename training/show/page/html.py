@@ -57,19 +57,23 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
         EnvironmentProblem: MLflow refused the run (the page is in place).
     """
     subject = prepare(artifact, traffic, False)
-    found: Report | Valuation
-    if subject.world.paired:
-        measured = measure_paired(subject)
-        found, text = measured.report, render(measured, read_artifact(artifact)[1], traffic.name)
-    else:
-        found = value_one_sided(subject)
-        text = render_one_sided(subject, found, traffic.name)
+    found, text = page_of(subject, traffic.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(out)
     run = _track(subject, found, text)
     return Written(found.rows, subject.left_out, subject.world.name, run)
+
+
+def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
+    """The report of either world, and its page; BadInput as `report`."""
+    if subject.world.paired:
+        measured = measure_paired(subject)
+        arrays = read_artifact(subject.artifact.path)[1]
+        return measured.report, render(measured, arrays, traffic)
+    found = value_one_sided(subject)
+    return found, render_one_sided(subject, found, traffic)
 
 
 def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:

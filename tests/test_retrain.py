@@ -1,0 +1,303 @@
+"""Retraining: proposes, proves, promotes; and leaves the champion alone whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from router import Router
+from router.artifact import load_artifact
+from tests.traffic_makers import call, make_rows, write_log, write_tiers
+from training.errors import BadInput
+from training.learn import heads
+from training.log.traffic import read_traffic
+from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry
+from training.retrain.settings import Window, read_settings
+from training.retrain.window import cut, decay
+
+TOML = """
+[data]
+traffic = "log.parquet"
+tiers = "tiers.toml"
+{data}
+[train]
+challengers = {challengers}
+[policy]
+min_quality = {quality}
+[gate]
+min_rows = 100
+latency_p50_ms = 1000
+{gate}
+[serve]
+folder = "serving/current"
+"""
+
+
+def write_job(
+    folder: Path,
+    *,
+    challengers: int = 1,
+    quality: float = 0.9,
+    data: str = "",
+    gate: str = "",
+) -> Path:
+    path = folder / "retrain.toml"
+    path.write_text(
+        TOML.format(challengers=challengers, quality=quality, data=data, gate=gate),
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder with a log, tiers and a job; quick to fit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    write_log(tmp_path / "log.parquet", make_rows(1500))
+    write_tiers(tmp_path)
+    write_job(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *more):
+    done = call(capsys, "--quiet", "retrain", "--config", "retrain.toml", "--json", *more)
+    return done, json.loads(done.out) if done.out else {}
+
+
+def later_rows():
+    return [row | {"request_id": f"later-{row['request_id']}"} for row in make_rows(400, 9)]
+
+
+def registry(folder):
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    return Registry(mlflow, "suffice")
+
+
+def running(folder):
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    runs = mlflow.search_runs(experiment_names=["suffice"], output_format="list")
+    return [run for run in runs if run.info.status == "RUNNING"]
+
+
+def test_the_first_job_makes_a_champion_and_a_second_finds_nothing_new(site, capsys):
+    planned, told = run(capsys, "--dry-run")
+    assert planned.code == 0
+    assert told["status"] == "planned"
+    assert not (site / "serving" / "current").exists()
+    done, first = run(capsys)
+    assert done.code == 0, done
+    assert first["status"] == "promoted"
+    assert all(check["passed"] for check in first["checks"])
+    served = Router.load(site / "serving" / "current")
+    assert served.artifact.version == first["artifact"]
+    champion = registry(site).of(CHAMPION)
+    assert champion is not None
+    assert champion.artifact == first["artifact"]
+    assert registry(site).of(ANCHOR) == champion
+    again, second = run(capsys)
+    assert again.code == 0
+    assert second["status"] == "nothing new"
+    assert second["run_id"] == first["run_id"]
+    assert run(capsys, "--dry-run")[1]["notes"][1].startswith("nothing:")
+
+    # The model in the registry answers as the served artifact does, without suffice's jobs.
+    model = mlflow.pyfunc.load_model("models:/suffice@champion")
+    prompts = ["what is the capital of kenya", '[{"role": "user", "content": "proof lemma"}]']
+    answers = model.predict(pd.DataFrame({"prompt": prompts}))
+    assert answers["tier"].tolist()[0] == served.route(prompts[0]).tier
+    assert answers["tier"].tolist()[1] == served.route(json.loads(prompts[1])).tier
+
+    # What a reviewer finds in the run.
+    kept = mlflow.get_run(first["run_id"])
+    assert kept.data.tags["mlflow.note.content"].startswith("# Gate: passed")
+    assert kept.inputs.dataset_inputs
+    files = {file.path for file in mlflow.MlflowClient().list_artifacts(first["run_id"], "report")}
+    assert {"report/report.html", "report/report.json", "report/cost_quality.png"} <= files
+
+
+@pytest.mark.slow
+def test_an_equal_is_no_reason_to_change_and_a_refusal_exits_with_1(site, capsys):
+    assert run(capsys)[1]["status"] == "promoted"
+    champion = registry(site).of(CHAMPION)
+    write_job(site, gate="margin = 0.006")  # another job, the same challenger
+    done, second = run(capsys)
+    assert done.code == 0, done
+    assert second["status"] == "champion kept"
+    write_job(site, gate="max_ece = 0.0\nece_rows = 1")
+    done, third = run(capsys)
+    assert done.code == 1
+    assert third["status"] == "refused"
+    assert any("calibration" in why for why in third["notes"])
+    tags = registry(site).client.get_model_version("suffice", third["version"]).tags
+    assert tags["gate"] == "refused"
+    assert any("calibration" in why for name, why in tags.items() if name.startswith("refused"))
+    assert registry(site).of(CHAMPION) == champion
+    assert load_artifact(site / "serving" / "current").version == champion.artifact
+
+
+@pytest.mark.slow
+def test_promote_and_roll_back_by_hand(site, capsys):
+    first = run(capsys)[1]
+    write_job(site, gate="max_ece = 0.0\nece_rows = 1")
+    second = run(capsys)[1]
+    assert second["status"] == "refused"
+    folder = site / "serving" / "current"
+    assert call(capsys, "promote", second["version"], "--folder", folder).code == 0
+    assert load_artifact(folder).version == second["artifact"]
+    assert registry(site).of(PREVIOUS).artifact == first["artifact"]
+    assert call(capsys, "rollback", "--folder", folder).code == 0
+    assert load_artifact(folder).version == first["artifact"]
+    assert registry(site).of(CHAMPION).artifact == first["artifact"]
+    write_log(site / "later.parquet", later_rows())
+    told = call(
+        capsys, "compare", first["run_id"], "previous", "--traffic", "later.parquet", "--json"
+    )
+    assert told.code == 0, told
+    found = json.loads(told.out)
+    assert found["world"] == "paired"
+    assert found["requests"] == 400
+    assert found["figures"]["quality"]["difference"]["low"] <= 0
+    call(capsys, "compare", "nobody", "champion", "--traffic", "later.parquet").refused("nobody")
+    call(capsys, "promote", "99", "--folder", folder).refused("99", "versions: 1, 2")
+
+
+@pytest.mark.slow
+def test_what_a_killed_job_or_a_hand_left_is_put_right(site, capsys):
+    first = run(capsys)[1]
+    folder = site / "serving" / "current"
+    (folder / "heads.npz").write_bytes(b"damaged")
+    with mlflow.start_run(tags={"suffice.retrain.folder": str(folder.resolve())}) as orphan:
+        client = mlflow.MlflowClient()
+    client.update_run(orphan.info.run_id, status="RUNNING")
+    assert running(site)
+    done, second = run(capsys)
+    assert done.code == 0, done
+    assert second["status"] == "nothing new"
+    assert load_artifact(folder).version == first["artifact"]
+    assert not running(site)
+    registry(site).client.delete_registered_model("suffice")  # the champion is deleted by hand
+    assert run(capsys)[0].code == 0
+    adopted = registry(site).of(CHAMPION)
+    assert adopted is not None
+    assert adopted.artifact == first["artifact"]
+
+
+def test_a_second_job_at_once_exits_with_3(site, capsys):
+    (site / "serving").mkdir()
+    with FileLock(site / "serving" / ".current.lock"):
+        done, _ = run(capsys)
+    assert done.code == 3
+    assert "another job" in done.err
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_exits_with_3_and_the_champion_serves(site, capsys, monkeypatch):
+    first = run(capsys)[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write_job(site, challengers=2)
+    done, _ = run(capsys)
+    assert done.code == 3
+    assert "Traceback" not in done.err
+    assert load_artifact(site / "serving" / "current").version == first["artifact"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("challengers", "chalengers", ("[train]", "did you mean 'challengers'")),
+        ("[serve]", "[server]", ("did you mean 'serve'",)),
+        ("min_rows = 100", 'min_rows = "many"', ("[gate] min_rows", "whole number")),
+        ('folder = "serving/current"', "", ("[serve] folder is missing",)),
+        ("challengers = 1", "challengers = 0", ("at least one",)),
+        ("challengers = 1", "seed = -1", ("seed", "below 0")),
+        ("[train]", 'since = "soon"\n[train]', ("since", "90d")),
+        ("[train]", 'since = "2027-01-01"\n[train]', ("the window is empty",)),
+        ("[train]", "since = 2026-05-01\nuntil = 2026-04-01\n[train]", ("not before",)),
+        ("[train]", "max_rows = 0\n[train]", ("max_rows",)),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_the_place(site, capsys, old, new, words):
+    path = site / "retrain.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    done, _ = run(capsys)
+    done.refused(*words)
+    assert not (site / "serving" / "current").exists()
+
+
+def test_a_window_keeps_requests_whole_and_the_latest(site):
+    table = read_traffic(site / "log.parquet")
+    some = cut(table, Window(max_rows=100))
+    assert some.frame["request_id"].nunique() == 100
+    assert len(some.frame) == 200
+    assert some.frame["at"].min() > table.frame["at"].median()
+    settings = read_settings(write_job(site, data='since = "2026-03-01T10:00:00"'))
+    later = cut(table, settings.window)
+    assert later.frame["at"].min() >= pd.Timestamp("2026-03-01T10:00:00Z")
+    with pytest.raises(BadInput, match="no request has a time"):
+        cut(type(table)(table.frame.assign(at=pd.NaT), *_rest(table)), settings.window)
+
+
+def _rest(table):
+    return [getattr(table, name) for name in list(table.__dataclass_fields__)[1:]]
+
+
+def test_old_rows_weigh_less():
+    from tests.traffic_makers import requests_of
+
+    rows = make_rows(100, timed=False)
+    for i, row in enumerate(rows):
+        row["at"] = pd.Timestamp("2026-03-01T00:00:00Z") + pd.Timedelta(days=i // 2)
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        requests = requests_of(rows, Path(scratch))
+    weights = decay(requests, 10.0).weight[:, 0]
+    assert weights[-1] == 1.0
+    assert weights[-11] == pytest.approx(0.5)
+    np.testing.assert_array_equal(decay(requests, None).weight, requests.weight)
+
+
+@pytest.mark.slow
+def test_kill_at_30_points(site, capsys):
+    """Whenever it is killed, the champion or its heir serves, whole; a rerun is right."""
+    before = run(capsys)[1]
+    folder = site / "serving" / "current"
+    write_log(site / "log.parquet", make_rows(1800, 1))
+    command = [sys.executable, "-m", "training.cli", "--quiet", "retrain", "--config"]
+    started = time.perf_counter()
+    subprocess.run([*command, write_job(site)], capture_output=True, check=False, cwd=site)
+    whole = time.perf_counter() - started
+    for point in range(30):
+        write_log(site / "log.parquet", make_rows(1800 + point, 2 + point))
+        job = subprocess.Popen(
+            [*command, "retrain.toml"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=site,
+            start_new_session=True,
+        )
+        time.sleep(whole * (point + 1) / 31)
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        version = load_artifact(folder).version  # whole, whichever it is
+        champion = registry(site).of(CHAMPION)
+        assert champion is not None
+        if version != champion.artifact:  # killed between the alias and the folder
+            assert version in (before["artifact"], registry(site).of(PREVIOUS).artifact)
+    done, told = run(capsys)
+    assert done.code in (0, 1), done
+    assert told["status"] in ("promoted", "champion kept", "refused", "nothing new")
+    assert load_artifact(folder).version == registry(site).of(CHAMPION).artifact
+    assert not running(site)

@@ -1,0 +1,122 @@
+"""The test rows on which challenger, champion and anchor are compared, and what each does there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router import Router
+from router.artifact import Artifact, read_artifact
+from router.tier import Tier
+from router.vectorizer import SURFACE
+from training.errors import BadInput
+from training.export import id_hashes
+from training.golden import replay
+from training.label.rule import LabelRule
+from training.learn.costs import account
+from training.log.requests import Requests
+from training.measure.offpolicy import pseudo_outcomes
+from training.measure.slices import slices_of
+from training.measure.world import logged, valuable
+from training.retrain.gate import Entrant, Ground, Ints
+from training.train import Features
+from training.train import Ground as Job
+
+TIMED = 300  # prompts that the latency is measured on
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The ground, the challenger on it, and the choices of those that it meets."""
+
+    ground: Ground
+    entrant: Entrant
+    standing: Mapping[str, Ints]
+    notes: tuple[str, ...]
+
+
+def hold(
+    job: Job,
+    features: Features,
+    challenger: Path,
+    others: Mapping[str, Path],
+    rule: LabelRule,
+) -> Contest:
+    """Let an exported challenger and other artifacts decide the test rows that none has seen.
+
+    Args:
+        job: requests and splits.
+        features: of the challenger.
+        challenger: its folder.
+        others: {``champion``, ``anchor``: folder}.
+        rule: what sufficing means.
+
+    Raises:
+        BadInput: another artifact has a tier that the tiers file lacks.
+        ArtifactError: an artifact is refused.
+    """
+    known = job.requests.paired if job.world.paired else valuable(job.requests)
+    rows = job.splits.test[known[job.splits.test]]
+    hashes, notes = id_hashes(job.requests.ids[rows]), []
+    rivals = {name: read_artifact(folder) for name, folder in others.items()}
+    for name, (_, arrays) in rivals.items():
+        seen = np.isin(hashes, arrays["fitted"])
+        if seen.any():
+            notes.append(f"{int(seen.sum())} test rows were known to the {name} and are left out")
+        rows, hashes = rows[~seen], hashes[~seen]
+    used, x = job.requests.take(rows), features.x.take(rows)
+    ours = read_artifact(challenger)[0]
+    estimates = ours.predictor.estimate(list(used.prompts))
+    tier = ours.policy.choose(estimates.p, estimates.usd)
+    paid = account(x, used, ours.predictor.tokens, job.tiers)
+    paired = job.world.paired
+    quality = used.score if paired else pseudo_outcomes(logged(used), estimates.p)
+    ground = Ground(
+        names=tuple(one.name for one in job.tiers),
+        quality=quality,
+        paid=paid,
+        session=used.sessions,
+        observed=used.score,
+        sufficed=rule.sufficed(used.score) if paired else None,
+        slices=slices_of(used, x.dense[:, :SURFACE]),
+    )
+    entrant = Entrant(
+        tier=tier,
+        p=estimates.p,
+        constant=ours.policy.constant,
+        promise=ours.policy.promise,
+        golden=replay(ours.predictor, ours.golden),
+        latency_ms=_times(challenger, used),
+    )
+    standing = {name: _choices(one, used, job.tiers, name) for name, (one, _) in rivals.items()}
+    return Contest(ground, entrant, standing, tuple(notes))
+
+
+def _choices(artifact: Artifact, used: Requests, tiers: tuple[Tier, ...], name: str) -> Ints:
+    """Where an artifact sends the requests, as indices of `tiers`."""
+    index = {tier.name: k for k, tier in enumerate(tiers)}
+    theirs = artifact.predictor.tiers
+    lost = [tier.name for tier in theirs if tier.name not in index]
+    if lost:
+        raise BadInput(
+            f"the {name} ({artifact.version}) routes to {', '.join(lost)}, which the tiers file "
+            "lacks: they cannot be compared. Keep the tier while it serves, or promote by hand"
+        )
+    if not len(used):
+        return np.zeros(0, dtype=np.int64)
+    estimates = artifact.predictor.estimate(list(used.prompts))
+    own = artifact.policy.choose(estimates.p, estimates.usd)
+    return np.array([index[tier.name] for tier in theirs], dtype=np.int64)[own]
+
+
+def _times(folder: Path, used: Requests) -> NDArray[np.float64]:
+    """How long `Router.route` takes for each of the first prompts, in milliseconds."""
+    router, times = Router.load(folder), []
+    for prompt in used.prompts[:TIMED]:
+        started = perf_counter()
+        router.route(prompt.text)
+        times.append(1e3 * (perf_counter() - started))
+    return np.array(times)

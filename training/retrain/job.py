@@ -1,0 +1,280 @@
+"""`suffice retrain`: train challengers, hold the best against the champion, promote it or not.
+
+For schedulers: idempotent (nothing is trained where nothing is new), alone (a lock), and safe to
+kill: the champion's alias and the serving folder change last, and the next job puts right what a
+killed one left.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from router.artifact import ArtifactError, load_artifact
+from training.config import read_tiers
+from training.console import say, step
+from training.decide.evidence import FILE, save_evidence
+from training.export import place
+from training.label.rule import labelled_requests
+from training.log.requests import Requests, fingerprint
+from training.log.traffic import TrafficTable, read_traffic
+from training.record import describe_choice, describe_job, describe_making
+from training.retrain.challengers import Challenger, train_challengers
+from training.retrain.contest import hold
+from training.retrain.gate import Verdict, as_table, judge
+from training.retrain.lock import alone
+from training.retrain.registry import ANCHOR, CHAMPION, Registry, end_orphans
+from training.retrain.settings import Settings, read_settings
+from training.retrain.shown import describe_run, flat_values, show, version_tags
+from training.retrain.window import cut, decay
+from training.tracking import connected
+from training.train import Ground, lay_out, report_on, settle, write_artifact
+
+PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
+    "promoted",
+    "champion kept",
+    "refused",
+    "nothing new",
+    "planned",
+)
+JOB, KEY = "suffice.retrain.folder", "suffice.retrain.key"  # tags of a job's run
+STATUS = "suffice.retrain.status"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job came to.
+
+    Attributes:
+        status: promoted, champion kept, refused, nothing new, or planned (a dry run).
+        lines: for people.
+        verdict: of the gate, if it was asked.
+        version: of the registered model, if there is a new one.
+        artifact: the version of its artifact.
+        run_id: of the job's run.
+    """
+
+    status: str
+    lines: tuple[str, ...]
+    verdict: Verdict | None = None
+    version: str | None = None
+    artifact: str | None = None
+    run_id: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine."""
+        values = {name: getattr(self, name) for name in ("status", "version", "artifact", "run_id")}
+        checks = as_table(self.verdict.checks) if self.verdict else []
+        return values | {"checks": checks, "notes": list(self.lines)}
+
+
+def retrain(config: Path, dry_run: bool = False) -> Outcome:
+    """Run the job that `config` (retrain.toml) describes.
+
+    Raises:
+        BadInput: the configuration, the window or the log cannot be used; nothing changed.
+        EnvironmentProblem: MLflow or the disk failed, or another job holds the lock; the champion
+            serves as before.
+    """
+    settings = read_settings(config)
+    tiers = read_tiers(settings.tiers)
+    with step("read traffic"):
+        table = cut(read_traffic(settings.traffic), settings.window)
+        requests, notes = labelled_requests(table, tiers, settings.config.label)
+    key = _key(settings, requests, settings.tiers)
+    with (
+        alone(settings.folder, settings.wait_seconds),
+        connected("failed the job") as (mlflow, store),
+    ):
+        registry = Registry(mlflow, settings.model)
+        if dry_run:
+            return _plan(settings, registry, requests, key)
+        for line in _put_right(settings, registry):
+            say(line)
+        if (done := _same_job(mlflow, key)) is not None:
+            told = f"nothing new since run {done} ({store}): same log, same configuration"
+            return Outcome(NOTHING_NEW, (told,), run_id=done)
+        weighed = decay(requests, settings.window.half_life_days)
+        with step("split"):
+            ground = lay_out(weighed, notes, tiers, settings.config, settings.shares, settings.seed)
+        tags = {JOB: str(settings.folder.resolve()), "suffice.fingerprint": fingerprint(requests)}
+        name = f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M}"
+        with mlflow.start_run(run_name=name, tags=tags) as run:
+            describe_run(mlflow, settings, table, requests)
+            best = _best(mlflow, ground, settings)
+            outcome = _finish(mlflow, registry, settings, ground, table, best, run.info.run_id)
+            mlflow.set_tags({STATUS: outcome.status, KEY: key})
+        return outcome
+
+
+def _finish(
+    mlflow: Any,
+    registry: Registry,
+    settings: Settings,
+    ground: Ground,
+    table: TrafficTable,
+    best: Challenger,
+    run_id: str,
+) -> Outcome:
+    """Choose the operating point, export, hold against the champion, register, promote."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, champion = Path(scratch) / "artifact", registry.of(CHAMPION)
+        name, report = _export(mlflow, settings, ground, best, folder, Path(scratch))
+        with step("gate"):
+            others = _others(registry, settings, Path(scratch))
+            rule = settings.config.label
+            contest = hold(ground, best.features, folder, others, rule)
+            verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
+        with step("register"):
+            show(mlflow, folder, verdict, contest.notes, table, report, Path(scratch))
+            version = registry.register(folder, name, version_tags(verdict, best))
+        if not verdict.passed:
+            status = KEPT if verdict.only_equal else REFUSED
+            return Outcome(status, verdict.reasons, verdict, version.number, name, run_id)
+        with step("promote"):
+            registry.promote(version)
+            place(folder, settings.folder)
+    was = f", was {champion.artifact} (version {champion.number})" if champion else ""
+    told = f"champion: {name} (version {version.number}){was}; served from {settings.folder}"
+    return Outcome(PROMOTED, (told,), verdict, version.number, name, run_id)
+
+
+def _export(
+    mlflow: Any, settings: Settings, ground: Ground, best: Challenger, folder: Path, scratch: Path
+) -> tuple[str, Any]:
+    """The challenger's artifact in `folder`, its evidence logged; returns version and report."""
+    learned, features, config = best.learned, best.features, settings.config
+    with step("operating point"):
+        settled = settle(ground, features, learned, config)
+    with step("report"):
+        report, refused = report_on(ground, features, learned, settled.policy, config.label)
+    notes = [*ground.notes, *settled.notes, ground.splits.leakage, *learned.notes]
+    notes += list(report.notes) if report else [refused]
+    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
+    facts = describe_job(
+        ground.requests,
+        config.label,
+        sizes,
+        notes,
+        report,
+        datetime.now(UTC),
+        best.embedder,
+        settings.seed,
+    )
+    kept = scratch / "evidence"
+    kept.mkdir()
+    sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
+    facts |= describe_choice(config.policy, settled.course, sha256)
+    with step("export"):
+        name = write_artifact(folder, ground, features, learned, settled.policy, facts, report)
+    mlflow.log_artifacts(str(kept), "evidence")
+    mlflow.set_tags({"suffice.artifact": name, "suffice.evidence": sha256})
+    return name, report
+
+
+def _best(mlflow: Any, ground: Ground, settings: Settings) -> Challenger:
+    """Train the challengers, each a nested run, and keep the best by cross-fitting."""
+    best: Challenger | None = None
+    made = train_challengers(ground, settings.embedders, settings.challengers, settings.seed)
+    with step(f"{settings.challengers} challengers"):
+        for one in made:
+            with mlflow.start_run(run_name=one.name, nested=True):
+                mlflow.set_tags({JOB: str(settings.folder.resolve())})
+                mlflow.log_params({"embedder": one.embedder} | flat_values(asdict(one.recipe)))
+                mlflow.log_metrics(one.merits)
+            if best is None or one.merit > best.merit:
+                best = one
+    assert best is not None
+    mlflow.log_params({"challenger": best.name, **flat_values(asdict(best.recipe))})
+    mlflow.log_metrics(best.merits)
+    return best
+
+
+def _others(registry: Registry, settings: Settings, scratch: Path) -> dict[str, Path]:
+    """Folders of the champion and the anchor, as far as there are any."""
+    found = {}
+    for alias in (CHAMPION, ANCHOR):
+        version = registry.of(alias)
+        if version is None:
+            continue
+        if _served(settings.folder) == version.artifact:
+            found[alias] = settings.folder
+        else:
+            found[alias] = registry.fetch(version, scratch / alias)
+    return found
+
+
+def _put_right(settings: Settings, registry: Registry) -> Iterator[str]:
+    """What a killed job, or a hand, left half done: runs, the serving folder, the registry."""
+    orphans = end_orphans(registry.mlflow, JOB, str(settings.folder.resolve()))
+    if orphans:
+        yield f"{orphans} runs of a job that was killed are marked as such"
+    champion, served = registry.of(CHAMPION), _served(settings.folder)
+    if champion is None and served is not None:
+        with registry.mlflow.start_run(
+            run_name=f"adopt {served}", tags={JOB: str(settings.folder.resolve())}
+        ):
+            adopted = registry.register(settings.folder, served, {"gate": "adopted"})
+        registry.promote(adopted)
+        yield (
+            f"{settings.folder} serves {served}, but model {settings.model!r} has no champion: it "
+            f"is registered as version {adopted.number} and is the champion now"
+        )
+    elif champion is not None and served != champion.artifact:
+        with tempfile.TemporaryDirectory() as scratch:
+            place(registry.fetch(champion, Path(scratch)), settings.folder)
+        yield (
+            f"{settings.folder} served {served or 'nothing'}; the champion is "
+            f"{champion.artifact} (version {champion.number}): it was put there"
+        )
+
+
+def _served(folder: Path) -> str | None:
+    """The version of the artifact in the serving folder; None where there is no valid one."""
+    try:
+        return load_artifact(folder).version
+    except (ArtifactError, OSError):
+        return None
+
+
+def _same_job(mlflow: Any, key: str) -> str | None:
+    """The run of a job that finished on the same log with the same configuration."""
+    runs = mlflow.search_runs(
+        filter_string=f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'",
+        max_results=1,
+        output_format="list",
+    )
+    return runs[0].info.run_id if runs else None
+
+
+def _plan(settings: Settings, registry: Registry, requests: Requests, key: str) -> Outcome:
+    """What the job would do."""
+    champion = registry.of(CHAMPION)
+    done = _same_job(registry.mlflow, key)
+    lines = [f"{len(requests)} labelled requests in the window"]
+    if done:
+        lines.append(f"nothing: run {done} did the same job")
+    else:
+        lines.append(
+            f"train {settings.challengers} challengers ({', '.join(settings.embedders)}), hold "
+            "the best against "
+            + (f"version {champion.number} ({champion.artifact})" if champion else "no champion")
+        )
+        lines.append(f"where it passes: make it the champion, and serve it from {settings.folder}")
+    return Outcome(PLANNED, tuple(lines))
+
+
+def _key(settings: Settings, requests: Requests, tiers: Path) -> str:
+    """Hash of all that a job depends on: log, configuration, prices, and the code's version."""
+    made = describe_making()
+    parts = [
+        fingerprint(requests),
+        json.dumps(settings.words, sort_keys=True, default=str),
+        tiers.read_text(encoding="utf-8"),
+        json.dumps([made["suffice_version"], made["libraries"]], sort_keys=True),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

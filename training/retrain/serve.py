@@ -1,0 +1,41 @@
+"""By hand: another version of the registered model becomes the champion and is served."""
+
+import tempfile
+from pathlib import Path
+
+from training.export import place
+from training.retrain.lock import alone
+from training.retrain.registry import Registry, Version
+from training.tracking import connected
+
+
+def promote(model: str, number: str, folder: Path) -> str:
+    """Make a version (its number or alias) the champion and put its artifact into `folder`.
+
+    Raises:
+        BadInput: there is no such version.
+        EnvironmentProblem: the registry failed, or a job is under way.
+    """
+    with alone(folder, 0.0), connected("did not promote") as (mlflow, _):
+        registry = Registry(mlflow, model)
+        version = registry.version(number)
+        with tempfile.TemporaryDirectory() as scratch:
+            artifact = registry.fetch(version, Path(scratch))
+            old = registry.promote(version)
+            place(artifact, folder)
+    return _told(version, old, folder)
+
+
+def rollback(model: str, folder: Path) -> str:
+    """Give the champion's place back to the previous version; errors as `promote`."""
+    with alone(folder, 0.0), connected("did not roll back") as (mlflow, _):
+        registry = Registry(mlflow, model)
+        version, old = registry.rollback()
+        with tempfile.TemporaryDirectory() as scratch:
+            place(registry.fetch(version, Path(scratch)), folder)
+    return _told(version, old, folder)
+
+
+def _told(version: Version, old: Version | None, folder: Path) -> str:
+    was = f", was version {old.number} ({old.artifact})" if old else ""
+    return f"champion: version {version.number} ({version.artifact}){was}; served from {folder}"

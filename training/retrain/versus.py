@@ -1,0 +1,157 @@
+"""`suffice compare`: two routers on the same rows, which neither was fitted or chosen on."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from router.artifact import Artifact, read_artifact
+from training.console import render
+from training.errors import BadInput
+from training.export import id_hashes
+from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.costs import account
+from training.learn.vectorize import vectorize
+from training.measure.intervals import Floats, Interval
+from training.measure.metrics import bad_downgrades
+from training.measure.offpolicy import interval, pseudo_outcomes
+from training.measure.world import logged, pick_world
+from training.retrain.registry import ALIASES, Registry
+from training.tracking import connected
+
+LEAST = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of both routers, and the second minus the first with its 95 % interval."""
+
+    name: str
+    first: float
+    second: float
+    difference: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two routers differ by: on how many requests, in which world, and how sure."""
+
+    names: tuple[str, str]
+    world: str
+    requests: int
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def as_text(self) -> list[str]:
+        """For a terminal."""
+        title = f"{self.requests} requests that neither knew ({self.world})"
+        table = Table(title=title)
+        for column in ("", *self.names, "second − first", "95 %"):
+            table.add_column(column, justify="left" if not column else "right")
+        for row in self.rows:
+            found = row.difference
+            limits = f"{found.low:+.6g} to {found.high:+.6g}"
+            cells = (f"{row.first:.6g}", f"{row.second:.6g}", f"{found.value:+.6g}", limits)
+            table.add_row(row.name, *cells)
+        return [render(table), *self.notes]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine."""
+        rows = {
+            row.name: {
+                "first": row.first,
+                "second": row.second,
+                "difference": {
+                    end: getattr(row.difference, end) for end in ("value", "low", "high")
+                },
+            }
+            for row in self.rows
+        }
+        told: dict[str, Any] = {"names": list(self.names), "world": self.world}
+        return told | {"requests": self.requests, "figures": rows, "notes": list(self.notes)}
+
+
+def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
+    """Compare two routers, paired.
+
+    Args:
+        first, second: an artifact folder, the id of an MLflow run, or a version or alias of the
+            registered model.
+        traffic: the table; rows that either was fitted or chosen on are left out.
+        model: name in the registry.
+
+    Raises:
+        BadInput: there is no such router, their tiers differ, or too few rows are left.
+        ArtifactError: an artifact is refused.
+        EnvironmentProblem: MLflow cannot be reached.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        pair = [
+            read_artifact(_folder(name, model, Path(scratch) / str(number)))
+            for number, name in enumerate((first, second))
+        ]
+    (one, known), (other, known_too) = pair
+    tiers = one.predictor.tiers
+    if [tier.name for tier in tiers] != [tier.name for tier in other.predictor.tiers]:
+        raise BadInput(f"{first} and {second} route between different tiers")
+    rule = LabelRule(**one.manifest["label"])
+    requests, notes = load_requests(traffic, tiers, rule)
+    requests, weak = firm_requests(requests)
+    hashes = id_hashes(requests.ids)
+    seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
+    requests = requests.take(np.flatnonzero(~seen))
+    world = pick_world(requests, LEAST)
+    used = requests.take(world.rows)
+    estimates = [router.predictor.estimate(list(used.prompts)) for router in (one, other)]
+    x = vectorize(one.predictor.vectorizer, list(used.prompts))
+    paid = account(x, used, one.predictor.tokens, tiers)
+    mean = (estimates[0].p + estimates[1].p) / 2
+    quality = used.score if world.paired else pseudo_outcomes(logged(used), mean)
+    choices = [
+        router.policy.choose(found.p, found.usd)
+        for router, found in zip((one, other), estimates, strict=True)
+    ]
+    rows = np.arange(len(used))
+    figures: dict[str, list[Floats]] = {
+        "quality": [quality[rows, tier] for tier in choices],
+        "USD per request": [paid[rows, tier] for tier in choices],
+    }
+    for k, tier in enumerate(tiers):
+        figures[f"share to {tier.name}"] = [np.asarray(c == k, np.float64) for c in choices]
+    if world.paired:
+        good = rule.sufficed(used.score)
+        figures["bad downgrades"] = [bad_downgrades(c, good).astype(np.float64) for c in choices]
+    told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
+    return Comparison(
+        names=(_called(first, one), _called(second, other)),
+        world=world.name,
+        requests=len(used),
+        rows=_rows(figures, used.sessions),
+        notes=(*told, *notes, *weak),
+    )
+
+
+def _rows(figures: Mapping[str, list[Floats]], session: Any) -> tuple[Row, ...]:
+    return tuple(
+        Row(name, float(a.mean()), float(b.mean()), interval(b - a, session))
+        for name, (a, b) in figures.items()
+    )
+
+
+def _called(name: str, artifact: Artifact) -> str:
+    return f"{name} ({artifact.version})" if name != artifact.version else name
+
+
+def _folder(name: str, model: str, scratch: Path) -> Path:
+    """The artifact folder that a name means."""
+    if (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    with connected("did not give the artifact") as (mlflow, _):
+        registry = Registry(mlflow, model)
+        if name in ALIASES or name.isdigit():
+            return registry.fetch(registry.version(name), scratch)
+        return registry.of_run(name, scratch)
