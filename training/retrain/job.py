@@ -168,7 +168,7 @@ def _export(
     kept = scratch / "evidence"
     kept.mkdir()
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
-    facts |= describe_choice(config.policy, settled.course, sha256)
+    facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
     with step("export"):
         name = write_artifact(folder, ground, features, learned, settled.policy, facts, report)
     mlflow.log_artifacts(str(kept), "evidence")

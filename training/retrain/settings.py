@@ -92,7 +92,7 @@ def read_settings(path: Path) -> Settings:
     values = read_toml(path)
     ours = {name: values.pop(name) for name in _SECTIONS if name in values}
     for section in values:
-        check_known(section, (*_SECTIONS, "label", "policy"), f"{path}: section")
+        check_known(section, (*_SECTIONS, "label", "policy", "rules"), f"{path}: section")
     for section, table in ours.items():
         if not isinstance(table, dict):
             raise BadInput(f"{path}: [{section}] must be a table")
