@@ -3,7 +3,7 @@
     manifest.json    what it is: tiers, feature spec, policy and promise, hashes of the rest
     manifest.sha256  of manifest.json
     heads.npz        arrays of heads, neighbours, n-grams and token models
-    embedder/        tokenizer.json and vectors.npy
+    embedder/        tokenizer.json and vectors.npy (protocol 1), or model.onnx (protocol 2)
     golden.jsonl     prompts and the probabilities that training computed for them
     CARD.md          the model card
 
@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 
 from router.calibration import Calibration
 from router.cost import TokenModel
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder, StaticEmbedder
 from router.features import CURRENT, FeatureSpec
 from router.forest import Forest
 from router.head import Blend, Constant, Head, Linear
@@ -41,7 +41,6 @@ from router.tier import parse_tiers
 from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
-PROTOCOL: Final = 1
 FILES: Final = (
     "heads.npz",
     "embedder/tokenizer.json",
@@ -49,6 +48,9 @@ FILES: Final = (
     "golden.jsonl",
     "CARD.md",
 )
+# What the manifest calls the embedder, its file of weights, and the first protocol that has it.
+EMBEDDERS: Final = {"static": ("embedder/vectors.npy", 1), "onnx": ("embedder/model.onnx", 2)}
+PROTOCOLS: Final = (1, 2)
 MAX_BYTES: Final = 512 * 2**20
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 
@@ -97,7 +99,9 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
     """
     raw, digest = _read_manifest(path)
     manifest = _parse_manifest(path, raw)
-    contents = {name: _read_checked(path, name, manifest["files"][name]) for name in FILES}
+    contents = {
+        name: _read_checked(path, name, manifest["files"][name]) for name in files_of(manifest)
+    }
     try:
         arrays = _read_arrays(contents["heads.npz"])
         predictor = _build(manifest, contents, arrays)
@@ -129,17 +133,29 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path}: manifest.json is not a JSON object")
     protocol = manifest.get("protocol")
-    if type(protocol) is not int or protocol != PROTOCOL:
+    if type(protocol) is not int or protocol not in PROTOCOLS:
         raise ArtifactError(
-            f"{path}: protocol {protocol!r} is unknown; this router reads {PROTOCOL}: "
-            "update suffice, or export the artifact again"
+            f"{path}: protocol {protocol!r} is unknown; this router reads "
+            f"{', '.join(map(str, PROTOCOLS))}: update suffice, or export the artifact again"
         )
     for name, kind in (("tiers", list), ("features", dict), ("policy", dict), ("files", dict)):
         if not isinstance(manifest.get(name), kind):
             raise ArtifactError(f"{path}: manifest.json: {name} must be a {kind.__name__}")
-    if set(manifest["files"]) != set(FILES):
-        raise ArtifactError(f"{path}: manifest.json must list exactly {', '.join(FILES)}")
+    entry = manifest.get("embedder", {"kind": "static"})
+    named = entry.get("kind") if isinstance(entry, dict) else None
+    if type(named) is not str or named not in EMBEDDERS or EMBEDDERS[named][1] != protocol:
+        raise ArtifactError(f"{path}: manifest.json: embedder {entry!r} is not of this protocol")
+    if set(manifest["files"]) != set(files_of(manifest)):
+        raise ArtifactError(
+            f"{path}: manifest.json must list exactly {', '.join(files_of(manifest))}"
+        )
     return manifest
+
+
+def files_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the files that a manifest of known protocol and embedder has to list."""
+    weights, _ = EMBEDDERS[manifest.get("embedder", {"kind": "static"})["kind"]]
+    return tuple(weights if name == "embedder/vectors.npy" else name for name in FILES)
 
 
 def _read_checked(path: Path, name: str, stated: Any) -> bytes:
@@ -197,7 +213,7 @@ def _build(
     return Predictor(
         tiers=tiers,
         vectorizer=Vectorizer(
-            _embedder(contents["embedder/tokenizer.json"], contents["embedder/vectors.npy"]),
+            _embedder(manifest.get("embedder"), contents),
             NGrams(arrays["ngrams.idf"], arrays["ngrams.projection"], arrays["ngrams.scale"]),
         ),
         neighbours=_neighbours(arrays),
@@ -207,19 +223,27 @@ def _build(
     )
 
 
-def _embedder(tokenizer: bytes, vectors: bytes) -> StaticEmbedder:
+def _embedder(entry: Mapping[str, Any] | None, contents: Mapping[str, bytes]) -> Embedder:
+    tokenizer = _tokenizer(contents["embedder/tokenizer.json"])
+    if entry is not None and entry["kind"] == "onnx":
+        from router.onnx_embedder import OnnxEmbedder  # a static artifact never needs it
+
+        return OnnxEmbedder(tokenizer, contents["embedder/model.onnx"], entry["max_tokens"])
     try:
-        table = np.load(io.BytesIO(vectors), allow_pickle=False)
+        table = np.load(io.BytesIO(contents["embedder/vectors.npy"]), allow_pickle=False)
     except Exception as error:
         raise ValueError(f"embedder/vectors.npy: {error}") from error
+    return StaticEmbedder.from_table(tokenizer, table)
+
+
+def _tokenizer(raw: bytes) -> Tokenizer:
     try:
-        words = Tokenizer.from_str(tokenizer.decode("utf-8"))
+        return Tokenizer.from_str(raw.decode("utf-8"))
     except BaseException as error:
         raise_panic(error)
         if isinstance(error, Exception):
             raise ValueError(f"embedder/tokenizer.json: {error}") from error
         raise
-    return StaticEmbedder.from_table(words, table)
 
 
 def _read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Embedders: a prompt's tokens as one vector of length one."""
 
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,7 @@ from tokenizers import Tokenizer
 
 from router.words import Words
 
-TOKEN_HEAD, TOKEN_TAIL = 384, 128
-MAX_TOKENS: Final = TOKEN_HEAD + TOKEN_TAIL
+MAX_TOKENS: Final = 512
 
 
 class Embedder(Protocol):
@@ -31,6 +30,15 @@ class Embedder(Protocol):
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[dim] of length one, or zeros where there is no token."""
+        ...
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it: its kind, and what its files do not hold."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write its files, of which the first is tokenizer.json; the folder must exist."""
         ...
 
 
@@ -100,6 +108,11 @@ class StaticEmbedder:
         self._words.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
     @property
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"kind": "static"}
+
+    @property
     def dim(self) -> int:
         """Length of a vector."""
         return int(self._vectors.shape[1])
@@ -127,8 +140,9 @@ class StaticEmbedder:
         return (total / (length or 1.0)).astype(np.float32)
 
 
-def cut_tokens(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of more than 512 tokens keep the first 384 and the last 128."""
-    if len(ids) <= MAX_TOKENS:
+def cut_tokens(ids: NDArray[np.int64], limit: int = MAX_TOKENS) -> NDArray[np.int64]:
+    """Of more than `limit` tokens (512) keep the first three quarters and the last one."""
+    if len(ids) <= limit:
         return ids
-    return np.concatenate([ids[:TOKEN_HEAD], ids[-TOKEN_TAIL:]])
+    tail = limit // 4
+    return np.concatenate([ids[: limit - tail], ids[len(ids) - tail :]])

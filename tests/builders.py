@@ -1,6 +1,7 @@
 """Small, valid parts of a router, made without training.
 
-`python tests/builders.py FOLDER` writes the artifact that is kept under tests/artifacts/.
+`python -m tests.builders FOLDER [ENCODER]` writes an artifact as kept under tests/artifacts/:
+protocol 1, or with a folder of an exported encoder (tests/encoder), protocol 2.
 """
 
 import hashlib
@@ -18,10 +19,10 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from router.artifact import FILES
+from router.artifact import files_of
 from router.calibration import Calibration
 from router.cost import TokenModel
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder, StaticEmbedder
 from router.forest import Forest
 from router.head import Blend, Constant, Head, Linear
 from router.neighbours import Neighbours
@@ -32,6 +33,7 @@ from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.export import export
 from training.golden import golden_lines, golden_prompts
+from training.learn.encoder import load_export
 from training.learn.flatten import flatten_booster
 
 DIM = 8
@@ -139,7 +141,7 @@ def make_tokens(dim: int, seed: int = 0) -> TokenModel:
 
 
 def make_predictor(
-    tiers: tuple[Tier, ...] = TIERS, small: int = 3, embedder: StaticEmbedder | None = None
+    tiers: tuple[Tier, ...] = TIERS, small: int = 3, embedder: Embedder | None = None
 ) -> Predictor:
     """A predictor whose top tier is a constant and whose other heads are learned."""
     vectorizer = Vectorizer(embedder or make_embedder(), make_ngrams())
@@ -160,9 +162,11 @@ def make_predictor(
 POLICY = Policy(200.0, None, Promise("min_quality", 0.99, 0.95, 500, 0.995, 0.991, True), "built")
 
 
-def make_artifact(out: Path, policy: Policy = POLICY, small: int = 3) -> Path:
+def make_artifact(
+    out: Path, policy: Policy = POLICY, small: int = 3, embedder: Embedder | None = None
+) -> Path:
     """Write an artifact by the training job's own export."""
-    embedder = make_embedder()
+    embedder = embedder or make_embedder()
     predictor = make_predictor(small=small, embedder=embedder)
     stated = predictor.estimate(golden_prompts()).p
     lines = golden_lines(stated, [tier.name for tier in predictor.tiers])
@@ -189,7 +193,8 @@ def seal_manifest(folder: Path, text: str) -> None:
 
 def reseal(folder: Path) -> None:
     """Make all hashes right again, so that only the content of a file can be wrong."""
-    raws = {name: (folder / name).read_bytes() for name in FILES}
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    raws = {name: (folder / name).read_bytes() for name in files_of(manifest)}
     files = {
         name: {"sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
         for name, raw in raws.items()
@@ -207,4 +212,5 @@ def edit_arrays(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 if __name__ == "__main__":
-    make_artifact(Path(sys.argv[1]), small=1)
+    made = load_export(Path(sys.argv[2])) if len(sys.argv) > 2 else None
+    make_artifact(Path(sys.argv[1]), small=1, embedder=made)

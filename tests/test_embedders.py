@@ -267,18 +267,6 @@ def test_static_models_that_make_no_table_are_refused(tmp_path: Path) -> None:
             resolve_embedder(str(folder))
 
 
-def test_a_transformer_is_sent_to_distill(tmp_path: Path) -> None:
-    module = {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}
-    (tmp_path / "modules.json").write_text(json.dumps([module]))
-    with pytest.raises(BadInput, match=r"later version.*suffice distill .* --out DIR"):
-        resolve_embedder(str(tmp_path))
-
-
-def test_minilm_names_the_command() -> None:
-    with pytest.raises(BadInput, match=r"later version(?s:.)*(suffice distill|pip install)"):
-        resolve_embedder("minilm")
-
-
 @pytest.mark.parametrize("text", ["[]", "{}", "no json", '[{"type": "x"}]', "[1]"])
 def test_a_broken_modules_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "modules.json").write_text(text)

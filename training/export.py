@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import FILES, PROTOCOL, Artifact, load_artifact, read_artifact
-from router.embedder import StaticEmbedder
+from router.artifact import EMBEDDERS, Artifact, files_of, load_artifact, read_artifact
+from router.embedder import Embedder
 from router.features import CURRENT
 from router.head import Constant
 from router.policy import Policy
@@ -33,7 +33,7 @@ class ParityError(SufficeError):
 def export(
     out: Path,
     predictor: Predictor,
-    embedder: StaticEmbedder,
+    embedder: Embedder,
     policy: Policy,
     golden: str,
     card: str,
@@ -64,7 +64,7 @@ def export(
         embedder.save(folder / "embedder")
         (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, predictor.tiers, policy, facts)
+        _write_manifest(folder, predictor.tiers, policy, facts, embedder.entry)
         return _verified(folder)
 
 
@@ -93,14 +93,14 @@ def reissue(
         ParityError: a golden probability differs by more than 1e-6.
     """
     with _beside(out) as folder:
-        for name in FILES:
+        for name in files_of(source.manifest):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.path / name, folder / name)
         arrays = dict(read_artifact(source.path)[1])
         arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, tiers, policy, facts)
+        _write_manifest(folder, tiers, policy, facts, source.predictor.vectorizer.embedder.entry)
         return _verified(folder)
 
 
@@ -191,10 +191,14 @@ def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
 
 
 def _write_manifest(
-    folder: Path, tiers: Sequence[Tier], policy: Policy, facts: Mapping[str, Any]
+    folder: Path,
+    tiers: Sequence[Tier],
+    policy: Policy,
+    facts: Mapping[str, Any],
+    embedder: Mapping[str, Any],
 ) -> None:
     manifest = {
-        "protocol": PROTOCOL,
+        "protocol": EMBEDDERS[embedder["kind"]][1],
         "tiers": [tier.to_dict() for tier in tiers],
         "features": {
             "names": list(CURRENT.names),
@@ -202,9 +206,10 @@ def _write_manifest(
             "text_version": CURRENT.text_version,
         },
         "policy": policy.to_dict(),
+        "embedder": dict(embedder),
         **facts,
-        "files": {name: _described(folder / name) for name in FILES},
     }
+    manifest["files"] = {name: _described(folder / name) for name in files_of(manifest)}
     raw = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     (folder / "manifest.json").write_bytes(raw)
     digest = hashlib.sha256(raw).hexdigest()

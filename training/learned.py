@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder
 from router.head import Head
 from router.predictor import Predictor
 from router.tier import Tier
@@ -35,7 +35,7 @@ class Learned:
 
     predictor: Predictor
     heads: FittedHeads
-    embedder: StaticEmbedder
+    embedder: Embedder
     basis: Basis
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
@@ -56,7 +56,7 @@ def learn(
     requests: Requests,
     group: NDArray[np.int64],
     tiers: tuple[Tier, ...],
-    embedder: StaticEmbedder,
+    embedder: Embedder,
     vectorizer: Vectorizer,
     seed: int,
     recipe: Recipe = STANDARD,

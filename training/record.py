@@ -45,7 +45,7 @@ def describe_job(
             "until": ends[1],
             "rows": dict(sizes),
             "fingerprint": fingerprint(requests),
-            "embedder": embedder_name if embedder_name == "static" else "custom",
+            "embedder": embedder_name if embedder_name in ("static", "minilm") else "custom",
             "seed": seed,
             "notes": list(notes),
         },

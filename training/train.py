@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
@@ -27,6 +27,7 @@ from training.learn.costs import account, check_prices, expected
 from training.learn.embedders import resolve_embedder
 from training.learn.heads import probabilities, sort_tiers
 from training.learn.members import STANDARD, Matrix, Recipe
+from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
 from training.learn.splits import Splits, split
 from training.learn.vectorize import fit_ngrams, vectorize
@@ -96,6 +97,7 @@ def train(
         report, refused = report_on(ground, features, learned, settled.policy, config.label)
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*learned.notes, *learned.heads.notes]
+    notes += compare_original(features, learned, settled.policy)
     notes += list(report.notes) if report else [refused]
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
@@ -153,7 +155,7 @@ class Ground:
 class Features:
     """Vectors of all requests, and what makes them."""
 
-    embedder: StaticEmbedder
+    embedder: Embedder
     vectorizer: Vectorizer
     x: Matrix
 
@@ -188,7 +190,7 @@ def lay_out(
     return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
 
 
-def featurize(ground: Ground, embedder: StaticEmbedder, seed: int) -> Features:
+def featurize(ground: Ground, embedder: Embedder, seed: int) -> Features:
     """Vectors of every request; the n-grams' projection is fitted on the fit rows."""
     ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)
     vectorizer = Vectorizer(embedder, ngrams)
@@ -235,6 +237,25 @@ def write_artifact(
     kept = reference_arrays(learned.references, learned.predictor.learned)
     predictor, embedder = learned.predictor, features.embedder
     return export(out, predictor, embedder, policy, lines, card, hashes, facts, kept)
+
+
+def compare_original(features: Features, learned: Learned, policy: Policy) -> tuple[str, ...]:
+    """What quantising the encoder to int8 changes on the golden prompts, in words."""
+    embedder = features.embedder
+    if not isinstance(embedder, Remembering) or embedder.original is None:
+        return ()
+    ours = vectorize(features.vectorizer, golden_prompts())
+    if len(embedder.original) != len(ours.dense):  # exported with other golden prompts
+        return ()
+    dense = ours.dense.copy()
+    dense[:, SURFACE : SURFACE + embedder.dim] = embedder.original
+    p, exact = (probabilities(learned.heads, x) for x in (ours, replace(ours, dense=dense)))
+    usd = expected(ours, learned.predictor.tokens, learned.tiers)
+    flipped = int((policy.choose(p, usd) != policy.choose(exact, usd)).sum())
+    return (
+        f"the int8 encoder against the original, {len(p)} golden prompts: probabilities differ by "
+        f"{np.abs(p - exact).mean():.3f} on average, {flipped} decisions differ",
+    )
 
 
 def _check_sizes(splits: Splits) -> None:

@@ -19,6 +19,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from router import Router
+from router.onnx_embedder import OnnxEmbedder
+from tests.builders import make_artifact
+from training.learn.embedders import resolve_embedder
+from training.learn.memory import Remembering
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data" / "sample"
@@ -131,19 +135,55 @@ def test_a_huge_prompt(trained: Path) -> None:
         print(f"{name:>8}: p50 {p50:.3f}, p99 {p99:.3f}")
 
 
+def first_decision(artifact: Path) -> list[float]:
+    """Seconds to import, load and decide, then memory now and at its peak, MB."""
+    call = [sys.executable, "-c", FIRST_DECISION, str(artifact)]
+    done = subprocess.run(call, check=True, capture_output=True, text=True, env=ALONE, cwd=ROOT)
+    reason, *figures = json.loads(done.stdout)
+    assert reason == "policy"
+    return [float(figure) for figure in figures]
+
+
 @pytest.mark.benchmark
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 def test_first_decision(trained: Path) -> None:
-    runs = []
-    for _ in range(7):
-        call = [sys.executable, "-c", FIRST_DECISION, str(trained)]
-        done = subprocess.run(call, check=True, capture_output=True, text=True, env=ALONE, cwd=ROOT)
-        reason, *figures = json.loads(done.stdout)
-        assert reason == "policy"
-        runs.append(figures)
-    imported, loaded, first, now, peak = np.median(runs[1:], axis=0)  # the first warms the disk
+    runs = [first_decision(trained) for _ in range(7)][1:]  # the first warms the disk
+    imported, loaded, first, now, peak = np.median(runs, axis=0)
     total = imported + loaded + first
     print(
         f"\nimport {imported:.3f} s + load {loaded:.3f} s + first decision {first:.3f} s = "
         f"{total:.3f} s (limit 0.35); memory {now:.0f} MB, at its peak {peak:.0f} MB (limit 90)"
     )
+
+
+@pytest.mark.benchmark
+def test_a_transformer(tmp_path: Path) -> None:
+    """MiniLM's route() beside what onnxruntime itself takes for the same tokens."""
+    minilm = resolve_embedder("minilm")
+    assert isinstance(minilm, Remembering)
+    artifact = make_artifact(tmp_path / "artifact", embedder=minilm.embedder)
+    router = Router.load(artifact)
+    embedder = router.artifact.predictor.vectorizer.embedder
+    assert isinstance(embedder, OnnxEmbedder)
+    size = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file()) / 2**20
+    print(f"\nMiniLM int8 ({size:.0f} MB), route(), ms (limit at 110: 9) | onnxruntime alone")
+    for tokens in (20, 110, 218):
+        text = prompt_of(router, tokens)
+        framed = embedder.framed(embedder.tokenize(text))
+        calls = {
+            "route": partial(router.route, text),
+            "alone": partial(embedder._session.run, None, {"input_ids": framed}),
+        }
+        spent = {name: np.empty(300) for name in calls}
+        for i in range(310):  # in turns, so that the machine's moods meet both
+            for name, call in calls.items():
+                started = perf_counter()
+                call()
+                spent[name][max(i - 10, 0)] = (perf_counter() - started) * 1e3
+        p50, alone = (float(np.median(times)) for times in spent.values())
+        p99 = float(np.percentile(spent["route"], 99))
+        print(f"{tokens:4} tokens: p50 {p50:.2f}, p99 {p99:.2f} | {alone:.2f}: × {p50 / alone:.3f}")
+    runs = [first_decision(artifact) for _ in range(4)][1:]
+    imported, loaded, first, now, peak = np.median(runs, axis=0)
+    total = imported + loaded + first
+    print(f"import + load + first decision {total:.2f} s; memory {now:.0f} MB, peak {peak:.0f} MB")

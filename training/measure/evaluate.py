@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account
 from training.learn.members import Matrix
+from training.learn.memory import recalling
 from training.learn.vectorize import vectorize
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable, read_traffic
@@ -46,7 +48,7 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     artifact = load_artifact(artifact_path)
     requests = read_traffic(traffic).frame.drop_duplicates("request_id")
     prompts = [Prompt.of(json.loads(text)) for text in requests["messages"]]
-    estimates = artifact.predictor.estimate(prompts)
+    estimates = _recalling(artifact.predictor, prompts).estimate(prompts)
     names = [tier.name for tier in artifact.predictor.tiers]
     columns = {"request_id": requests["request_id"].to_numpy()}
     columns |= {f"p_suffices__{name}": estimates.p[:, k] for k, name in enumerate(names)}
@@ -232,6 +234,10 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
             },
             folders,
         )
+
+
+def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
+    return replace(predictor, vectorizer=recalling(predictor.vectorizer, prompts))
 
 
 def _estimate(predictor: Predictor, x: Matrix) -> Estimates:

@@ -1,0 +1,125 @@
+"""Embeddings that were computed before, kept on disk: a second training of a log is quick.
+
+One SQLite file per encoder, in $SUFFICE_CACHE or ~/.cache/suffice. It holds hashes of token ids and
+their vectors, no text, in no pickle; it may be deleted at any time.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import blake2b, sha256
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+from joblib import cpu_count
+from numpy.typing import NDArray
+
+from router.embedder import cut_tokens
+from router.onnx_embedder import OnnxEmbedder
+from router.prompt import Prompt
+from router.vectorizer import Vectorizer
+from training.console import say
+
+_WORTH_TELLING: Final = 500  # prompts that take some seconds
+
+
+def cache_folder() -> Path:
+    """Where encoders and embeddings are kept between jobs."""
+    named = os.environ.get("SUFFICE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "suffice"
+
+
+class Remembering:
+    """An `OnnxEmbedder` that embeds the same tokens once; every vector is the session's own."""
+
+    def __init__(self, embedder: OnnxEmbedder, original: NDArray[np.float32] | None = None) -> None:
+        """Open the file of this encoder; where it cannot be written, remember in memory only.
+
+        Args:
+            embedder: the encoder, as it will be served.
+            original: float32[golden prompts, dim] by the model that it was exported from.
+        """
+        self.embedder, self.original = embedder, original
+        self.dim = embedder.dim
+        name = f"{sha256(embedder.model).hexdigest()[:24]}-{embedder.max_tokens}.sqlite"
+        file = cache_folder() / "embeddings" / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._store = _open(str(file))
+        except (OSError, sqlite3.Error):
+            self._store = _open(":memory:")
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of the embedder."""
+        return self.embedder.entry
+
+    def save(self, folder: Path) -> None:
+        """Write the embedder's files."""
+        self.embedder.save(folder)
+
+    def tokenize(self, text: str) -> NDArray[np.int64]:
+        """Token ids, int64[t]."""
+        return self.embedder.tokenize(text)
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token stands."""
+        return self.embedder.places(text)
+
+    def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[dim], from the store where it is there."""
+        key = _key(ids)
+        found = self._store.execute("SELECT vector FROM kept WHERE key = ?", (key,)).fetchone()
+        if found is not None and len(found[0]) == 4 * self.dim:
+            return np.frombuffer(found[0], dtype=np.float32)
+        vector = self.embedder.embed(ids)
+        self._keep([(key, vector)])
+        return vector
+
+    def fill(self, texts: Iterable[str]) -> None:
+        """Embed what is not in the store, on all cores: one thread a prompt, as in serving."""
+        wanted = {_key(ids): ids for ids in (cut_tokens(self.tokenize(text)) for text in texts)}
+        known = {key for (key,) in self._store.execute("SELECT key FROM kept")}
+        missing = [(key, ids) for key, ids in wanted.items() if key not in known]
+        started, told = perf_counter(), len(missing) >= _WORTH_TELLING
+        if told:
+            say(f"embedding {len(missing)} prompts with the transformer")
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            for start in range(0, len(missing), _WORTH_TELLING):
+                part = missing[start : start + _WORTH_TELLING]
+                vectors = pool.map(self.embedder.embed, [ids for _, ids in part])
+                self._keep(list(zip((key for key, _ in part), vectors, strict=True)))
+                done = start + len(part)
+                if told and done % (10 * _WORTH_TELLING) == 0:
+                    say(f"  {done} of {len(missing)}, {perf_counter() - started:.0f} s")
+
+    def _keep(self, found: Sequence[tuple[bytes, NDArray[np.float32]]]) -> None:
+        rows = [(key, vector.tobytes()) for key, vector in found]
+        with self._store:
+            self._store.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", rows)
+
+
+def recalling(vectorizer: Vectorizer, prompts: Sequence[Prompt]) -> Vectorizer:
+    """The same vectorizer, the prompts embedded by its transformer; a static one as it is."""
+    embedder = vectorizer.embedder
+    if isinstance(embedder, OnnxEmbedder):
+        embedder = Remembering(embedder)
+    if not isinstance(embedder, Remembering):
+        return vectorizer
+    embedder.fill(prompt.text for prompt in prompts)
+    return replace(vectorizer, embedder=embedder)
+
+
+def _open(name: str) -> sqlite3.Connection:
+    store = sqlite3.connect(name, timeout=60.0)
+    store.execute("PRAGMA synchronous = OFF")  # what a power cut loses is computed again
+    store.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, vector BLOB)")
+    return store
+
+
+def _key(ids: NDArray[np.int64]) -> bytes:
+    return blake2b(ids.tobytes(), digest_size=16).digest()
