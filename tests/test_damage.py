@@ -140,6 +140,7 @@ def test_much_damage(name: str, data: st.DataObject) -> None:
 
 
 def _counts(files: dict[str, bytes], folder: Path) -> dict[str, int]:
+    folder.mkdir(exist_ok=True)
     for name, text in files.items():
         (folder / name).write_bytes(text)
     report = ingest([folder / name for name in files], folder / "out.table", max_bad=1)
@@ -197,6 +198,29 @@ def test_two_versions_in_one_file(tmp_path: Path) -> None:
     assert (report.total["ingested"], report.total["duplicate"]) == (3, 1)
     frame = read_traffic(tmp_path / "t.parquet").frame.set_index("request_id")
     assert len(json.loads(frame["messages"]["p1"])) == 2
+
+
+@pytest.mark.parametrize("mode", ["otel_legacy", "otel_latest"])
+@pytest.mark.parametrize("first", ["spans.jsonl", "events.jsonl"])
+def test_spans_events_and_metrics_in_one_file(tmp_path: Path, mode: str, first: str) -> None:
+    """As a collector writes them that sends all signals to one file."""
+    files = _kept(mode)
+    apart = _counts(files, tmp_path / "apart")
+    second = files[{"spans.jsonl": "events.jsonl", "events.jsonl": "spans.jsonl"}[first]]
+    metrics = b'{"resourceMetrics": []}\n'
+    together = _counts({"all.jsonl": files[first] + second + metrics}, tmp_path / "together")
+    assert together == {
+        **apart,
+        "read": apart["read"] + 1,
+        "skipped": apart["skipped"] + 1,
+    }
+
+
+def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:
+    source = lines(tmp_path / "x.jsonl", payload(1), {"request": {}, "response": {}})
+    ingest([source], tmp_path / "t.parquet", max_bad=1.0)
+    told = (tmp_path / "t.parquet.quarantine.jsonl").read_text()
+    assert "no field 'startTime'" in told
 
 
 def test_a_folder_with_nothing_readable(tmp_path: Path) -> None:

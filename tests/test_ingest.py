@@ -298,6 +298,7 @@ def test_cut_gzip(tmp_path: Path) -> None:
         ("log.csv", HEADER.encode("utf-16"), "UTF-16"),
         ("log.csv", b"request_id,prompt,model,model\na,b,c,d\n", "column model is there twice"),
         ("log.json", b'[{"request_id": 1}]', "one JSON array"),
+        ("log.json", b'{\n "request_id": 1\n}\n', "no JSON object a line"),
         ("log.parquet", b"PAR1 and no more", "not a whole Parquet file"),
         ("log.jsonl", b'{"request_id": 1}\n', "no column messages or prompt"),
     ],

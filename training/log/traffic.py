@@ -248,6 +248,7 @@ def _out_of_range(
     else:
         yield values < 0, "{} is negative: leave it empty where it is unknown"
     if name in WHOLE:
+        values = np.where(np.isfinite(values), values, 0.0)
         told = "{} is not a whole number of tokens"
         yield (values % 1 > 0) | (values >= 2**53), told
 

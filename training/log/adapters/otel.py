@@ -40,17 +40,22 @@ def saw(record: dict[str, Any]) -> str | None:
 
 
 def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
-    """The chat spans of files (path, what was seen), each with the number of the file."""
+    """The chat spans of files (path, what was seen), each with the number of the file.
+
+    A collector may write spans, events and metrics to one file: each line is judged by itself.
+    """
     with Shelf() as around:
-        for number, (path, seen) in enumerate(parts):
+        only_events = set(range(len(parts)))
+        for number, (path, _) in enumerate(parts):
             for record in records(path):
+                if not isinstance(record, Bad) and "resourceLogs" in record[1]:
+                    _quietly(_keep_event, record, around)
+                    continue
+                only_events.discard(number)
                 if not isinstance(record, Bad):
-                    keep = _keep_event if seen == EVENTS else _keep_span
-                    _quietly(keep, record, around)
-                elif seen == EVENTS:
-                    yield number, record
-        for number, (path, seen) in enumerate(parts):
-            for record in records(path) if seen == SPANS else ():
+                    _quietly(_keep_span, record, around)
+        for number, (path, _) in enumerate(parts):
+            for record in records(path) if number not in only_events else ():
                 for found in [record] if isinstance(record, Bad) else _calls(record, around):
                     yield number, found
 
@@ -90,6 +95,11 @@ def _keep_event(record: dict[str, Any], around: Shelf) -> None:
 
 def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
     line, batch = record
+    if "resourceLogs" in batch:
+        return
+    if "resourceMetrics" in batch:
+        yield Skip(line, "metrics")
+        return
     try:
         spans = list(_spans(batch))
     except UNREADABLE as error:

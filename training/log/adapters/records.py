@@ -88,6 +88,8 @@ def applied(rows: Rows, numbered: Iterable[Numbered | Bad]) -> Iterator[Record]:
 def bad(line: int, values: dict[str, Any], error: Exception) -> Bad:
     """A record that a format's function could not read."""
     told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyError):
+        told = f"no field {error}"
     return Bad(line, told or "cannot be read", json.dumps(values, default=str)[:RAW_LIMIT])
 
 

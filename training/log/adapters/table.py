@@ -100,6 +100,8 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     elif kind == "JSONL":
         objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
         columns = list(dict.fromkeys(key for value in objects for key in value))
+        if not columns:
+            return None, "no JSON object a line (one over several lines? convert: jq -c .)"
     else:
         delimiter, columns = csv_header(path, mapping)
         kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
