@@ -32,13 +32,18 @@ class Request:
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     """The prompt of an OpenAI request (chat completions or responses), and arguments of `route`.
 
+    Session and tenant are read from its metadata, `session_id` and `tenant`.
     Values of other types than the API takes are left out, not refused: the API will say so.
     """
     prompt = body.get("messages", body.get("input", ""))
     text = body.get("text")
     shape = text.get("format") if isinstance(text, Mapping) else body.get("response_format")
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
+    told = body.get("metadata")
+    own = told if isinstance(told, Mapping) else {}
     facts: dict[str, Any] = {
+        "session": own.get("session_id"),
+        "tenant": own.get("tenant"),
         "tools": body.get("tools"),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)

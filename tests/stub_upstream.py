@@ -110,7 +110,23 @@ class _Server:
             await asyncio.sleep(3600)
         if fault:
             return web.json_response({"error": {"message": "no"}}, status=int(fault))
+        if body.get("stream") and self.kind == "echo":
+            return await self._stream(request, body, prompt)
         return self._reply(body, prompt)
+
+    async def _stream(
+        self, request: web.Request, body: dict[str, Any], prompt: str
+    ) -> web.StreamResponse:
+        """The answer word by word, as server-sent events."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for word in f"answer to {prompt}".split(" "):
+            choice = {"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}
+            chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1}
+            text = json.dumps(chunk | {"model": body["model"], "choices": [choice]})
+            await response.write(f"data: {text}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
     def _reply(self, body: dict[str, Any], prompt: str) -> web.StreamResponse:
         model = body["model"]

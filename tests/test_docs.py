@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from typer.main import get_command
 
 from tests.builders import make_artifact
@@ -135,6 +136,9 @@ def test_every_block_of_the_page_runs(
             assert name.endswith(".toml"), f"{page}: a toml block names its file first: {text}"
             tomllib.loads(text)
             (workdir / name).write_text(text, encoding="utf-8")
+        elif language == "yaml":
+            assert text.startswith("# config.yaml")  # tests/test_proxy.py runs the proxy by it
+            assert yaml.safe_load(text)
         else:
             pytest.fail(f"{page}: nobody executes a block of {language!r}:\n{text}")
     if page == "README.md":

@@ -284,7 +284,10 @@ def test_a_body_of_the_api_is_read() -> None:
         }
     )
     assert prompt == [{"role": "user", "content": "hi"}]
-    assert facts == {"tools": [TOOL], "max_tokens": 50, "json_mode": True}
+    known = {key: value for key, value in facts.items() if value is not None}
+    assert known == {"tools": [TOOL], "max_tokens": 50, "json_mode": True}
+    _, facts = read_body({"metadata": {"session_id": "s", "tenant": "t"}})
+    assert (facts["session"], facts["tenant"]) == ("s", "t")
     prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
     assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None

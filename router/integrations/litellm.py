@@ -1,0 +1,133 @@
+"""LiteLLM: the classifier of its complexity router, and a plugin of its router.
+
+On the proxy, in a file beside config.yaml:
+
+    classifier = SufficeClassifier(Router.load("artifacts/current").watch())
+
+and `classifier_type: custom`, `classifier_plugin: that_file.classifier` in the configuration of a
+complexity router, whose tiers are named as the artifact's. In the SDK,
+`litellm.Router(plugins=[SufficePlugin(router)])` narrows a model group to the model that it picks.
+
+What both see is messages and metadata. Tools, `max_tokens` and `response_format` reach them only
+where `SufficeFacts` is one of the proxy's `callbacks`, too.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.types.router import RoutingContext
+
+from router.decision import Decision
+from router.request import read_body
+from router.service import Router
+
+_FACTS: Final = "suffice_facts"
+_TENANT: Final = ("tenant", "user_api_key_team_id", "user_api_key_end_user_id")
+_SESSION: Final = ("session_id", "litellm_session_id")
+
+
+class SufficeClassifier:
+    """A `ClassifierPlugin`: answers with the tier of each request."""
+
+    def __init__(self, router: Router, labels: Mapping[str, str] | None = None) -> None:
+        """Classify by a router.
+
+        Args:
+            router: decides.
+            labels: the gateway's name of each tier of the artifact, where it is another one, e.g.
+                ``{"small": "SIMPLE", "large": "REASONING"}``.
+        """
+        self.router = router
+        self._labels = dict(labels or {})
+
+    def __deepcopy__(self, _: object) -> "SufficeClassifier":
+        """Itself: LiteLLM copies its list of models, and with it what is plugged in there."""
+        return self
+
+    async def classify(self, context: RoutingContext) -> str | None:
+        """The tier's name as the gateway has it."""
+        decision = await _decide(self.router, context)
+        return self._labels.get(decision.tier, decision.tier)
+
+
+class SufficePlugin:
+    """A `RoutingPlugin`: of the models of a group leaves the one that the router picks.
+
+    Groups of one model are left alone, and so are groups that have not the model picked. The
+    decision is in the request's `routing_plugin_signals`, under ``suffice``.
+    """
+
+    def __init__(self, router: Router, models: Mapping[str, str] | None = None) -> None:
+        """Pick by a router.
+
+        Args:
+            router: decides.
+            models: the `litellm_params.model` of each tier of the artifact, where it is not the
+                artifact's model id, with or without a provider's prefix.
+        """
+        self.router = router
+        self._models = dict(models or {})
+
+    def __deepcopy__(self, _: object) -> "SufficePlugin":
+        """Itself, see `SufficeClassifier`."""
+        return self
+
+    async def run(self, context: RoutingContext) -> RoutingContext:
+        """Narrow the candidates."""
+        if len(set(context.candidate_models)) < 2:
+            return context
+        decision = await _decide(self.router, context)
+        model = self._models.get(decision.tier, decision.model)
+        left = [name for name in context.candidate_models if _same(name, model)]
+        if left:
+            context.candidate_models = left
+        context.signals["suffice"] = {
+            "decision_id": decision.id,
+            "tier": decision.tier,
+            "reason": decision.reason,
+            "propensity": decision.propensity,
+        }
+        return context
+
+
+class SufficeFacts(CustomLogger):
+    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON mode."""
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
+    ) -> dict[str, Any]:
+        """Note a request's facts in its metadata."""
+        facts = read_body(data)[1]
+        name = "litellm_metadata" if "litellm_metadata" in data else "metadata"
+        metadata = data.setdefault(name, {})
+        if isinstance(metadata, dict):
+            offered = facts["tools"]
+            told = {"tools": len(offered) if isinstance(offered, list) else 0}
+            metadata[_FACTS] = told | {key: facts[key] for key in ("max_tokens", "json_mode")}
+        return data
+
+
+async def _decide(router: Router, context: RoutingContext) -> Decision:
+    metadata = context.metadata
+    facts = metadata.get(_FACTS)
+    known: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
+    tags = metadata.get("tags")
+    return await router.aroute(
+        context.structured_messages or context.raw_messages,
+        [None] * int(known.get("tools", 0)) or None,
+        max_tokens=known.get("max_tokens"),
+        json_mode=bool(known.get("json_mode")),
+        session=_first(metadata, _SESSION),
+        tenant=_first(metadata, _TENANT),
+        tags=[tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else (),
+    )
+
+
+def _first(metadata: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    found = (metadata.get(name) for name in names)
+    return next((value for value in found if isinstance(value, str) and value), None)
+
+
+def _same(candidate: str, model: str) -> bool:
+    return candidate == model or candidate.endswith(f"/{model}")

@@ -1,0 +1,249 @@
+"""Real clients and gateways with a router in them, before a stub on loopback."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import litellm
+import openai
+import pytest
+
+from router import Policy, Router
+from router.artifact import Artifact, load_artifact
+from router.integrations.asgi import SufficeMiddleware
+from router.integrations.litellm import SufficeClassifier, SufficeFacts, SufficePlugin
+from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
+from router.rules_file import parse_rules
+from tests.builders import TIERS, make_artifact
+from tests.stub_upstream import Stub, stub
+
+ASKED = [{"role": "user", "content": "what is the capital of france?"}]
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return load_artifact(make_artifact(tmp_path_factory.mktemp("integrated") / "artifact"))
+
+
+@pytest.fixture(scope="module")
+def router(artifact: Artifact) -> Router:
+    """Always small, but for rules: tools and pictures go to middle."""
+    return Router(
+        replace(artifact, policy=Policy(0.0, constant=0), rules=parse_rules({}, TIERS)),
+    )
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Stub]:
+    with stub(reply="echo") as running:
+        yield running
+
+
+# The OpenAI client
+
+
+@pytest.fixture
+def client(router: Router, upstream: Stub) -> SufficeOpenAI:
+    return SufficeOpenAI(router=router, base_url=upstream.url, api_key="k", max_retries=2)
+
+
+def test_auto_is_picked_and_everything_else_is_left(client: SufficeOpenAI) -> None:
+    reply = client.chat.completions.create(model="auto", messages=ASKED)  # type: ignore[arg-type]
+    assert reply.model == "vendor/small-1"
+    decision = last_decision()
+    assert decision is not None
+    assert (decision.tier, decision.reason) == ("small", "policy")
+    named = client.chat.completions.create(model="mine", messages=ASKED)  # type: ignore[arg-type]
+    assert named.model == "mine"
+    assert last_decision() is decision
+
+
+def test_tools_and_options_reach_the_model(client: SufficeOpenAI, upstream: Stub) -> None:
+    reply = client.chat.completions.create(
+        model="auto",
+        messages=ASKED,
+        tools=[TOOL],
+        temperature=0.5,
+        max_tokens=7,  # type: ignore
+    )
+    assert reply.model == "vendor/middle-1"  # by the rule for tools
+    body = upstream.counts()["last"]["body"]
+    assert (body["tools"], body["temperature"], body["max_tokens"]) == ([TOOL], 0.5, 7)
+    copied = client.with_options(timeout=5).chat.completions.create(model="auto", messages=ASKED)  # type: ignore
+    assert copied.model == "vendor/small-1"
+
+
+def test_streams(client: SufficeOpenAI, router: Router, upstream: Stub) -> None:
+    chunks = list(client.chat.completions.create(model="auto", messages=ASKED, stream=True))  # type: ignore
+    assert {chunk.model for chunk in chunks} == {"vendor/small-1"}
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "capital of france" in text
+
+    async def ask() -> tuple[str, str]:
+        async with AsyncSufficeOpenAI(
+            router=router, base_url=upstream.url, api_key="k"
+        ).with_options(timeout=20) as client:
+            plain = await client.chat.completions.create(model="auto", messages=ASKED)  # type: ignore
+            stream = await client.chat.completions.create(model="auto", messages=ASKED, stream=True)  # type: ignore
+            models = {chunk.model async for chunk in stream}
+            decision = last_decision()
+            assert decision is not None
+            return plain.model, models.pop()
+
+    assert asyncio.run(ask()) == ("vendor/small-1", "vendor/small-1")
+
+
+def test_a_retry_is_not_decided_again(router: Router) -> None:
+    seen: list[Any] = []
+    router.observe(seen.append)
+    with stub(reply="500") as failing:
+        client = SufficeOpenAI(router=router, base_url=failing.url, api_key="k", max_retries=2)
+        with pytest.raises(openai.InternalServerError):
+            client.chat.completions.create(model="auto", messages=ASKED)  # type: ignore
+        assert failing.counts()["asked"][ASKED[0]["content"]] == 3
+    assert len(seen) == 1
+    assert failing
+
+
+# ASGI
+
+
+def _app(answers: Callable[[dict[str, Any], bytes], None]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        answers(scope, body)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def test_an_asgi_app(router: Router) -> None:
+    seen: list[tuple[dict[str, Any], bytes]] = []
+    app = SufficeMiddleware(_app(lambda scope, body: seen.append((scope, body))), router)
+
+    async def ask(path: str, content: bytes, method: str = "POST") -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, content=content)
+
+    body = json.dumps({"model": "auto", "messages": ASKED, "stream": True}).encode()
+    reply = asyncio.run(ask("/v1/chat/completions", body))
+    assert reply.json() == {"model": "vendor/small-1", "messages": ASKED, "stream": True}
+    assert len(reply.headers["x-suffice-decision"]) == 32
+    assert dict(seen[-1][0]["headers"])[b"content-length"] == str(len(seen[-1][1])).encode()
+    for path, content in (
+        ("/v1/chat/completions", b'{"model": "mine", "messages": []}'),
+        ("/v1/chat/completions", b"\xff{"),
+        ("/v1/chat/completions", b"[" * 100_000),
+        ("/v1/embeddings", body),
+        ("/v1/chat/completions", b""),
+    ):
+        passed = asyncio.run(ask(path, content))
+        assert passed.content == content
+        assert "x-suffice-decision" not in passed.headers
+    assert asyncio.run(ask("/v1/chat/completions", body, "PUT")).content == body
+
+
+# LiteLLM in the SDK
+
+
+def gateway(upstream: Stub, **more: Any) -> litellm.Router:
+    """A router of LiteLLM with one group of all three models, and a group each."""
+    deployments = [
+        {
+            "model_name": group,
+            "litellm_params": {
+                "model": f"openai/{tier.model}",
+                "api_base": upstream.url,
+                "api_key": "k",
+            },
+        }
+        for tier in TIERS
+        for group in ("any", tier.name)
+    ]
+    return litellm.Router(model_list=[*deployments, *more.pop("models", [])], **more)
+
+
+def test_a_plugin_of_litellms_router(router: Router, upstream: Stub) -> None:
+    routed = gateway(upstream, plugins=[SufficePlugin(router)])
+
+    async def ask(model: str, messages: Any, **more: Any) -> Any:
+        reply = await routed.acompletion(model=model, messages=messages, **more)
+        if more.get("stream"):
+            return [chunk async for chunk in reply]
+        return reply.model
+
+    picture = [{"role": "user", "content": [PICTURE]}]
+    assert {asyncio.run(ask("any", ASKED)) for _ in range(6)} == {"vendor/small-1"}
+    assert asyncio.run(ask("any", picture)) == "vendor/middle-1"
+    assert asyncio.run(ask("large", ASKED)) == "vendor/large-1"
+    assert len(asyncio.run(ask("any", ASKED, stream=True))) > 1
+
+
+def test_the_classifier_of_litellms_complexity_router(router: Router, upstream: Stub) -> None:
+    settings = {
+        "classifier_type": "custom",
+        "classifier_plugin": SufficeClassifier(router),
+        "tier_definitions": [{"name": tier.name, "description": tier.name} for tier in TIERS],
+        "fallback_tier": "large",
+        "tiers": {tier.name: tier.name for tier in TIERS},
+    }
+    smart = {
+        "model_name": "smart",
+        "litellm_params": {
+            "model": "auto_router/complexity_router",
+            "complexity_router_config": settings,
+        },
+    }
+    routed = gateway(upstream, models=[smart])
+
+    async def ask(messages: Any) -> str:
+        return (await routed.acompletion(model="smart", messages=messages)).model
+
+    assert asyncio.run(ask(ASKED)) == "vendor/small-1"
+    long = [{"role": "user", "content": "word " * 6000}]
+    assert asyncio.run(ask(long)) == "vendor/middle-1"  # by the rule for context windows
+
+
+def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
+    from litellm.types.router import RoutingContext
+
+    data = {"messages": ASKED, "tools": [TOOL], "metadata": {"tags": ["a"]}}
+    data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, "acompletion"))
+    context = RoutingContext(
+        raw_messages=ASKED,
+        structured_messages=ASKED,
+        candidate_models=[],
+        metadata=data["metadata"],
+    )
+    assert asyncio.run(SufficeClassifier(router).classify(context)) == "middle"
+    named = SufficeClassifier(router, {"middle": "MEDIUM"})
+    assert asyncio.run(named.classify(context)) == "MEDIUM"
+    bare = context.model_copy(update={"metadata": {}})
+    assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
+
+
+def test_threads_see_their_own_decision(client: SufficeOpenAI) -> None:
+    found: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        assert last_decision() is None
+        client.chat.completions.create(model="auto", messages=ASKED)  # type: ignore
+        found[number] = last_decision()
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({decision.id for decision in found.values()}) == 4
