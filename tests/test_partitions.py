@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.traffic_makers import call, make_rows, write_log
 from training.errors import BadInput
-from training.log import partitions
+from training.log import ledger, partitions
 from training.log.ingest import ingest
-from training.log.traffic import JOURNAL, read_traffic
+from training.log.traffic import JOURNAL, hashes_of, read_traffic
 
 HEADER = ["request_id", "at", "prompt", "model", "score", "user_id"]
 
@@ -189,3 +191,33 @@ def test_a_folder_reads_as_the_file_does(workdir: Path, capsys: pytest.CaptureFi
         by_folder.sort_values(key).reset_index(drop=True),
     )
     assert call(capsys, "inspect", "traffic").out == call(capsys, "inspect", one).out
+
+
+def test_an_append_reads_only_the_keys_of_rows_that_do_not_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t"
+    out.mkdir()
+    ingest([_log(tmp_path / "a.csv", *_rows(range(50)))], out)
+    read: list[int] = []
+
+    def watched(batch: pa.RecordBatch) -> Any:
+        read.append(len(batch))
+        return hashes_of(batch)
+
+    monkeypatch.setattr(ledger, "hashes_of", watched)
+    report = ingest([_log(tmp_path / "b.csv", *_rows(range(48, 60), score=0))], out)
+    assert report.rows == 60
+    assert sum(read) == 12 + 2  # what is new, and the two rows that it may replace
+    assert [_scores(out)[f"r{n}"] for n in (47, 48, 49, 50)] == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_foreign_table_that_repeats_itself_is_resolved_by_content(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"request_id": ["a", "a", "b", "b"], "messages": "x", "model": "m", "score": [0, 1, 1, 1.0]}
+    )
+    out = tmp_path / "t.parquet"
+    frame.to_parquet(out, index=False)
+    report = ingest([_log(tmp_path / "b.csv", *_rows(range(3)))], out, keep_ids=True)
+    assert report.rows == 5
+    assert _scores(out)["a"] == 1.0

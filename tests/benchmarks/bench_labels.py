@@ -50,13 +50,14 @@ class Habits:
 
     reask: tuple[float, float]  # of the large tier, after an answer of the small one
     complain: tuple[float, float]
+    complain_top: tuple[float, float]  # of an answer of the large tier: there is none to go to
     thank: tuple[float, float]
     leave: tuple[float, float]  # if none of these; the others go on to their next question
 
 
 USERS = {
-    "attentive": Habits((0.6, 0.05), (0.15, 0.01), (0.01, 0.10), (0.4, 0.25)),
-    "careless": Habits((0.3, 0.05), (0.05, 0.01), (0.02, 0.05), (0.4, 0.25)),
+    "vocal": Habits((0.6, 0.05), (0.15, 0.01), (0.5, 0.04), (0.01, 0.10), (0.4, 0.25)),
+    "attentive": Habits((0.6, 0.05), (0.15, 0.01), (0.15, 0.01), (0.01, 0.10), (0.4, 0.25)),
 }
 
 
@@ -82,8 +83,9 @@ class Simulation:
                 tier = 1
                 at = self._call(name, at, number, tier, messages, right)
             said = self.rng.random()
+            complain = self.habits.complain_top if tier else self.habits.complain
             for text, chances in (
-                ("That is not right, try again.", self.habits.complain),
+                ("That is not right, try again.", complain),
                 ("Thanks!", self.habits.thank),
             ):
                 if 0 <= said < chances[int(right[tier])]:

@@ -18,7 +18,7 @@ from training.decide.goals import MinQuality
 
 pytestmark = pytest.mark.benchmark
 SIZES = (300, 600, 1_200, 2_500, 5_000, 9_800)
-SEEDS = range(8)
+SEEDS = range(4)
 NAMES = ("small", "large")
 COLUMNS = ("APGR", "saving 99 %", "saving 95 %", "chosen: saving", "chosen: quality of top")
 GOAL = MinQuality(0.95)

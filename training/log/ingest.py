@@ -103,13 +103,16 @@ def _run(
 ) -> IngestReport:
     ledger = Ledger()
     with Folder(out, ids.label) if by_day else OneFile(out, ids.label) as table:
-        for batch in table.stored():
-            ledger.add(batch)
+        for batch in table.stored_keys():
+            ledger.know(batch)
         existing = ledger.rows
         for group in found:
             _read(group, ids, bad, table, ledger)
         bad.finish()
         _check(ledger.files, max_bad, bad, found)
+        if existing:
+            needed = ledger.repeated(existing)
+            ledger.fill(needed, table.stored_rows(needed))
         keep, told = ledger.settle()
         if not keep[:existing].all() or keep[existing:].any():
             ids.save()

@@ -38,20 +38,41 @@ class Resolved:
         return tuple(told)
 
 
-def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ...]]) -> Any:
-    """HASHES[n] of (request_id, tier or model) pairs and of the rows' values.
-
-    Contents are compared by Python's own hash: it is salted, so it holds within one process only.
-    """
+def key_hashes(keys: Iterable[tuple[str, str]]) -> Any:
+    """HASHES[n] of (request_id, tier or model) pairs; content is 0."""
     digests = b"".join(
         blake2b(f"{len(first)}:{first}{second}".encode(), digest_size=16).digest()
         for first, second in keys
     )
     pairs = np.frombuffer(digests, "<u8").reshape(-1, 2)
-    hashes = np.empty(len(pairs), HASHES)
+    hashes = np.zeros(len(pairs), HASHES)
     hashes["high"], hashes["low"] = pairs[:, 0], pairs[:, 1]
+    return hashes
+
+
+def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ...]]) -> Any:
+    """HASHES[n] of (request_id, tier or model) pairs and of the rows' values.
+
+    Contents are compared by Python's own hash: it is salted, so it holds within one process only.
+    """
+    hashes = key_hashes(keys)
     hashes["content"] = [hash(content) for content in contents]
     return hashes
+
+
+def repeated(chunks: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    """bool[rows]: the row's key comes more than once (or, by half of its hash, seems to)."""
+    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+    again = np.zeros(int(starts[-1]), bool)
+    parts = min(PARTS, len(again) // PART + 1)
+    for part in range(parts):
+        found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
+        rows = np.concatenate([w + start for w, start in zip(found, starts, strict=False)])
+        high = np.concatenate([chunk["high"][w] for chunk, w in zip(chunks, found, strict=True)])
+        order = np.argsort(high)
+        same = high[order][1:] == high[order][:-1]
+        again[rows[order[1:][same]]] = again[rows[order[:-1][same]]] = True
+    return again
 
 
 def resolve(chunks: Sequence[Any]) -> Resolved:

@@ -1,6 +1,7 @@
 """What became of every row: counts per file, and which rows stay, in 25 bytes a row."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from training.log.keys import resolve
-from training.log.traffic import hashes_of
+from training.log.keys import repeated, resolve
+from training.log.traffic import hashes_of, key_hashes_of
 
 COUNTS = ("read", "ingested", "failed", "duplicate", "skipped", "quarantined")
 
@@ -53,8 +54,31 @@ class Ledger:
         report.skipped += 1
         self.reasons[reason] += 1
 
-    def add(self, batch: pa.RecordBatch, report: FileReport | None = None) -> None:
-        """Note the rows of a batch of SCHEMA: of a file, or (None) of the table as it was."""
+    def know(self, batch: pa.RecordBatch) -> None:
+        """Note the rows of the table as it was, before those of any file, by their `KEYS` alone."""
+        self.rows += len(batch)
+        self._hashes.append(key_hashes_of(batch))
+        self._failed.append(np.zeros(len(batch), bool))
+        self._parts.append((None, len(batch)))
+
+    def repeated(self, existing: int) -> npt.NDArray[np.bool_]:
+        """bool[existing]: rows of the table as it was whose contents are needed, too."""
+        return repeated(self._hashes)[:existing]
+
+    def fill(self, needed: npt.NDArray[np.bool_], rows: Iterable[pa.RecordBatch]) -> None:
+        """Note the contents of the rows needed, in their order."""
+        contents = np.zeros(len(needed), np.int64)
+        found = [hashes_of(batch)["content"] for batch in rows]
+        contents[needed] = np.concatenate([np.empty(0, np.int64), *found])
+        start = 0
+        for hashes in self._hashes:
+            if start == len(needed):
+                break
+            hashes["content"] = contents[start : start + len(hashes)]
+            start += len(hashes)
+
+    def add(self, batch: pa.RecordBatch, report: FileReport) -> None:
+        """Note the rows of a batch of SCHEMA, of a file."""
         self.rows += len(batch)
         self._hashes.append(hashes_of(batch))
         self._failed.append(np.array(batch.column("status").to_pylist(), object) == "error")

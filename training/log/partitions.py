@@ -15,8 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from training.log.store import GROUP_BYTES, Writer, copy_rows, stored_batches, stored_files
-from training.log.traffic import JOURNAL
+from training.log.store import (
+    GROUP_BYTES,
+    Writer,
+    copy_rows,
+    stored_batches,
+    stored_files,
+    wanted_rows,
+)
+from training.log.traffic import JOURNAL, KEYS
 
 UNTIMED = "__HIVE_DEFAULT_PARTITION__"  # where rows without a time go, as Hive and Arrow name it
 OPEN_FILES, PENDING_BYTES = 128, 2 * GROUP_BYTES
@@ -47,14 +54,21 @@ class Folder:
         if self._made and self._path.is_dir() and not any(self._path.iterdir()):
             self._path.rmdir()
 
-    def stored(self) -> Iterator[pa.RecordBatch]:
-        """The rows that are there already, in batches of SCHEMA."""
+    def stored_keys(self) -> Iterator[pa.RecordBatch]:
+        """`KEYS` (at least) of the rows that are there already; to be read once."""
         for part in self._parts:
             rows = 0
-            for batch in stored_batches(part):
+            for batch in stored_batches(part, KEYS):
                 rows += len(batch)
                 yield batch
             self._stored_rows.append(rows)
+
+    def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+        """Those of these rows that are wanted, in batches of SCHEMA."""
+        ends = np.cumsum(self._stored_rows)
+        for part, end, rows in zip(self._parts, ends, self._stored_rows, strict=True):
+            if wanted[end - rows : end].any():
+                yield from wanted_rows(part, wanted[end - rows : end])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; they are not seen before `commit`."""

@@ -3,7 +3,7 @@
 `training.log.partitions` has the same for a folder with a partition a day.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.errors import BadInput
-from training.log.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
+from training.log.traffic import KEYS, SCHEMA, arrow_columns, normalise, refusal, to_arrow
 
 GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
 BATCH_ROWS = 4096
@@ -102,9 +102,13 @@ class OneFile:
         for temporary in (self._new, self._merged):
             temporary.unlink(missing_ok=True)
 
-    def stored(self) -> Iterator[pa.RecordBatch]:
-        """The rows that are there already, in batches of SCHEMA."""
-        return stored_batches(self._path)
+    def stored_keys(self) -> Iterator[pa.RecordBatch]:
+        """`KEYS` (at least) of the rows that are there already."""
+        return stored_batches(self._path, KEYS)
+
+    def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+        """Those of these rows that are wanted, in batches of SCHEMA."""
+        return wanted_rows(self._path, wanted)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; they are not seen before `commit`."""
@@ -131,11 +135,21 @@ def copy_rows(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
         writer.write(batch if part.all() else batch.filter(pa.array(part)))
 
 
-def stored_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def wanted_rows(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+    """The wanted rows (bool[rows]) of one file, in batches of SCHEMA."""
+    start = 0
+    for batch in stored_batches(path):
+        part = wanted[start : start + len(batch)]
+        start += len(batch)
+        if part.any():
+            yield batch.filter(pa.array(part))
+
+
+def stored_batches(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
     """The rows of one file in batches of SCHEMA; none where there is no file.
 
-    A file that `Writer` did not write is normalised; BadInput where that fails, and where it has
-    columns of its own, which a rewrite would lose.
+    Of a file that `Writer` wrote, only the `columns`. Any other is normalised, whole; BadInput
+    where that fails, and where it has columns of its own, which a rewrite would lose.
     """
     if not path.exists():
         return
@@ -147,8 +161,10 @@ def stored_batches(path: Path) -> Iterator[pa.RecordBatch]:
                 f"{path}: has columns that ingest does not keep ({', '.join(other)}); "
                 "choose another --out and merge later"
             )
-        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
-            yield batch.cast(SCHEMA) if ours else _normalised(path, batch)
+        names = list(columns) if ours else None
+        kept = pa.schema([SCHEMA.field(name) for name in columns])
+        for batch in file.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
+            yield batch.select(columns).cast(kept) if ours else _normalised(path, batch)
 
 
 def _normalised(path: Path, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from training.errors import BadInput
 from training.log import columns as read
-from training.log.keys import resolve, row_hashes
+from training.log.keys import key_hashes, resolve, row_hashes
 
 SCHEMA = pa.schema(
     [
@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
+KEYS = ("request_id", "tier", "model")
 JOURNAL = ".suffice-commit.json"  # in a folder of partitions: an append that is not finished
 NUMBERS = tuple(f.name for f in SCHEMA if f.type in (pa.float64(), pa.int64()))
 WHOLE = ("input_tokens", "output_tokens")
@@ -171,11 +172,17 @@ def to_arrow(frame: pd.DataFrame) -> pa.RecordBatch:
 def hashes_of(batch: pa.RecordBatch) -> Any:
     """Key and content hashes of a batch of SCHEMA (see training.log.keys)."""
     values = {name: _hashable(batch.column(name)) for name in SCHEMA.names}
-    answered = [
-        t if t is not None else m for t, m in zip(values["tier"], values["model"], strict=True)
-    ]
-    keys = zip(values["request_id"], answered, strict=True)
-    return row_hashes(keys, zip(*values.values(), strict=True))
+    return row_hashes(_keys(values), zip(*values.values(), strict=True))
+
+
+def key_hashes_of(batch: pa.RecordBatch) -> Any:
+    """Key hashes alone, of a batch that has the columns `KEYS`."""
+    return key_hashes(_keys({name: _hashable(batch.column(name)) for name in KEYS}))
+
+
+def _keys(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for request, tier, model in zip(*(values[name] for name in KEYS), strict=True):
+        yield request, tier if tier is not None else model
 
 
 def arrow_columns(table: pa.Table | pa.RecordBatch) -> dict[str, read.Column]:
