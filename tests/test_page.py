@@ -17,7 +17,7 @@ from training.learn.flatten import flatten
 from training.measure.evaluate import measure_paired, prepare
 from training.measure.intervals import Interval
 from training.measure.report import build_report
-from training.show.page import charts, importance, views, words
+from training.show.page import charts, examples, importance, views, words
 from training.show.page.html import render, report
 from training.show.page.volume import Volume
 
@@ -155,10 +155,43 @@ def test_a_one_sided_log_gets_estimates_and_what_cannot_be_shown(job, workdir, c
     assert outcome.code == 0, outcome.err
     assert "120 requests (one-sided)" in outcome.out
     text = (workdir / "r.html").read_text(encoding="utf-8")
-    assert "script-src 'none'" in text and "<script" not in text
-    for said in ("doubly robust", "What cannot be shown", "always large", "logging policy"):
+    for said in ("doubly robust", "What cannot be shown", "always large", "logging policy", "SHAP"):
         assert said in text
+    assert 'id="dial"' not in text
     assert "Traceback" not in text
+
+
+def test_prompts_of_a_one_sided_log_show_the_score_that_is_known_and_no_mistakes(job, workdir):
+    given = {row["request_id"]: row for row in one_sided_rows(job)}
+    traffic = write_log(workdir / "one.parquet", list(given.values()))
+    report(job.artifact, traffic, workdir / "r.html")
+    prompts = data_of((workdir / "r.html").read_text(encoding="utf-8"), "prompt-data")
+    assert [one["title"] for one in prompts["lists"]] == ["Nearest the threshold"]
+    assert prompts["pool"] == "Neighbours are looked for among all 120 labelled prompts."
+    assert len(prompts["prompts"]) == 12
+    for prompt in prompts["prompts"]:
+        row = given[prompt["id"]]
+        at = ("small", "large").index(row["tier"])
+        assert float(prompt["score"][at]) == row["score"]
+        assert prompt["score"][1 - at] == "–"
+        assert prompt["good"][at] == int(row["score"] >= 0.5)
+        assert prompt["good"][1 - at] is None
+        assert len(prompt["near"]) == 6
+
+
+def test_the_page_says_how_many_prompts_neighbours_are_looked_for_among(job, workdir, monkeypatch):
+    monkeypatch.setattr(examples, "POOL", 50)
+    traffic = write_log(workdir / "one.parquet", one_sided_rows(job))
+    report(job.artifact, traffic, workdir / "r.html")
+    text = (workdir / "r.html").read_text(encoding="utf-8")
+    assert "among 50 of 120 labelled prompts, spread evenly over the log" in text
+
+
+def test_a_top_tier_that_never_scores_has_no_quality_to_keep_a_share_of(job, workdir):
+    rows = [row | {"score": 0.0} for row in pd.read_parquet(job.fresh).to_dict("records")]
+    report(job.artifact, write_log(workdir / "none.parquet", rows), workdir / "r.html")
+    text = (workdir / "r.html").read_text(encoding="utf-8")
+    assert re.search(r"<h1>.* beside a top tier that scored 0 throughout\.</h1>", text)
 
 
 def test_without_propensities_a_one_sided_log_is_refused(job, workdir, capsys):

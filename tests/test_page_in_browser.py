@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.test_page import HOSTILE, hostile_rows
@@ -147,3 +148,21 @@ def test_without_scripts_the_answer_is_still_there(browser):
     assert browser.find_element("css selector", "h1").text
     assert browser.find_element("css selector", ".curve svg").is_displayed()
     assert not browser.find_element("css selector", ".slider").is_displayed()
+
+
+def test_a_one_sided_log_s_prompts_are_text_too(browser, job, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [row | {"propensity": 0.5} for row in hostile_rows(80)]
+    served = [pair[int(rng.integers(2))] for pair in zip(rows[::2], rows[1::2], strict=True)]
+    report(job.artifact, write_log(tmp_path / "log.parquet", served), tmp_path / "one.html")
+    browser.get((tmp_path / "one.html").as_uri())
+    assert browser.get_log("browser") == []
+    assert not browser.find_element("id", "prompt-view").is_displayed()
+    browser.find_element("id", "show-prompts").click()
+    buttons = browser.find_elements("css selector", "#lists button")
+    assert len(buttons) == 12
+    buttons[0].click()
+    known = texts(browser, "#detail > table td.good, #detail > table td.bad")
+    assert known in (["0.00"], ["1.00"])  # of the tier that answered; the other is unknown
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+    assert browser.get_log("browser") == []

@@ -88,6 +88,21 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Valued:
+    """An artifact valued on one-sided traffic: the valuation, and what it was made from.
+
+    Attributes:
+        report: what policies are worth.
+        x: vectors of the subject's used requests.
+        estimates: of these.
+    """
+
+    report: Valuation
+    x: Matrix
+    estimates: Estimates
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """An artifact, and what of a traffic table it can be judged by.
 
@@ -144,7 +159,8 @@ def evaluate(
         EnvironmentProblem: MLflow refused the run (the report is in place).
     """
     subject = prepare(artifact_path, traffic, estimate)
-    report = measure_paired(subject).report if subject.world.paired else value_one_sided(subject)
+    measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
+    report = measured.report
     if report_json is not None:
         version = subject.artifact.version
         save_json(report, report_json, artifact=version, left_out=subject.left_out)
@@ -194,7 +210,7 @@ def measure_paired(subject: Subject) -> Measured:
     )
 
 
-def value_one_sided(subject: Subject) -> Valuation:
+def value_one_sided(subject: Subject) -> Valued:
     """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
     artifact, requests = subject.artifact, subject.used
     predictor = artifact.predictor
@@ -202,7 +218,8 @@ def value_one_sided(subject: Subject) -> Valuation:
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = _estimate(predictor, x)
-    return value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
+    found = value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
+    return Valued(found, x, estimates)
 
 
 def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> None:

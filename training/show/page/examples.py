@@ -10,16 +10,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.artifact import Artifact
 from router.policy import Policy
 from router.vectorizer import SURFACE
 from training.learn.vectorize import vectorize
-from training.measure.evaluate import Measured
+from training.log.requests import Requests
+from training.measure.evaluate import Measured, Subject, Valued
 from training.show.page.words import NONE, dollars, percent, plain
 
 LISTED = 12  # prompts in each list
 NEIGHBOURS = 6
 POOL = 20_000  # logged prompts among which neighbours are looked for
 SHOWN_CHARS = 1_200
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What either world knows of the m requests of a page, k tiers.
+
+    Attributes:
+        artifact: whose decisions they are.
+        requests: all labelled requests of the log.
+        usable: int64[m], those of them that the page is about.
+        dense: float32[m, dim], their vectors.
+        p, usd: float64[m, k], what the router expects.
+        score: float64[m, k], NaN where not observed.
+        sufficed: bool[m, k], false where not observed.
+    """
+
+    artifact: Artifact
+    requests: Requests
+    usable: NDArray[np.int64]
+    dense: NDArray[np.float32]
+    p: NDArray[np.float64]
+    usd: NDArray[np.float64]
+    score: NDArray[np.float64]
+    sufficed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +57,50 @@ class Listing:
     rows: NDArray[np.int64]
 
 
-def listings(measured: Measured, tier: NDArray[np.int64]) -> tuple[Listing, ...]:
-    """Choose what to show; tier: int64[n], the policy's choice."""
+def paired_examples(measured: Measured) -> dict[str, Any]:
+    """Prompts nearest the threshold and worst mistakes, as JSON values for the page."""
     rows, policy = measured.rows, measured.artifact.policy
+    tier = policy.choose(rows.p, rows.usd)
+    known = Known(
+        measured.artifact,
+        measured.requests,
+        measured.usable,
+        measured.x.dense,
+        rows.p,
+        rows.usd,
+        rows.score,
+        rows.sufficed,
+    )
+    return _examples(known, tier, [*_nearest(known), *_mistakes(measured, tier)])
+
+
+def one_sided_examples(subject: Subject, valued: Valued) -> dict[str, Any]:
+    """Prompts nearest the threshold: a mistake takes two outcomes to see."""
+    p, usd, score = valued.estimates.p, valued.estimates.usd, subject.used.score
+    sufficed = subject.rule.sufficed(score)
+    rows, vectors = subject.world.rows, valued.x.dense
+    known = Known(subject.artifact, subject.requests, rows, vectors, p, usd, score, sufficed)
+    return _examples(known, subject.artifact.policy.choose(p, usd), _nearest(known))
+
+
+def _nearest(known: Known) -> list[Listing]:
+    if known.artifact.policy.constant is not None:
+        return []
+    margin = _margin(known.artifact.policy, known.p, known.usd)
+    words = "a hair more or less, and another tier would have been chosen"
+    return [Listing("Nearest the threshold", words, np.argsort(margin, kind="stable")[:LISTED])]
+
+
+def _mistakes(measured: Measured, tier: NDArray[np.int64]) -> list[Listing]:
+    """What went wrong on paired rows; tier: int64[n], the policy's choice."""
+    rows = measured.rows
     own = np.arange(len(tier))
-    score, top = rows.score, rows.score[:, -1]
-    lost = top - score[own, tier]
+    lost = rows.score[:, -1] - rows.score[own, tier]
     bad = np.flatnonzero(~rows.sufficed[own, tier] & rows.sufficed[:, -1])
     sure = rows.p[own, tier]
     wasted = np.where(rows.sufficed, rows.paid[own, tier][:, None] - rows.paid, -np.inf).max(axis=1)
     needless = np.flatnonzero(wasted > 0)
-    found = [
+    return [
         Listing(
             "Worst mistakes: bad downgrades",
             "sent to a cheaper tier that failed, where the top tier would have sufficed; "
@@ -54,26 +113,23 @@ def listings(measured: Measured, tier: NDArray[np.int64]) -> tuple[Listing, ...]
             needless[np.argsort(-wasted[needless], kind="stable")][:LISTED],
         ),
     ]
-    if policy.constant is None:
-        near = np.argsort(_margin(policy, rows.p, rows.usd), kind="stable")[:LISTED]
-        words = "a hair more or less, and another tier would have been chosen"
-        found.insert(0, Listing("Nearest the threshold", words, near))
-    return tuple(listing for listing in found if len(listing.rows))
 
 
-def examples(measured: Measured, tier: NDArray[np.int64]) -> dict[str, Any]:
-    """The listings and their prompts as JSON values for the page."""
-    chosen = listings(measured, tier)
+def _examples(known: Known, tier: NDArray[np.int64], chosen: list[Listing]) -> dict[str, Any]:
+    """The listings that are not empty and their prompts; tier: int64[m], the policy's choice."""
+    chosen = [listing for listing in chosen if len(listing.rows)]
     listed = list(dict.fromkeys(int(row) for listing in chosen for row in listing.rows))
-    neighbours = _neighbours(measured, listed)
+    pool = _pool(known.requests)
+    neighbours = _neighbours(known, pool, listed)
     return {
-        "tiers": list(measured.rows.names),
+        "tiers": [one.name for one in known.artifact.predictor.tiers],
+        "pool": _told(len(pool), len(known.requests)),
         "lists": [
             {"title": one.title, "words": one.words, "rows": [listed.index(r) for r in one.rows]}
             for one in chosen
         ],
         "prompts": [
-            _prompt(measured, row, int(tier[row])) | {"near": near}
+            _prompt(known, row, int(tier[row])) | {"near": near}
             for row, near in zip(listed, neighbours, strict=True)
         ],
     }
@@ -87,39 +143,56 @@ def _margin(
     return np.asarray(worth[:, -1] - worth[:, -2])
 
 
-def _prompt(measured: Measured, row: int, tier: int) -> dict[str, Any]:
-    rows = measured.rows
-    request = int(measured.usable[row])
+def _prompt(known: Known, row: int, tier: int) -> dict[str, Any]:
+    request = int(known.usable[row])
+    seen = ~np.isnan(known.score[row])
     return {
-        "text": _cut(measured.requests.prompts[request].text),
-        "id": str(measured.requests.ids[request]),
-        "source": measured.requests.source[request] or "",
+        "text": _cut(known.requests.prompts[request].text),
+        "id": str(known.requests.ids[request]),
+        "source": known.requests.source[request] or "",
         "tier": tier,
-        "p": [percent(v, 0) for v in rows.p[row]],
-        "usd": [dollars(1000 * v) for v in rows.usd[row]],
-        "score": [plain(v, 2) for v in rows.score[row]],
-        "good": [int(v) for v in rows.sufficed[row]],
+        "p": [percent(v, 0) for v in known.p[row]],
+        "usd": [dollars(1000 * v) for v in known.usd[row]],
+        "score": _scores(known.score[row]),
+        "good": [int(v) if s else None for v, s in zip(known.sufficed[row], seen, strict=True)],
     }
 
 
-def _neighbours(measured: Measured, listed: list[int]) -> Iterator[list[dict[str, Any]]]:
-    """Of each listed row, the logged prompts nearest to it by the cosine of their embeddings."""
-    requests = measured.requests
-    vectorizer = measured.artifact.predictor.vectorizer
-    columns = slice(SURFACE, SURFACE + vectorizer.embedder.dim)
+def _scores(scores: NDArray[np.float64]) -> list[str]:
+    return [NONE if np.isnan(score) else plain(score, 2) for score in scores]
+
+
+def _pool(requests: Requests) -> NDArray[np.int64]:
+    """Requests among which neighbours are looked for, spread evenly over the log."""
     count = min(POOL, len(requests))
-    pool = np.unique(np.linspace(0, len(requests) - 1, count).astype(np.int64))
-    known = _unit(vectorize(vectorizer, list(requests.prompts[pool])).dense[:, columns])
-    asked = _unit(measured.x.dense[np.array(listed, dtype=np.int64)][:, columns])
+    return np.unique(np.linspace(0, len(requests) - 1, count).astype(np.int64))
+
+
+def _told(pool: int, logged: int) -> str:
+    among = f"all {logged:,}" if pool == logged else f"{pool:,} of {logged:,}"
+    spread = "" if pool == logged else ", spread evenly over the log"
+    return f"Neighbours are looked for among {among} labelled prompts{spread}."
+
+
+def _neighbours(
+    known: Known, pool: NDArray[np.int64], listed: list[int]
+) -> Iterator[list[dict[str, Any]]]:
+    """Of each listed row, the requests of the pool nearest to it by their embeddings' cosine."""
+    if not listed:
+        return
+    requests, vectorizer = known.requests, known.artifact.predictor.vectorizer
+    columns = slice(SURFACE, SURFACE + vectorizer.embedder.dim)
+    logged = _unit(vectorize(vectorizer, list(requests.prompts[pool])).dense[:, columns])
+    asked = _unit(known.dense[np.array(listed, dtype=np.int64)][:, columns])
     for row, vector in zip(listed, asked, strict=True):
-        near = known @ vector
-        near[pool == measured.usable[row]] = -np.inf
+        near = logged @ vector
+        near[pool == known.usable[row]] = -np.inf
         best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         yield [
             {
                 "text": _cut(requests.prompts[pool[i]].text),
                 "near": plain(float(near[i]), 2),
-                "score": [NONE if np.isnan(v) else plain(v, 2) for v in requests.score[pool[i]]],
+                "score": _scores(requests.score[pool[i]]),
             }
             for i in best
             if np.isfinite(near[i])

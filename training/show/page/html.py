@@ -25,6 +25,7 @@ from training.log.requests import fingerprint
 from training.measure.evaluate import (
     Measured,
     Subject,
+    Valued,
     measure_paired,
     prepare,
     value_one_sided,
@@ -33,7 +34,7 @@ from training.measure.report import Report, save_json
 from training.measure.valuation import Valuation
 from training.show.card import describe_rule
 from training.show.page import charts, one_sided, views
-from training.show.page.examples import examples
+from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
 from training.show.page.volume import Volume
 from training.tracking import log_run
@@ -68,12 +69,12 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
 
 def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
     """The report of either world, and its page; BadInput as `report`."""
+    arrays = read_artifact(subject.artifact.path)[1]
     if subject.world.paired:
         measured = measure_paired(subject)
-        arrays = read_artifact(subject.artifact.path)[1]
         return measured.report, render(measured, arrays, traffic)
-    found = value_one_sided(subject)
-    return found, render_one_sided(subject, found, traffic)
+    valued = value_one_sided(subject)
+    return valued.report, render_one_sided(subject, valued, arrays, traffic)
 
 
 def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:
@@ -107,19 +108,25 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
         features=importance(artifact.predictor, arrays, measured.x.dense),
         data={
             "dial": moves | {"positions": curve["positions"], "bottom": curve["frame"].bottom},
-            "prompts": examples(measured, policy.choose(rows.p, rows.usd)),
+            "prompts": paired_examples(measured),
         },
     )
 
 
-def render_one_sided(subject: Subject, found: Valuation, traffic: str) -> str:
-    """The page of a one-sided log: what policies are worth, and what such a log cannot show."""
-    artifact, volume = subject.artifact, Volume.of(subject.table.frame)
+def render_one_sided(
+    subject: Subject, valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic: str
+) -> str:
+    """The page of a one-sided log: what policies are worth, and what such a log cannot show.
+
+    Arguments as `render`.
+    """
+    found, artifact, volume = valued.report, subject.artifact, Volume.of(subject.table.frame)
     session = subject.used.sessions
     return _fill(
         "one_sided.html.j2",
         artifact,
         found.notes,
+        script=_part("page.js"),
         headline=one_sided.headline(found, artifact.policy),
         promise=one_sided.promise(artifact.policy),
         facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
@@ -128,6 +135,8 @@ def render_one_sided(subject: Subject, found: Valuation, traffic: str) -> str:
         overlap=one_sided.overlap(found),
         volume=volume.basis,
         monthly=f"dollars {volume.words}",
+        features=importance(artifact.predictor, arrays, valued.x.dense),
+        data={"prompts": one_sided_examples(subject, valued)},
     )
 
 

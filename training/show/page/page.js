@@ -10,41 +10,44 @@
   const unhide = (element) => element.removeAttribute("hidden");
 
   // The slider: every position's words were written by Python; here they are only put in place.
-  const dial = read("dial-data");
-  const slider = document.getElementById("dial");
-  const marker = document.getElementById("marker");
-  const cells = document.querySelectorAll("[data-row]");
-  const shares = document.querySelectorAll("[data-share]");
-  const bars = document.querySelectorAll("#live-shares rect");
+  const slide = () => {
+    const dial = read("dial-data");
+    const slider = document.getElementById("dial");
+    const marker = document.getElementById("marker");
+    const cells = document.querySelectorAll("[data-row]");
+    const shares = document.querySelectorAll("[data-share]");
+    const bars = document.querySelectorAll("#live-shares rect");
 
-  const show = (at) => {
-    const row = dial.rows[at];
-    cells.forEach((cell, i) => {
-      cell.textContent = row[i][0];
-      if (row[i][1]) cell.append(make("small", row[i][1]));
-    });
-    let left = 0;
-    shares.forEach((cell, k) => {
-      cell.textContent = `${row[5][k]}\u202f%`;
-      bars[k].setAttribute("x", left);
-      bars[k].setAttribute("width", row[5][k]);
-      left += Number(row[5][k]);
-    });
-    const [x, y] = dial.positions[at];
-    const drop = marker.querySelector("line");
-    drop.setAttribute("y2", dial.bottom - y);
-    marker.setAttribute("transform", `translate(${x} ${y})`);
-    slider.setAttribute("aria-valuetext", `${row[1][0]} of the top tier’s quality, ${row[2][0]} per 1,000`);
+    const show = (at) => {
+      const row = dial.rows[at];
+      cells.forEach((cell, i) => {
+        cell.textContent = row[i][0];
+        if (row[i][1]) cell.append(make("small", row[i][1]));
+      });
+      let left = 0;
+      shares.forEach((cell, k) => {
+        cell.textContent = `${row[5][k]}\u202f%`;
+        bars[k].setAttribute("x", left);
+        bars[k].setAttribute("width", row[5][k]);
+        left += Number(row[5][k]);
+      });
+      const [x, y] = dial.positions[at];
+      const drop = marker.querySelector("line");
+      drop.setAttribute("y2", dial.bottom - y);
+      marker.setAttribute("transform", `translate(${x} ${y})`);
+      slider.setAttribute("aria-valuetext", `${row[1][0]} of the top tier’s quality, ${row[2][0]} per 1,000`);
+    };
+    const reset = () => {
+      slider.value = dial.start;
+      show(dial.start);
+    };
+    slider.addEventListener("input", () => show(Number(slider.value)));
+    document.getElementById("reset").addEventListener("click", reset);
+    document.querySelectorAll(".slider").forEach(unhide);
+    unhide(marker);
+    reset();
   };
-  const reset = () => {
-    slider.value = dial.start;
-    show(dial.start);
-  };
-  slider.addEventListener("input", () => show(Number(slider.value)));
-  document.getElementById("reset").addEventListener("click", reset);
-  document.querySelectorAll(".slider, .switch").forEach(unhide);
-  unhide(marker);
-  reset();
+  if (document.getElementById("dial")) slide(); // one-sided logs have no curve to slide along
 
   // Prompts: built from data by textContent alone, and only when somebody asks to see them.
   const view = document.getElementById("prompt-view");
@@ -52,7 +55,7 @@
   const toggle = document.getElementById("show-prompts");
   let logged = null;
 
-  const cell = (text, good) => make("td", text, good === undefined ? "" : good ? "good" : "bad");
+  const cell = (text, good) => make("td", text, good == null ? "" : good ? "good" : "bad");
   const table = (heads) => {
     const made = make("table");
     const row = make("tr");
@@ -124,5 +127,6 @@
     view.hidden = !toggle.checked;
   };
   toggle.addEventListener("change", switched);
+  document.querySelectorAll(".switch").forEach(unhide);
   switched(); // a browser may restore the switch when the page is opened again
 })();

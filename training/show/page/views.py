@@ -24,6 +24,8 @@ def headline(report: Report, policy: Policy, names: Sequence[str]) -> dict[str, 
     figures = report.figures["policy"]
     saving, kept = figures["saving"], figures["quality_of_top"]
     at = f"at {percent(kept.value)} of the top tier’s quality"
+    if not isfinite(kept.value):
+        at = "beside a top tier that scored 0 throughout"
     if policy.constant is not None:
         answer = f"Sends everything to {names[policy.constant]}."
         if policy.constant < len(names) - 1:
