@@ -155,6 +155,7 @@ def test_a_one_sided_log_s_prompts_are_text_too(browser, job, tmp_path):
     rows = [row | {"propensity": 0.5} for row in hostile_rows(80)]
     served = [pair[int(rng.integers(2))] for pair in zip(rows[::2], rows[1::2], strict=True)]
     report(job.artifact, write_log(tmp_path / "log.parquet", served), tmp_path / "one.html")
+    browser.get_log("browser")  # what other tests left there
     browser.get((tmp_path / "one.html").as_uri())
     assert browser.get_log("browser") == []
     assert not browser.find_element("id", "prompt-view").is_displayed()
