@@ -10,6 +10,7 @@ One room a stage, in the order in which data flows; a room knows those before it
     measure  metrics, intervals, worlds, slices, reports
     decide   goals, bounds, and the operating point that they lead to
     show     tables, pages, cards, explanations
+    watch    drift, and the promise on live traffic
     retrain  challengers, the gate, the registry that serves the champion
 
 In the hall: the jobs that walk through them (`train`, `resolve`, `demo`), what they share

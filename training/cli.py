@@ -532,6 +532,32 @@ def compare(
 
 
 @app.command()
+def drift(
+    reference: Annotated[Path, typer.Option(help="Artifact folder that serves.")],
+    traffic: Traffic,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether recent traffic still is what was learned from.
+
+    Exit codes: 0 nothing is due, 1 retraining is due.
+
+    Example: suffice drift --reference artifacts/current --traffic recent.parquet
+    """
+    from training.watch.drift import drift as run
+
+    with step("drift"):
+        found = run(reference, traffic)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        for line in found.as_text():
+            typer.echo(line)
+    if found.due:
+        raise typer.Exit(1)
+
+
+@app.command()
 def distill(
     model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),

@@ -41,6 +41,7 @@ from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, valuable
 from training.record import describe_choice, describe_job, track
 from training.show.card import describe_policy, describe_rule, model_card
+from training.watch.baseline import Sample, sample, save_baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def train(
     facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with tempfile.TemporaryDirectory() as scratch:
         sha256 = save_evidence(Path(scratch) / FILE, settled.evidence, learned.basis)
+        save_baseline(Path(scratch), baseline_of(ground, features, learned, settled))
         facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
         policy = settled.policy
         with step("export"):
@@ -216,6 +218,20 @@ def settle(ground: Ground, features: Features, learned: Learned, config: Config)
     course = plan_course(learned.heads.p, learned.usd)
     policy = choose(config.policy, course, evidence, names)
     return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
+
+
+def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:
+    """What recent traffic is compared with later: the fit and choose rows."""
+    rows = np.concatenate([ground.splits.fit, ground.chosen])
+    evidence, policy = settled.evidence, settled.policy
+    unknown = np.full(len(ground.splits.fit), -1)
+    return sample(
+        ground.requests.take(rows),
+        features.x.take(rows),
+        np.concatenate([learned.heads.p, evidence.p]),
+        np.concatenate([unknown, policy.choose(evidence.p, evidence.usd)]),
+        learned.predictor,
+    )
 
 
 def write_artifact(

@@ -32,7 +32,8 @@ from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import describe_run, flat_values, show, version_tags
 from training.retrain.window import cut, decay
 from training.tracking import connected
-from training.train import Ground, lay_out, report_on, settle, write_artifact
+from training.train import Ground, baseline_of, lay_out, report_on, settle, write_artifact
+from training.watch.baseline import save_baseline
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -168,6 +169,7 @@ def _export(
     kept = scratch / "evidence"
     kept.mkdir()
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
+    save_baseline(kept, baseline_of(ground, features, learned, settled))
     facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
     with step("export"):
         name = write_artifact(folder, ground, features, learned, settled.policy, facts, report)

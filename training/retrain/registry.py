@@ -59,7 +59,7 @@ class Registry:
         with suppress(self.mlflow.exceptions.MlflowException):
             return _version(self.client.get_model_version(self.name, number))
         known = self.client.search_model_versions(f"name = '{self.name}'")
-        told = ", ".join(sorted(one.version for one in known)) or "none"
+        told = ", ".join(sorted(str(one.version) for one in known)) or "none"
         raise BadInput(f"model {self.name!r} has no version {number!r}; versions: {told}")
 
     def fetch(self, version: Version, into: Path) -> Path:

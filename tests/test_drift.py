@@ -1,0 +1,87 @@
+"""Drift: what changed is named with its size and direction; what did not raises no alarm."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
+from training.learn import heads
+from training.watch.baseline import Sample
+from training.watch.drift import compare
+
+NAMES = ("small", "large")
+
+
+def a_sample(n: int, seed: int, *, lower: float = 0.0, shift: float = 0.0) -> Sample:
+    """Requests without sessions: probabilities that are true, but for `lower` on the small tier."""
+    rng = np.random.default_rng(seed)
+    place = rng.normal(0, 1, (n, 64))
+    place[:, 0] += shift
+    place /= np.linalg.norm(place, axis=1, keepdims=True)
+    p = np.column_stack([np.clip(0.6 + place[:, 1], 0.05, 0.95), np.full(n, 0.9)])
+    score = (rng.random((n, 2)) < p - np.array([lower, 0.0])).astype(float)
+    usd = np.column_stack([np.full(n, 0.1), np.full(n, 1.0)]) * rng.gamma(2, 0.5, (n, 1))
+    return Sample(place.astype(np.float32), p, score, usd, (p[:, 0] < 0.6).astype(np.int64))
+
+
+def due(reference: Sample, recent: Sample) -> set[str]:
+    return {found.kind for found in compare(reference, recent, NAMES) if found.due}
+
+
+def test_alarms_without_drift_are_rare() -> None:
+    """At most 5 % of 60 looks, within two standard errors."""
+    alarms = sum(bool(due(a_sample(2000, 2 * s), a_sample(1000, 2 * s + 1))) for s in range(60))
+    assert alarms <= 3 + 2 * np.sqrt(60 * 0.05 * 0.95)
+
+
+def test_what_changed_is_named() -> None:
+    reference = a_sample(6000, 0)
+    assert {"labels", "calibration"} <= due(reference, a_sample(2000, 1, lower=0.08))
+    assert "prompts" in due(reference, a_sample(2000, 1, shift=3.0))
+    dearer = a_sample(2000, 1)
+    dearer = Sample(dearer.place, dearer.p, dearer.score, 1.3 * dearer.usd, dearer.tier)
+    found = {one.kind: one for one in compare(reference, dearer, NAMES)}
+    assert found["cost"].due
+    assert found["cost"].size == pytest.approx(0.3, abs=0.1)
+    assert not found["labels"].due
+
+
+def test_a_change_too_small_to_matter_is_no_alarm() -> None:
+    found = compare(a_sample(200_000, 0), a_sample(200_000, 1, lower=0.01), NAMES)
+    labels = next(one for one in found if one.name == "score of small")
+    assert labels.p_value < 0.05
+    assert not labels.due
+
+
+def test_few_rows_are_not_tested() -> None:
+    assert compare(a_sample(50, 0), a_sample(50, 1), NAMES) == ()
+
+
+def test_the_command(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    write_log(workdir / "log.parquet", make_rows(1200, session=1))
+    write_tiers(workdir)
+    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
+    assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
+    rows = pd.DataFrame(make_rows(600, 7, session=1))
+    rows["request_id"] = "new-" + rows["request_id"]
+    prices = {tier.name: (tier.input_usd_per_mtok, tier.output_usd_per_mtok) for tier in TIERS}
+    paid = np.array([prices[name] for name in rows["tier"]])
+    rows["cost_usd"] = (rows[["input_tokens", "output_tokens"]].to_numpy() * paid).sum(axis=1) / 1e6
+    write_log(workdir / "same.parquet", rows)
+    calm = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet")
+    assert calm.code == 0, calm
+    assert "nothing is due" in calm.out
+    rows.loc[rows["tier"] == "large", "cost_usd"] *= 0.8
+    rows.loc[rows["tier"] == "small", "model"] = "vendor/small-2"
+    write_log(workdir / "other.parquet", rows)
+    told = call(capsys, "drift", "--reference", "a", "--traffic", "other.parquet", "--json")
+    assert told.code == 1
+    found = {one["kind"]: one for one in json.loads(told.out)["findings"] if one["due"]}
+    assert found["prices"]["size"] == pytest.approx(-0.2)
+    assert "vendor/small-2" in found["models"]["name"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/another.db")
+    call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet").refused("baseline")

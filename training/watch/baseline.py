@@ -1,0 +1,102 @@
+"""What recent traffic is compared with: the rows that a router was fitted and chosen on.
+
+Kept in the MLflow run of the training beside the evidence, as ``evidence/baseline.npz``: places of
+prompts in the neighbours' 64 dimensions, probabilities, scores and costs; no text, no ids.
+"""
+
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.artifact import Artifact
+from router.predictor import Predictor
+from training.errors import BadInput
+from training.learn.costs import account
+from training.learn.members import Geometry, Matrix
+from training.log.requests import Requests
+from training.tracking import EVIDENCE_TAG, fetch_file
+
+Floats = NDArray[np.float64]
+FILE = "baseline.npz"
+MOST = 20_000  # rows kept
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """n requests, one of each session, as a router of k tiers sees them.
+
+    Attributes:
+        place: float32[n, 64], of length one.
+        p: float64[n, k], by the heads that serve; of rows they were fitted on, cross-fitted.
+        score: float64[n, k], NaN where a tier was not observed.
+        usd: float64[n, k], in the account.
+        tier: int64[n], the router's choice; −1 on rows that its heads were fitted on.
+    """
+
+    place: NDArray[np.float32]
+    p: Floats
+    score: Floats
+    usd: Floats
+    tier: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Number of requests."""
+        return len(self.place)
+
+    @property
+    def fresh(self) -> NDArray[np.bool_]:
+        """bool[n]: the heads were not fitted on the row."""
+        return np.asarray(self.tier >= 0)
+
+
+def sample(
+    requests: Requests, x: Matrix, p: Floats, tier: NDArray[np.int64], predictor: Predictor
+) -> Sample:
+    """Requests as a sample: the first of each session, so that rows are independent.
+
+    Args:
+        requests: n of them.
+        x: their vectors.
+        p: float64[n, k], cross-fitted where the heads were fitted on the row.
+        tier: int64[n], the router's choices, −1 there.
+        predictor: what serves.
+    """
+    first = np.sort(np.unique(requests.sessions, return_index=True)[1])[-MOST:]
+    near = predictor.neighbours
+    geometry = Geometry(near.projection, near.offset, near.centroids, np.zeros(0, np.int64))
+    usd = account(x, requests, predictor.tokens, predictor.tiers)
+    return Sample(
+        geometry.place(x.dense[first]), p[first], requests.score[first], usd[first], tier[first]
+    )
+
+
+def save_baseline(folder: Path, kept: Sample) -> None:
+    """Write the sample without pickle."""
+    arrays = {name: getattr(kept, name) for name in Sample.__dataclass_fields__}
+    np.savez_compressed(folder / FILE, allow_pickle=False, **arrays)
+
+
+def fetch_baseline(artifact: Artifact) -> Sample:
+    """The sample of an artifact's training, from its MLflow run.
+
+    Raises:
+        BadInput: the run or its file is gone; the message says what to do.
+        EnvironmentProblem: MLflow cannot be reached.
+    """
+    sha256 = artifact.manifest.get("evidence")
+    file = None
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(sha256, str) and sha256.isalnum():
+            file = fetch_file(EVIDENCE_TAG, sha256, f"evidence/{FILE}", Path(scratch))
+        if file is None:
+            raise BadInput(
+                f"{artifact.path}: no run in MLflow keeps the baseline of its training "
+                f"(evidence/{FILE}): set MLFLOW_TRACKING_URI to the store of its training, or "
+                "train again"
+            )
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+            return Sample(**{name: arrays[name] for name in Sample.__dataclass_fields__})

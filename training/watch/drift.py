@@ -1,0 +1,302 @@
+"""`suffice drift`: does recent traffic still look, and fare, like what the router learned from?
+
+Each test has a size and a direction, and is corrected for the number of tests (Holm, 1979): if
+nothing drifted, any of them says otherwise at most once in twenty looks. What is significant but
+too small to matter is told, and is no reason to retrain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isnan, nan, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+from router.artifact import read_artifact
+from router.tier import Tier
+from training.console import render
+from training.errors import BadInput
+from training.label.rule import LabelRule
+from training.learn.vectorize import vectorize
+from training.log.requests import gather, plain_model, tier_index
+from training.log.traffic import TrafficTable, read_traffic
+from training.watch.baseline import Floats, Sample, fetch_baseline, sample
+
+RISK = 0.05
+LEAST = 100  # rows of a kind below which it is not tested
+BINS = 10
+COMPONENTS = 16  # of the 64 dimensions, in which means are compared
+PRICED = 0.02  # bills this far off the artifact's prices are another price
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One test.
+
+    Attributes:
+        kind: prompts, probabilities, labels, calibration, mix, cost, prices, models.
+        name: what was compared.
+        size: how large the change is, in the unit that `unit` names.
+        unit: of `size` and `least`.
+        low, high: 95 % limits of the size, NaN where there are none.
+        least: a smaller change is no reason to retrain.
+        p_value: corrected for the number of tests; 0 where a fact and not a sample speaks.
+    """
+
+    kind: str
+    name: str
+    size: float
+    unit: str
+    low: float
+    high: float
+    least: float
+    p_value: float
+
+    @property
+    def due(self) -> bool:
+        """Whether the change is shown, and large enough to matter."""
+        return self.p_value < RISK and abs(self.size) >= self.least
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """All findings, the corrected ones first to be significant first."""
+
+    reference: int
+    recent: int
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def due(self) -> bool:
+        """Whether retraining is due."""
+        return any(found.due for found in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine; what does not exist is null."""
+
+        def known(value: Any) -> Any:
+            return None if isinstance(value, float) and isnan(value) else value
+
+        rows = [
+            {name: known(value) for name, value in asdict(found).items()} | {"due": found.due}
+            for found in self.findings
+        ]
+        told = {"retrain": self.due, "reference_rows": self.reference, "recent_rows": self.recent}
+        return told | {"findings": rows, "notes": list(self.notes)}
+
+    def as_text(self) -> list[str]:
+        """For a terminal."""
+        table = Table(title=f"{self.recent} recent requests against {self.reference} of training")
+        for column in ("what", "change", "95 %", "p, corrected", ""):
+            table.add_column(column, justify="left" if column in ("what", "") else "right")
+        for found in self.findings:
+            limits = "" if isnan(found.low) else f"{found.low:+.3f} to {found.high:+.3f}"
+            said = "retrain" if found.due else "shown, small" if found.p_value < RISK else ""
+            size = f"{found.size:+.3f} {found.unit}"
+            table.add_row(f"{found.kind}: {found.name}", size, limits, f"{found.p_value:.3g}", said)
+        return [render(table), *self.notes, "retraining is due" if self.due else "nothing is due"]
+
+
+def drift(artifact_path: Path, traffic: Path) -> Drift:
+    """Compare recent traffic with what an artifact was trained on.
+
+    Raises:
+        BadInput: too little traffic, or the baseline is lost.
+        ArtifactError: the artifact is refused.
+        EnvironmentProblem: MLflow cannot be reached.
+    """
+    artifact = read_artifact(artifact_path)[0]
+    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
+    reference = fetch_baseline(artifact)
+    table = read_traffic(traffic)
+    requests = rule.apply(gather(table.frame, predictor.tiers))
+    if len(requests) < LEAST:
+        raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    estimates = predictor.estimate(list(requests.prompts))
+    tier = artifact.policy.choose(estimates.p, estimates.usd)
+    recent = sample(requests, x, estimates.p, tier, predictor)
+    findings = compare(reference, recent, [one.name for one in predictor.tiers])
+    facts = (*_prices(table, predictor.tiers), *_models(table, predictor.tiers))
+    unlabelled = int(np.isnan(recent.score).all(axis=1).sum())
+    notes = (f"{unlabelled} recent requests carry no score",) * bool(unlabelled)
+    return Drift(len(reference), len(recent), (*findings, *facts), notes)
+
+
+def compare(reference: Sample, recent: Sample, names: Sequence[str]) -> tuple[Finding, ...]:
+    """Every test of two samples, corrected together."""
+    old, both = reference.fresh, (reference, recent)
+    found = [_means(reference.place, recent.place), _classifier(reference.place, recent.place)]
+    for k, name in enumerate(names):
+        found.append(_probabilities(reference.p[old, k], recent.p[:, k], name))
+        # Alone, a score says which prompts the log sent there as much as how they were answered.
+        was, now = (part.score[~np.isnan(part.score).any(axis=1), k] for part in both)
+        found.append(_mean("labels", f"score of {name}", was, now, "of score", 0.02))
+        was, now = (part.score[:, k] - part.p[:, k] for part in both)
+        found.append(_mean("calibration", f"score − P of {name}", was, now, "of score", 0.02))
+    found.append(_mix(reference.tier[old], recent.tier, names))
+    rows = np.arange(len(recent))
+    was = reference.usd[old, reference.tier[old]]
+    found.append(_cost(was, recent.usd[rows, recent.tier]))
+    return _corrected([one for one in found if one is not None])
+
+
+def _means(old: NDArray[np.float32], new: NDArray[np.float32]) -> Finding | None:
+    """Hotelling's two-sample T² in the leading dimensions; the size is Mahalanobis' distance."""
+    a, b = old[:, :COMPONENTS].astype(np.float64), new[:, :COMPONENTS].astype(np.float64)
+    n, m, d = len(a), len(b), a.shape[1]
+    if min(n, m) < LEAST:
+        return None
+    shift = b.mean(axis=0) - a.mean(axis=0)
+    within = np.cov(a, rowvar=False) / n + np.cov(b, rowvar=False) / m  # unequal covariances
+    pooled = ((n - 1) * np.cov(a, rowvar=False) + (m - 1) * np.cov(b, rowvar=False)) / (n + m - 2)
+    squared = float(shift @ np.linalg.pinv(within) @ shift)
+    distance = sqrt(max(float(shift @ np.linalg.pinv(pooled) @ shift), 0.0))
+    p_value = float(stats.chi2.sf(squared, d))
+    return Finding("prompts", "mean of embeddings", distance, "sd", nan, nan, 0.1, p_value)
+
+
+def _classifier(old: NDArray[np.float32], new: NDArray[np.float32]) -> Finding | None:
+    """Can a classifier tell recent prompts from old ones (Lopez-Paz & Oquab, 2017)?
+
+    Fitted on one half, judged on the other, so that the test is exact; the size is AUC − 0.5. Its
+    features are the places and their squares, so that a new topic off the mean is seen, too.
+    """
+    if min(len(old), len(new)) < 2 * LEAST:
+        return None
+    rng = np.random.default_rng(0)
+    a, b = rng.permutation(len(old)), rng.permutation(len(new))
+    x = np.concatenate([old, new]).astype(np.float64)
+    x = np.hstack([x, x**2])
+    y = np.repeat([0, 1], [len(old), len(new)])
+    half = np.concatenate([a[: len(a) // 2], len(old) + b[: len(b) // 2]])
+    rest = np.setdiff1d(np.arange(len(y)), half)
+    x = (x - x[half].mean(axis=0)) / np.maximum(x[half].std(axis=0), 1e-9)
+    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=300)
+    margin = model.fit(x[half], y[half]).decision_function(x[rest])
+    ones, zeros = margin[y[rest] == 1], margin[y[rest] == 0]
+    test = stats.mannwhitneyu(ones, zeros, alternative="greater")
+    auc = float(test.statistic) / (len(ones) * len(zeros))
+    error = _auc_error(auc, len(ones), len(zeros))
+    limits = (auc - 1.96 * error - 0.5, auc + 1.96 * error - 0.5)
+    name = "told apart by a classifier"
+    return Finding("prompts", name, auc - 0.5, "AUC", *limits, 0.02, float(test.pvalue))
+
+
+def _auc_error(auc: float, ones: int, zeros: int) -> float:
+    """Standard error of an AUC (Hanley & McNeil, 1982)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (ones - 1) * (q1 - auc**2) + (zeros - 1) * (q2 - auc**2)
+    return sqrt(max(variance, 0.0) / (ones * zeros))
+
+
+def _probabilities(old: Floats, new: Floats, name: str) -> Finding | None:
+    """Kolmogorov–Smirnov; the size is the population stability index over deciles."""
+    if min(len(old), len(new)) < LEAST or np.ptp(old) == 0:
+        return None
+    edges = np.unique(np.quantile(old, np.arange(1, BINS) / BINS))
+    was, now = (
+        (np.bincount(np.searchsorted(edges, p), minlength=len(edges) + 1) + 0.5) / (len(p) + 0.5)
+        for p in (old, new)
+    )
+    index = float(((now - was) * np.log(now / was)).sum())
+    p_value = float(stats.ks_2samp(old, new).pvalue)
+    return Finding("probabilities", f"P of {name}", index, "PSI", nan, nan, 0.05, p_value)
+
+
+def _mean(
+    kind: str, name: str, old: Floats, new: Floats, unit: str, least: float
+) -> Finding | None:
+    """Welch's test of two means, of rows where both are known."""
+    old, new = old[~np.isnan(old)], new[~np.isnan(new)]
+    if min(len(old), len(new)) < LEAST or (np.ptp(old) == 0 and np.ptp(new) == 0):
+        return None
+    test = stats.ttest_ind(new, old, equal_var=False)
+    limits = test.confidence_interval(0.95)
+    size = float(new.mean() - old.mean())
+    return Finding(
+        kind, name, size, unit, float(limits.low), float(limits.high), least, float(test.pvalue)
+    )
+
+
+def _mix(old: NDArray[np.int64], new: NDArray[np.int64], names: Sequence[str]) -> Finding | None:
+    """χ² of the router's choices; the size is the largest change of a share."""
+    counts = np.stack([np.bincount(part, minlength=len(names)) for part in (old, new)])
+    if min(len(old), len(new)) < LEAST:
+        return None
+    used = counts[:, counts.sum(axis=0) > 0]
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    change = shares[1] - shares[0]
+    most = int(np.abs(change).argmax())
+    p_value = float(stats.chi2_contingency(used).pvalue) if used.shape[1] > 1 else 1.0
+    name = f"share sent to {names[most]}"
+    return Finding("mix", name, float(change[most]), "of traffic", nan, nan, 0.03, p_value)
+
+
+def _cost(old: Floats, new: Floats) -> Finding | None:
+    """Mann–Whitney of costs per call; the size is the relative change of the mean."""
+    if min(len(old), len(new)) < LEAST or old.mean() <= 0:
+        return None
+    p_value = float(stats.mannwhitneyu(new, old).pvalue)
+    size = float(new.mean() / old.mean() - 1)
+    return Finding("cost", "per call as routed", size, "of the mean", nan, nan, 0.05, p_value)
+
+
+def _prices(table: TrafficTable, tiers: Sequence[Tier]) -> list[Finding]:
+    """Bills against the artifact's prices × logged tokens, by tier: a fact, not a sample."""
+    frame = table.frame[table.frame["status"] != "error"]
+    known = frame[["cost_usd", "input_tokens", "output_tokens"]].notna().all(axis=1)
+    frame = frame[known].reset_index(drop=True)
+    if frame.empty:
+        return []
+    at = tier_index(frame, tiers)
+    found = []
+    for k, tier in enumerate(tiers):
+        rows = frame[at == k]
+        priced = (
+            rows["input_tokens"] * tier.input_usd_per_mtok
+            + rows["output_tokens"] * tier.output_usd_per_mtok
+        ) / 1e6
+        rows, priced = rows[priced > 0], priced[priced > 0]
+        if len(rows) < LEAST:
+            continue
+        ratio = (rows["cost_usd"] / priced).to_numpy(dtype=np.float64)
+        size = float(np.median(ratio)) - 1
+        shown = 0.0 if abs(size) >= PRICED else 1.0
+        what = f"bills of {tier.name} over list price"
+        found.append(Finding("prices", what, size, "of the price", nan, nan, PRICED, shown))
+    return found
+
+
+def _models(table: TrafficTable, tiers: Sequence[Tier]) -> list[Finding]:
+    """Models that answer for a tier but are not the one it was trained as."""
+    frame = table.frame[table.frame["model"].notna()].reset_index(drop=True)
+    if frame.empty:
+        return []
+    at, found = tier_index(frame, tiers), []
+    for k, tier in enumerate(tiers):
+        seen = frame["model"][at == k]
+        if seen.empty:
+            continue
+        other = seen[seen.map(plain_model) != plain_model(tier.model)]
+        share, named = len(other) / len(seen), ", ".join(sorted(set(other))[:3])
+        what = f"{tier.name} answered by {named}" if named else f"{tier.name} is {tier.model}"
+        shown = 0.0 if share > 0 else 1.0
+        found.append(Finding("models", what, share, "of its calls", nan, nan, 1e-9, shown))
+    return found
+
+
+def _corrected(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Holm's p-values, in the order of the tests."""
+    order = np.argsort([one.p_value for one in found], kind="stable")
+    corrected, largest = list(found), 0.0
+    for rank, j in enumerate(order):
+        largest = max(largest, min(1.0, (len(found) - rank) * found[j].p_value))
+        corrected[j] = replace(found[j], p_value=largest)
+    return tuple(corrected)
