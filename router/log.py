@@ -160,14 +160,14 @@ class DecisionLog:
     def _said(self, raw: Any, request: Request) -> dict[str, Any]:
         """What the caller gave, as text: the caller may go on and change it."""
         messages = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
-        tags = request.tags
+        tags = [request.tags] if isinstance(request.tags, str) else request.tags
         try:
             text = json.dumps(messages, default=str)
             return {
                 "messages": text if len(text) <= MAX_MESSAGES else None,
-                "session_id": request.session,
-                "tenant": request.tenant,
-                "tags": [tags] if isinstance(tags, str) else list(tags),
+                "session_id": request.session if isinstance(request.session, str) else None,
+                "tenant": request.tenant if isinstance(request.tenant, str) else None,
+                "tags": [tag for tag in tags if isinstance(tag, str)],
             }
         except Exception:  # messages that contain themselves, tags that are none
             return {"messages": None}

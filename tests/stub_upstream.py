@@ -110,6 +110,8 @@ class _Server:
             await asyncio.sleep(3600)
         if fault:
             return web.json_response({"error": {"message": "no"}}, status=int(fault))
+        if self.kind == "echo" and prompt == "refuse me":
+            return web.json_response({"error": {"message": "refused"}}, status=400)
         if body.get("stream") and self.kind == "echo":
             return await self._stream(request, body, prompt)
         return self._reply(body, prompt)

@@ -142,23 +142,17 @@ def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
 def test_the_thread_looks_by_itself_and_ends_with_the_router(
     current: Path, kinds: list[Path]
 ) -> None:
+    before = set(threading.enumerate())
     router = Router.load(current).watch(seconds=0.02)
+    [thread] = set(threading.enumerate()) - before
     put(kinds[2], current)
     until = time.monotonic() + 20
     while router.route("x").tier != "large" and time.monotonic() < until:
         time.sleep(0.02)
     assert router.route("x").tier == "large"
     del router
-    until = time.monotonic() + 20
-    while _watching() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not _watching()
-
-
-def _watching() -> bool:
-    return any(
-        thread.name == "suffice-watch" and thread.is_alive() for thread in threading.enumerate()
-    )
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

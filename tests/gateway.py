@@ -1,0 +1,70 @@
+"""Starts LiteLLM's proxy with the files of router/README.md."""
+
+import os
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+KEY = "sk-0123456789abcdef0123456789abcdef"  # the proxy refuses a weak one
+_BLOCK = re.compile(r"^```\w+\n# (gateway\.py|config\.yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running proxy."""
+
+    url: str
+    folder: Path
+
+
+@contextmanager
+def gateway(folder: Path, upstream: str) -> Iterator[Gateway]:
+    """Start one in a folder that holds ``artifacts/current``; its models are at `upstream`."""
+    page = (ROOT / "router" / "README.md").read_text(encoding="utf-8")
+    for name, text in _BLOCK.findall(page):
+        (folder / name).write_text(text, encoding="utf-8")
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = Path(os.environ["SUFFICE_GATEWAY_PYTHON"]).with_name("litellm")
+    told = {"UPSTREAM": upstream, "UPSTREAM_KEY": "k", "LITELLM_MASTER_KEY": KEY}
+    told |= {"PYTHONPATH": str(ROOT), "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "1"}
+    log = (folder / "proxy.log").open("wb")
+    with (
+        log,
+        subprocess.Popen(
+            [command, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env=os.environ | told,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(url, process, folder / "proxy.log")
+            yield Gateway(url, folder)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health/liveliness", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"the proxy did not start:\n{log.read_text(errors='replace')[-4000:]}")
