@@ -76,6 +76,9 @@ def ingest(
     map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
     max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
     keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Mask e-mail, phone, card numbers and keys in texts.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,7 +89,7 @@ def ingest(
     from training.log.ingest import ingest as run
 
     with step("ingest"):
-        report = run(sources, out, format, map, max_bad, keep_ids)
+        report = run(sources, out, format, map, max_bad, keep_ids, redact=redact)
     for note in report.notes:
         say(note)
     if as_json:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from training.log.ledger import COUNTS, FileReport, Ledger
 from training.log.partitions import Folder
 from training.log.pseudonyms import Pseudonyms
 from training.log.quarantine import Quarantine
+from training.log.redact import mask_values
 from training.log.sources import Group, find_sources
 from training.log.store import OneFile, read_label
 from training.log.traffic import Problem, normalise, to_arrow
@@ -60,6 +61,7 @@ def ingest(
     max_bad: float = 0.01,
     keep_ids: bool = False,
     quarantine: str | Path | None = None,
+    redact: bool = False,
 ) -> IngestReport:
     """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
 
@@ -68,7 +70,8 @@ def ingest(
     content of a key wins; what is there already is not added again. User and session ids are
     replaced by keyed hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless
     `keep_ids`. `quarantine` is `<out>.quarantine.jsonl` by default and holds the bad rows of the
-    last run only.
+    last run only. With `redact`, addresses, numbers and keys in texts are masked, there as well
+    (`training.log.redact`).
 
     Raises:
         BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
@@ -86,8 +89,8 @@ def ingest(
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _lean_memory(), _alone(out), Quarantine(beside) as bad:
-            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day)
+        with _lean_memory(), _alone(out), Quarantine(beside, redact) as bad:
+            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day, redact)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
 
@@ -100,6 +103,7 @@ def _run(
     max_bad: float,
     notes: list[str],
     by_day: bool,
+    redact: bool,
 ) -> IngestReport:
     ledger = Ledger()
     with Folder(out, ids.label) if by_day else OneFile(out, ids.label) as table:
@@ -107,7 +111,7 @@ def _run(
             ledger.know(batch)
         existing = ledger.rows
         for group in found:
-            _read(group, ids, bad, table, ledger)
+            _read(group, ids, bad, table, ledger, redact)
         bad.finish()
         _check(ledger.files, max_bad, bad, found)
         if existing:
@@ -126,7 +130,12 @@ def _run(
 
 
 def _read(
-    group: Group, ids: Pseudonyms, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
+    group: Group,
+    ids: Pseudonyms,
+    bad: Quarantine,
+    table: OneFile | Folder,
+    ledger: Ledger,
+    redact: bool,
 ) -> None:
     """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
@@ -158,7 +167,7 @@ def _read(
                 flush()
                 weight = 0
             current = number
-            rows.append(record)
+            rows.append(replace(record, values=mask_values(record.values)) if redact else record)
             weight += _weight(record.values)
         elif isinstance(record, Bad):
             bad.write(reports[number].path, record)

@@ -2,20 +2,25 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from training.log.adapters import Bad
+from training.log.adapters.files import RAW_LIMIT
+from training.log.redact import mask_raw
 
 
 class Quarantine:
     """JSON lines with path, line, reason and raw text, for the owner's eyes only (mode 0600).
 
-    The file replaces that of the run before; without bad rows there is none.
+    The file replaces that of the run before; without bad rows there is none. With `redact` reasons
+    and raw texts are masked, and a word at which they are cut off is left out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, redact: bool = False) -> None:
         self.path = path
         self.rows = 0
+        self._redact = redact
         self.first = ""
         self._part = path.with_name(f".{path.name}.part")
         self._file = os.fdopen(
@@ -35,6 +40,10 @@ class Quarantine:
 
     def write(self, path: str, bad: Bad) -> None:
         """Add a bad row."""
+        if self._redact:
+            reason = mask_raw(bad.reason, cut=False)
+            raw = mask_raw(bad.raw, len(bad.raw) >= RAW_LIMIT) if bad.raw else bad.raw
+            bad = replace(bad, reason=reason, raw=raw)
         self.rows += 1
         self.first = self.first or f"{path}, line {bad.line}: {bad.reason}"
         told = {"path": path, "line": bad.line, "reason": bad.reason, "raw": bad.raw}
