@@ -237,6 +237,19 @@ def test_one_sided_rows_are_enough(log):
     assert abs(p[:, 0].mean() - log.requests.score[FIT:, 0].mean()) < 0.12
 
 
+def test_a_tier_that_answered_one_request_in_ten_still_shapes_the_gain(log):
+    rng = np.random.default_rng(8)
+    rows = np.arange(700)
+    explored = rng.random(len(rows)) < 0.1
+    score = log.requests.score[rows].copy()
+    score[explored, 1] = score[~explored, 0] = np.nan
+    weight = np.tile([10.0, 1 / 0.9], (len(rows), 1))
+    p = probabilities(log.fit(score, weight, rows=rows), log.x)[700:]
+    gain, hard = p[:, 1] - p[:, 0], log.hard[700:]
+    won = (gain[hard][:, None] > gain[~hard]).mean()
+    assert won > 0.8  # of the pairs of a hard and an easy request; by chance 0.5
+
+
 def test_more_tiers_than_two(log):
     rng = np.random.default_rng(4)
     easy, hard = np.array([0.9, 0.95, 0.5, 0.97]), np.array([0.1, 0.8, 0.4, 0.97])
