@@ -16,7 +16,6 @@ from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_t
 from training import train as job_module
 from training.cli import app
 from training.learn import heads
-from training.learn.embedders import _about_minilm
 from training.learn.members import STANDARD, Recipe
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
@@ -373,10 +372,6 @@ def test_tiers_that_are_refused(tmp_path, capsys, tiers, words):
 )
 def test_options_that_are_refused(tmp_path, capsys, more, words):
     refused_training(capsys, tmp_path, make_rows(60), *words, more=more)
-
-
-def test_what_is_said_of_minilm():
-    assert "suffice distill" in _about_minilm() or "pip install" in _about_minilm()
 
 
 def test_a_configuration_with_a_slip_of_the_pen(workdir, capsys):
