@@ -366,7 +366,6 @@ def test_tiers_that_are_refused(tmp_path, capsys, tiers, words):
         (["--policy", "min_quality"], ("NAME=VALUE",)),
         (["--policy", "min_quality=high"], ("not a number",)),
         (["--config", "nowhere.toml"], ("nowhere.toml",)),
-        (["--embedder", "minilm"], ("--embedder minilm", "static")),
         (["--embedder", "nowhere"], ("nowhere",)),
     ],
 )
