@@ -37,7 +37,7 @@ from training.measure.metrics import curve_metrics
 from training.train import train
 
 pytestmark = pytest.mark.benchmark
-SEEDS = range(6)
+SEEDS = range(5)
 TRAIN = 9_800
 NAMES = ("small", "large")
 LARGE, GRADED = 0.3, 0.1
