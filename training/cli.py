@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,6 +98,40 @@ def ingest(
     else:
         counts = ", ".join(f"{count} {name}" for name, count in report.total.items())
         typer.echo(f"{report.out}: {report.rows} rows ({counts})")
+
+
+@app.command()
+def forget(
+    dataset: Annotated[Path, typer.Argument(help="Traffic table: a file or a folder by day.")],
+    user: Annotated[list[str], typer.Option(help="Id, as in the log or the table; repeatable.")],
+    artifacts: Annotated[
+        list[Path] | None, typer.Option(help="Artifact, or a folder of some; repeatable.")
+    ] = None,
+    runs: Annotated[bool, typer.Option("--mlflow", help="Look through MLflow's runs.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove people's rows, and say which artifacts saw them.
+
+    Example: suffice forget --user ann@example.org traffic.parquet --artifacts artifacts
+    """
+    from training.forget import Saw
+    from training.forget import forget as run
+
+    def tell(saw: Sequence[Saw]) -> None:
+        for one in saw:
+            say(f"{one.place} ({one.version}): fitted or chosen on {one.requests} of the requests")
+
+    with step("forget"):
+        done = run(dataset, user, artifacts or [], runs, tell)
+    if as_json:
+        _print_json(done.as_json())
+        return
+    typer.echo(
+        f"{done.dataset}: {done.rows} rows of {done.requests} requests removed; beside it "
+        f"{done.quarantined} bad rows and {done.answers} replayed answers; "
+        f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)
+    )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,6 +76,32 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
                 run_id=runs[0].info.run_id, artifact_path=file, dst_path=str(into)
             )
         )
+
+
+def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
+    """(run id, artifact version, local copy) of each run of ours that has the file; newest first.
+
+    A copy is there until the next one is asked for.
+
+    Raises:
+        EnvironmentProblem: the store cannot be reached.
+    """
+    with connected("did not give the files of its runs") as (mlflow, _):
+        experiment = mlflow.get_experiment_by_name(EXPERIMENT)
+        client, token, folder = mlflow.MlflowClient(), None, file.rpartition("/")[0]
+        while True:
+            runs = client.search_runs([experiment.experiment_id], page_token=token)
+            for run in runs:
+                name = run.info.run_id
+                if not any(found.path == file for found in client.list_artifacts(name, folder)):
+                    continue
+                with tempfile.TemporaryDirectory() as into:
+                    copy = mlflow.artifacts.download_artifacts(
+                        run_id=name, artifact_path=file, dst_path=into
+                    )
+                    yield name, run.data.tags.get("suffice.artifact", ""), Path(copy)
+            if not (token := runs.token):
+                return
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def ingest(
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _lean_memory(), _alone(out), Quarantine(beside, redact) as bad:
+        with _lean_memory(), alone(out), Quarantine(beside, redact) as bad:
             return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day, redact)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
@@ -225,14 +225,14 @@ def _lean_memory() -> Iterator[None]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Refuse to work on a table that another process is writing."""
     path = out.with_name(f".{out.name}.lock")
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BadInput(f"{out}: another ingest is writing it; wait for its end") from None
+            raise BadInput(f"{out}: another job is writing it; wait for its end") from None
         try:
             yield
         finally:

@@ -105,7 +105,7 @@ class Folder:
                 moves.append((beside, _place(beside)))
             else:
                 self._thin(beside, _place(beside), kept, moves, [])
-        _commit(self._path, moves, gone)
+        commit(self._path, moves, gone)
 
     def _thin(
         self,
@@ -151,7 +151,8 @@ def recover(folder: Path) -> None:
     _sweep(folder)
 
 
-def _commit(folder: Path, moves: list[tuple[Path, Path]], gone: list[Path]) -> None:
+def commit(folder: Path, moves: list[tuple[Path, Path]], gone: list[Path]) -> None:
+    """Move files to their places and remove others, all of it or (after a kill) on `recover`."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = {
         "move": [[str(path.relative_to(folder)) for path in pair] for pair in moves],

@@ -47,13 +47,17 @@ class Pseudonyms:
             f"{self._path.name}, or choose another --out"
         )
 
+    def of(self, identifier: str) -> str:
+        """What stands for an id in the table."""
+        return pseudonym(self._key, identifier) if self._key else identifier
+
     def replace(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with its user and session ids hashed (as they are, if ids are kept)."""
         if not self._key:
             return frame
         hashed = {
             name: pd.Series(
-                [None if i is None else pseudonym(self._key, i) for i in frame[name]],
+                [None if i is None else self.of(i) for i in frame[name]],
                 frame.index,
                 dtype=object,
             )
