@@ -596,6 +596,32 @@ def drift(
 
 
 @app.command()
+def monitor(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    state: Annotated[Path, typer.Option(help="What it remembers between looks, JSON.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether live labels show the promise to be broken.
+
+    Looked at daily for ever, it cries wolf with 5 % probability at most. Exit codes: 0, 1 alarm.
+
+    Example: suffice monitor artifacts/current --traffic today.parquet --state monitor.json
+    """
+    from training.watch.monitor import monitor as run
+
+    found = run(artifact, traffic, state)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        for line in found.as_text():
+            typer.echo(line)
+    if found.alarm:
+        raise typer.Exit(1)
+
+
+@app.command()
 def distill(
     model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),

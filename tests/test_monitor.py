@@ -1,0 +1,75 @@
+"""The monitor of the promise: seldom wrong over a year of looks, quick where it is broken."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.traffic_makers import call, make_rows, write_log, write_tiers
+from training.learn import heads
+from training.watch.monitor import Watch, look
+
+RATE, A_DAY = 0.02, 500
+
+
+def days_until_alarm(rate: float, days: int, rng: np.random.Generator) -> int | None:
+    """Looks once a day at `A_DAY` labels, of which a share `rate` are bad downgrades."""
+    watch = Watch("v")
+    for day in range(days):
+        bad = rng.random(A_DAY) < rate
+        times = np.full(A_DAY, np.datetime64("2026-01-01") + day)
+        watch = look(watch, RATE - bad, RATE, times)
+        if watch.alarm:
+            return day + 1
+    return None
+
+
+def test_false_alarms_over_a_year_are_rare_and_a_doubling_is_found() -> None:
+    rng = np.random.default_rng(0)
+    false = sum(days_until_alarm(RATE, 365, rng) is not None for _ in range(40))
+    assert false <= 2 + 2 * np.sqrt(40 * 0.05 * 0.95)
+    found = [days_until_alarm(2 * RATE, 60, rng) or 99 for _ in range(25)]
+    assert np.median(found) <= 14
+
+
+def test_looks_in_one_go_or_day_by_day_are_the_same() -> None:
+    rng = np.random.default_rng(1)
+    margins = RATE - (rng.random(1000) < 0.05)
+    times = np.arange(1000).astype("datetime64[s]")
+    whole = look(Watch("v"), margins, RATE, times)
+    parts = look(
+        look(Watch("v"), margins[:300], RATE, times[:300]), margins[300:], RATE, times[300:]
+    )
+    assert parts.sessions == whole.sessions
+    assert parts.alarm == whole.alarm
+    assert parts.capital == pytest.approx(whole.capital)
+    assert parts.kept == pytest.approx(whole.kept)
+
+
+def test_the_command(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    write_log(workdir / "log.parquet", make_rows(1500, session=1))
+    write_tiers(workdir)
+    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
+    assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
+    new = pd.DataFrame(make_rows(800, 7, session=1))
+    new["request_id"] = "new-" + new["request_id"]
+    new["at"] += pd.Timedelta(days=30)
+    write_log(workdir / "new.parquet", new)
+    watch = ("monitor", "a", "--traffic", "new.parquet", "--state", "state.json", "--json")
+    calm = call(capsys, *watch)
+    assert calm.code == 0, calm
+    first = json.loads(calm.out)
+    assert first["sessions"] == 800
+    assert json.loads(call(capsys, *watch).out)["sessions"] == 800  # nothing counts twice
+    new["request_id"] = "later-" + new["request_id"]
+    new["at"] += pd.Timedelta(days=30)
+    new.loc[new["tier"] == "small", "score"] = 0.0
+    write_log(workdir / "new.parquet", new)
+    broken = call(capsys, *watch)
+    assert broken.code == 1, broken
+    assert json.loads(broken.out)["alarm"]
+    (workdir / "state.json").write_text("{}", encoding="utf-8")
+    call(capsys, *watch).refused("state.json")

@@ -1,0 +1,175 @@
+"""`suffice monitor`: does the promise still hold, day by day, however often one looks.
+
+A gambler bets against the promise with every labelled session. If it holds, his capital passes
+1/risk with probability at most `risk`, ever (Ville, 1939; Waudby-Smith & Ramdas, 2024): so daily
+looks over years raise a false alarm with at most that probability in all. He spreads his money over
+bets of several sizes, as he does not know how badly the promise fails.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+
+from router.artifact import read_artifact
+from router.policy import Promise
+from training.errors import BadInput
+from training.export import id_hashes
+from training.label.rule import LabelRule, firm_requests, load_requests
+from training.log.requests import Requests
+from training.measure.intervals import Floats
+from training.measure.offpolicy import largest_weight, pseudo_outcomes
+from training.measure.slice_report import promise_margins
+from training.measure.world import logged, valuable
+
+RISK = 0.05
+BETS = 0.9 * 0.5 ** np.arange(8)  # as shares of the largest bet that cannot ruin
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the monitor remembers between looks.
+
+    Attributes:
+        artifact: version whose promise is watched.
+        until: time of the newest request counted, ISO 8601, UTC.
+        sessions: labelled ones so far.
+        kept: mean by which the promise was kept so far; below 0 it was missed.
+        capital: log of each bet's capital.
+        highest: largest capital so far.
+        alarm: time of the alarm, or None.
+    """
+
+    artifact: str
+    until: str | None = None
+    sessions: int = 0
+    kept: float = 0.0
+    capital: tuple[float, ...] = (0.0,) * len(BETS)
+    highest: float = 1.0
+    alarm: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine."""
+        return asdict(self) | {"needed": 1 / RISK, "world_risk": RISK}
+
+    def as_text(self) -> list[str]:
+        """For people."""
+        said = (
+            f"ALARM at {self.alarm}: the promise is shown to be broken"
+            if self.alarm
+            else "no alarm: the promise is not shown to be broken"
+        )
+        return [
+            f"artifact {self.artifact}: {self.sessions} labelled sessions until {self.until}, kept "
+            f"by {self.kept:+.4f} on average",
+            f"evidence against the promise {self.highest:.3g} of {1 / RISK:g} needed",
+            said,
+        ]
+
+
+def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
+    """Count labelled traffic that is newer than what `state` has seen, and write it anew.
+
+    Paired requests speak by their scores; one-sided ones, where the promise is on quality, by
+    doubly robust scores from logged propensities.
+
+    Raises:
+        BadInput: no promise to watch, requests without times, a state of another artifact, or
+            nothing labelled.
+        ArtifactError: the artifact is refused.
+    """
+    artifact, arrays = read_artifact(artifact_path)
+    promise = artifact.policy.promise
+    if promise is None:
+        raise BadInput(f"{artifact_path}: its operating point makes no promise")
+    before = _read(state, artifact.version)
+    rule = LabelRule(**artifact.manifest["label"])
+    requests, _ = load_requests(traffic, artifact.predictor.tiers, rule)
+    requests, _ = firm_requests(requests)
+    if np.isnat(requests.at).any():
+        raise BadInput(f"{traffic}: column at: the monitor needs the time of every request")
+    new = ~np.isin(id_hashes(requests.ids), arrays["fitted"])
+    if before.until is not None:
+        new &= requests.at > np.datetime64(before.until)
+    one_sided = promise.rule == "min_quality"
+    new &= valuable(requests) if one_sided else requests.paired
+    requests = requests.take(np.flatnonzero(new)[np.argsort(requests.at[new], kind="stable")])
+    if not len(requests):
+        return before
+    estimates = artifact.predictor.estimate(list(requests.prompts))
+    tier = artifact.policy.choose(estimates.p, estimates.usd)
+    margins, high = _margins(promise, requests, tier, estimates.p, rule)
+    _, first = np.unique(requests.sessions, return_index=True)
+    per_session = pd.Series(margins).groupby(requests.sessions, sort=False).mean()
+    times = requests.at[np.sort(first)]
+    after = look(before, np.asarray(per_session, dtype=np.float64), high, times)
+    after = replace(after, until=str(requests.at.max()))
+    beside = state.with_name(f".{state.name}.part")
+    beside.write_text(json.dumps(asdict(after), indent=2), encoding="utf-8")
+    beside.replace(state)
+    return after
+
+
+def look(before: Watch, margins: Floats, high: float, times: Any) -> Watch:
+    """Bet on margins in the order of time.
+
+    Args:
+        before: what is known so far.
+        margins: float64[n], by how much each session keeps the promise; at most `high`.
+        high: above 0.
+        times: datetime64[n].
+    """
+    stakes = BETS / high
+    path = np.log1p(-stakes[:, None] * np.minimum(margins, high)).cumsum(axis=1)
+    path += np.array(before.capital)[:, None]
+    capital = logsumexp(path, axis=0) - log(len(stakes))  # the mean over bets
+    over = np.flatnonzero(capital >= -log(RISK))
+    total = before.sessions + len(margins)
+    return replace(
+        before,
+        sessions=total,
+        kept=(before.kept * before.sessions + float(margins.sum())) / total,
+        capital=tuple(path[:, -1].tolist()),
+        highest=max(before.highest, exp(min(float(capital.max()), 700.0))),
+        alarm=before.alarm or (str(times[over[0]]) if len(over) else None),
+    )
+
+
+def _margins(
+    promise: Promise, requests: Requests, tier: Any, p: Floats, rule: LabelRule
+) -> tuple[Floats, float]:
+    """By how much each request keeps the promise, and the most that it can."""
+    if promise.rule == "max_bad_downgrade":
+        good = rule.sufficed(requests.score)
+        found = promise_margins(promise, tier, requests.score, good)
+        assert found is not None
+        return found, promise.target
+    told = logged(requests)
+    score = pseudo_outcomes(told, p)
+    weight = largest_weight(told)
+    found = promise_margins(promise, tier, score, np.ones(score.shape, bool))
+    assert found is not None
+    # Pseudo-outcomes lie in [1 − W, W], and of one request one tier's alone is off [0, 1].
+    return found, max(weight, 1.0 + promise.target * (weight - 1.0))
+
+
+def _read(state: Path, version: str) -> Watch:
+    if not state.exists():
+        return Watch(version)
+    try:
+        values = json.loads(state.read_text(encoding="utf-8"))
+        values["capital"] = tuple(map(float, values["capital"]))
+        found = Watch(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{state}: not a monitor's state ({error}); name another file") from error
+    if found.artifact != version or len(found.capital) != len(BETS):
+        raise BadInput(
+            f"{state}: it watches artifact {found.artifact}, not {version}: give each artifact a "
+            "state file of its own"
+        )
+    return found
