@@ -25,10 +25,17 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, upstream: str) -> Iterator[Gateway]:
-    """Start one in a folder that holds ``artifacts/current``; its models are at `upstream`."""
+def gateway(folder: Path, upstream: str, models: str = "") -> Iterator[Gateway]:
+    """Start one in a folder that holds ``artifacts/current``.
+
+    Args:
+        folder: the proxy's.
+        upstream: where its models are.
+        models: further ones, in YAML.
+    """
     page = (ROOT / "router" / "README.md").read_text(encoding="utf-8")
     for name, text in _BLOCK.findall(page):
+        text = text.replace("model_list:\n", f"model_list:\n{models}")
         (folder / name).write_text(text, encoding="utf-8")
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))

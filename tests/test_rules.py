@@ -19,6 +19,8 @@ from router.sessions import Sessions
 from tests.builders import TIERS, edit_manifest, make_artifact
 from training.config import check_rules, read_config
 from training.errors import BadInput
+from training.show.explain import explain
+from training.show.explain_words import lines
 from training.show.inspect import describe
 
 NAMES = [tier.name for tier in TIERS]  # small: 8k, json only; middle: unknown; large: 128k, all
@@ -271,6 +273,13 @@ def test_inspect_tells_the_rules(job: Any, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(job.artifact, tmp_path / "artifact"))
     edit_manifest(folder, lambda manifest: manifest.update(rules=TABLE))
     assert any("rule pin: tag legal gets large" in line for line in describe(folder))
+
+
+def test_explain_says_that_rules_come_first(tmp_path: Path) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    assert not any("Rules come" in line for line in lines(explain(folder, "hello", None)))
+    edit_manifest(folder, lambda manifest: manifest.update(rules=TABLE))
+    assert any("Rules come" in line for line in lines(explain(folder, "hello", None)))
 
 
 def test_a_body_of_the_api_is_read() -> None:

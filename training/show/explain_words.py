@@ -30,6 +30,8 @@ def lines(explanation: Explanation) -> Iterator[str]:
     """Everything, ready to print."""
     yield render(_decision(explanation))
     yield from _dial(explanation)
+    if explanation.artifact.rules is not None:
+        yield "Rules come before all this, and may decide otherwise; `suffice inspect` lists them."
     if explanation.contributions is not None:
         yield ""
         yield render(_groups(explanation))
