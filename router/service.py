@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 from router.artifact import Artifact
 from router.decision import Decision
@@ -19,6 +19,8 @@ from router.served import Served
 from router.sessions import Seen, Sessions
 from router.switch import Switch
 from router.watch import Watcher, load_settled
+
+_REGISTRY: Final = "models:/"
 
 
 class Options(TypedDict, total=False):
@@ -129,13 +131,14 @@ class Router:
         return self._watcher
 
     def watch(
-        self, path: str | os.PathLike[str] | None = None, *, seconds: float = 5.0
+        self, path: str | os.PathLike[str] | None = None, *, seconds: float | None = None
     ) -> "Router":
         """Follow an artifact: serve each new one once all of it is checked, refuse bad ones.
 
         Args:
             path: by default where this router was loaded from; a folder may be replaced by rename.
-            seconds: between two looks, made by a thread of its own.
+            seconds: between two looks, made by a thread of its own; by default 5, and 60 where a
+                registry is asked.
 
         Returns:
             The router itself.
@@ -143,7 +146,8 @@ class Router:
         source = self._source if path is None else os.fspath(path)
         if self._watcher is not None:
             self._watcher.stop()
-        self._watcher = Watcher(self, lambda: _found(source), self._rules_file, seconds)
+        pause = (60.0 if source.startswith(_REGISTRY) else 5.0) if seconds is None else seconds
+        self._watcher = Watcher(self, lambda: _found(source), self._rules_file, pause)
         return self
 
     def swap(self, artifact: Artifact) -> bool:
@@ -314,7 +318,7 @@ class Router:
 
 def _found(source: str) -> Path:
     """The folder of an artifact; that of a registry is fetched."""
-    if not source.startswith("models:/"):
+    if not source.startswith(_REGISTRY):
         return Path(source)
     from router.integrations.mlflow import fetch
 

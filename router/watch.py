@@ -137,8 +137,9 @@ class Watcher:
         self._mark = found
 
     def _refuse(self, error: Exception) -> None:
-        if str(error) != self.refusal:
-            _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
+        if str(error) == self.refusal:  # a registry shows the same bad one at every look
+            return
+        _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
         self.refused += 1
         self.refusal = str(error)
 

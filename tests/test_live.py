@@ -377,6 +377,14 @@ def test_what_a_registry_may_not_do(
         newest = max(int(v.version) for v in registry.search_model_versions("name='support'"))
         with pytest.raises(ArtifactError, match=words):
             Router.load(f"models:/support/{newest}")
+    registry.set_registered_model_alias("support", "champion", "1")
+    router = Router.load("models:/support@champion").watch(seconds=3600)
+    registry.set_registered_model_alias("support", "champion", newest)
+    assert router.watcher is not None
+    for _ in range(3):
+        router.watcher.look()
+    assert (router.route("x").tier, router.watcher.refused) == ("small", 1)
+    router.close()
     for uri in ("models:/support", "models:/a/b/c", "models:/../x@y/z", "models:/x@"):
         with pytest.raises(ArtifactError, match="expected models:/NAME@ALIAS"):
             fetch(uri)

@@ -77,7 +77,11 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         found = sorted(Path(got).rglob("manifest.sha256"), key=lambda file: len(file.parts))
         if not found:
             raise ArtifactError(f"{match[0]}: version {version.version} holds no artifact")
-        load_artifact(found[0].parent)  # a bad one is never kept
+        try:
+            load_artifact(found[0].parent)  # a bad one is never kept
+        except ArtifactError as error:
+            told = str(error).replace(str(found[0].parent), f"version {version.version}")
+            raise ArtifactError(f"{match[0]}: {told}") from error
         if not (folder / name).exists():  # another process may have been quicker
             found[0].parent.rename(folder / name)
     copies = sorted(folder.glob("v*"), key=lambda path: path.stat().st_mtime)

@@ -1,6 +1,7 @@
 """A service under stress: threads and reloads, fuzzed requests, damaged artifacts, the gateway."""
 
 import asyncio
+import json
 import os
 import random
 import statistics
@@ -139,6 +140,9 @@ async def _measure(running: Gateway) -> None:
         rate = statistics.median(rates[model])
         ratio = statistics.median(map(truediv, rates[model], rates["small"]))
         print(f"  {model}: p50 {p50:.2f} ms (+{added:.2f}), {rate:.0f} a second ({ratio:.2f} ×)")
+    log = (running.folder / "decisions.jsonl").read_text().splitlines()
+    times = [json.loads(line)["latency_us"] / 1e3 for line in log]
+    print(f"  the decision itself, inside the proxy: p50 {statistics.median(times):.2f} ms")
 
 
 async def _ask(client: httpx.AsyncClient, model: str, number: int) -> float:
