@@ -22,6 +22,7 @@ class Gateway:
 
     url: str
     folder: Path
+    pid: int
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def gateway(folder: Path, upstream: str, models: str = "") -> Iterator[Gateway]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(url, process, folder / "proxy.log")
-            yield Gateway(url, folder)
+            yield Gateway(url, folder, process.pid)
         finally:
             process.terminate()
             try:

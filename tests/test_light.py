@@ -10,7 +10,8 @@ from tests.builders import make_artifact
 
 HEAVY = set(
     """lightgbm sklearn pandas pyarrow mlflow joblib scipy rich typer matplotlib datasketch
-    sentence_transformers torch onnxruntime onnx training""".split()
+    sentence_transformers torch onnxruntime onnx training litellm openai
+    opentelemetry httpx pydantic asyncio""".split()
 )
 PROGRAM = """
 import json, sys

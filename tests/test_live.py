@@ -21,6 +21,7 @@ from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
 from router.watch import load_settled
 from tests.builders import POLICY, make_artifact
+from training.retrain.registry import Registry
 
 ALWAYS = [Policy(0.0, constant=k) for k in range(3)]
 NAMES = ["small", "middle", "large"]
@@ -392,6 +393,18 @@ def test_what_a_registry_may_not_do(
     registry.create_registered_model(odd)
     registry.create_model_version(odd, kinds[1].as_uri())
     assert fetch(f"models:/{odd}/1").resolve().parents[1] == (tmp_path / "cache").resolve()
+
+
+def test_what_a_retraining_job_registers_is_served(
+    registry: mlflow.MlflowClient, kinds: list[Path]
+) -> None:
+    ours, name = Registry(mlflow, "suffice"), Router.load(kinds[1]).artifact.version
+    experiment = registry.get_experiment_by_name("e")
+    assert experiment is not None
+    with mlflow.start_run(experiment_id=experiment.experiment_id):
+        ours.promote(ours.register(kinds[1], name, {}))
+    served = Router.load("models:/suffice@champion")
+    assert (served.artifact.version, served.route("x").tier) == (name, "middle")
 
 
 def test_copies_are_few(registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path) -> None:

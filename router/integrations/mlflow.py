@@ -73,7 +73,9 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         return name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        got = mlflow.artifacts.download_artifacts(version.source, dst_path=scratch)
+        got = mlflow.artifacts.download_artifacts(
+            f"{SCHEME}{match['name']}/{version.version}", dst_path=scratch
+        )
         found = sorted(Path(got).rglob("manifest.sha256"), key=lambda file: len(file.parts))
         if not found:
             raise ArtifactError(f"{match[0]}: version {version.version} holds no artifact")

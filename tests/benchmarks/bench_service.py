@@ -8,7 +8,7 @@ import statistics
 import time
 from collections import Counter
 from dataclasses import replace
-from operator import truediv
+from operator import sub, truediv
 from pathlib import Path
 
 import httpx
@@ -119,30 +119,41 @@ def test_the_gateway_with_and_without(tmp_path: Path) -> None:
 
 
 async def _measure(running: Gateway) -> None:
-    """Blocks of requests for the model itself, for LiteLLM's own heuristic, and for `auto`."""
+    """The model itself, LiteLLM's own heuristic, and `auto`, in turn, so that load hits all."""
     headers = {"Authorization": f"Bearer {KEY}"}
     models = ["small", "heuristic", "auto"]
-    alone: dict[str, list[float]] = {model: [] for model in models}
+    times: dict[str, list[float]] = {model: [] for model in models}
     rates: dict[str, list[float]] = {model: [] for model in models}
+    spent: dict[str, float] = dict.fromkeys(models, 0.0)
     async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=60) as client:
-        for number in range(11):
+        for model in models * 30:  # warm up
+            await _ask(client, model, 0)
+        for number in range(400):
             for model in random.sample(models, 3):
-                times = [await _ask(client, model, i) for i in range(40)]
-                started = time.perf_counter()
-                await asyncio.gather(*(_some(client, model, 12) for _ in range(8)))
-                if number:  # the first blocks warm up
-                    alone[model] += times
-                    rates[model].append(96 / (time.perf_counter() - started))
+                times[model].append(await _ask(client, model, number))
+        for _ in range(10):
+            for model in random.sample(models, 3):
+                before, started = _cpu(running.pid), time.perf_counter()
+                await asyncio.gather(*(_some(client, model, 10) for _ in range(8)))
+                rates[model].append(80 / (time.perf_counter() - started))
+                spent[model] += _cpu(running.pid) - before
     print("\nLiteLLM proxy: the model itself, LiteLLM's heuristic, our classifier")
     for model in models:
-        p50 = statistics.median(alone[model]) * 1e3
-        added = p50 - statistics.median(alone["small"]) * 1e3
-        rate = statistics.median(rates[model])
+        p50 = statistics.median(times[model]) * 1e3
+        added = statistics.median(map(sub, times[model], times["small"])) * 1e3
         ratio = statistics.median(map(truediv, rates[model], rates["small"]))
-        print(f"  {model}: p50 {p50:.2f} ms (+{added:.2f}), {rate:.0f} a second ({ratio:.2f} ×)")
+        cpu = spent[model] / 800 * 1e3
+        print(f"  {model}: p50 {p50:.2f} ms, added {added:.2f}; throughput {ratio:.2f} ×", end="")
+        print(f" ({statistics.median(rates[model]):.0f} a second); {cpu:.2f} ms of CPU a request")
     log = (running.folder / "decisions.jsonl").read_text().splitlines()
-    times = [json.loads(line)["latency_us"] / 1e3 for line in log]
-    print(f"  the decision itself, inside the proxy: p50 {statistics.median(times):.2f} ms")
+    decided = [json.loads(line)["latency_us"] / 1e3 for line in log]
+    print(f"  the decision itself, inside the proxy: p50 {statistics.median(decided):.2f} ms")
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _ask(client: httpx.AsyncClient, model: str, number: int) -> float:
