@@ -113,7 +113,7 @@ def test_peers(data: str, shared_data: Path, tmp_path: Path) -> None:
     quality = asked[list(names)].to_numpy(float)
     paid = np.tile([1.0, 2.0], (len(asked), 1))  # APGR does not look at money
     lengths = (asked["text"].str.len() - 550).abs()  # about 110 tokens
-    timed = asked["text"][lengths.argsort()[:TIMED]].tolist()
+    timed = asked.loc[lengths.nsmallest(TIMED).index, "text"].tolist()
     print(f"\n{data}: APGR on {len(asked)} test prompts (random 0.5); ms for about 110 tokens")
     spent = times(routers, timed)
     for name, gain in routers.items():
