@@ -16,7 +16,7 @@ import io
 import json
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ from router.neighbours import Neighbours
 from router.ngrams import NGrams
 from router.policy import Policy
 from router.predictor import Predictor
+from router.prompt import Prompt
 from router.rules import Rules
 from router.rules_file import parse_rules
 from router.tier import parse_tiers
@@ -51,6 +52,8 @@ FILES: Final = (
 # What the manifest calls the embedder, its file of weights, and the first protocol that has it.
 EMBEDDERS: Final = {"static": ("embedder/vectors.npy", 1), "onnx": ("embedder/model.onnx", 2)}
 PROTOCOLS: Final = (1, 2)
+MAX_DRIFT: Final = 0.05  # of a probability, on another processor than that of training
+_TRIED: Final = 8  # golden prompts, some milliseconds each
 MAX_BYTES: Final = 512 * 2**20
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 
@@ -107,6 +110,8 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
         predictor = _build(manifest, contents, arrays)
         policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
         golden = _golden(contents["golden.jsonl"], [tier.name for tier in predictor.tiers])
+        if not isinstance(predictor.vectorizer.embedder, StaticEmbedder):
+            _check_machine(predictor, golden)
         stated = manifest.get("rules")
         rules = None if stated is None else parse_rules(stated, predictor.tiers)
     except KeyError as error:
@@ -197,6 +202,20 @@ def _golden(raw: bytes, tiers: list[str]) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(line, dict) or set(line.get("p_suffices") or ()) != set(tiers):
             raise ValueError(f"golden.jsonl: line {number} does not state a probability per tier")
     return tuple(lines)
+
+
+def _check_machine(predictor: Predictor, golden: Sequence[Mapping[str, Any]]) -> None:
+    """Hold this machine's int8 arithmetic to that of training: old processors saturate its sums."""
+    names = [tier.name for tier in predictor.tiers]
+    for line in golden[:_TRIED]:
+        p, _ = predictor.estimate_one(Prompt.of(line["messages"]))
+        worst = max(abs(p[k] - line["p_suffices"][name]) for k, name in enumerate(names))
+        if not worst <= MAX_DRIFT:
+            raise ValueError(
+                f"on this machine the encoder gives other vectors than in training: a golden "
+                f"prompt's probability differs by {worst:.2g} (allowed: {MAX_DRIFT}); train on the "
+                "kind of processor that serves"
+            )
 
 
 def _build(

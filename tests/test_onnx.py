@@ -173,6 +173,19 @@ def test_a_changed_model_is_refused_by_its_hash(folder: Path) -> None:
         Router.load(folder)
 
 
+def test_a_machine_that_computes_otherwise_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = OnnxEmbedder.embed
+
+    def saturated(self: OnnxEmbedder, ids: Any) -> Any:
+        return np.roll(exact(self, ids), 7)
+
+    monkeypatch.setattr(OnnxEmbedder, "embed", saturated)
+    with pytest.raises(ArtifactError, match="train on the kind of processor that serves"):
+        Router.load(folder)
+
+
 def varint(number: int) -> bytes:
     more = [number >> shift & 127 for shift in range(0, 64, 7) if number >> shift or not shift]
     return bytes([part | 128 for part in more[:-1]] + more[-1:])
