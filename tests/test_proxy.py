@@ -79,6 +79,16 @@ def test_tools_reach_rules_and_model(client: openai.OpenAI, upstream: Stub) -> N
     assert upstream.counts()["last"]["body"]["tools"] == [TOOL]
 
 
+def test_the_hook_picks_without_the_complexity_router(
+    client: openai.OpenAI, upstream: Stub
+) -> None:
+    name = "cheapest-that-suffices"
+    client.chat.completions.create(model=name, messages=ASKED)  # type: ignore
+    assert served(upstream) == "vendor/small-1"
+    client.chat.completions.create(model=name, messages=ASKED, tools=[TOOL])  # type: ignore
+    assert served(upstream) == "vendor/middle-1"
+
+
 def test_a_stream(client: openai.OpenAI, upstream: Stub) -> None:
     chunks = list(client.chat.completions.create(model="auto", messages=ASKED, stream=True))  # type: ignore
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)

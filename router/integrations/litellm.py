@@ -108,6 +108,32 @@ class SufficeFacts(CustomLogger):
         return data
 
 
+class SufficeHook(CustomLogger):
+    """A callback of the proxy that puts a tier's model group in place of ``"auto"``.
+
+    The cheapest way in: it sees the whole request, and LiteLLM's complexity router is not asked.
+    The keys' own permissions were checked for ``"auto"`` before.
+    """
+
+    def __init__(self, router: Router, model: str = "auto") -> None:
+        """Pick by a router wherever `model` is asked for; model groups are named as the tiers."""
+        super().__init__()
+        self.router = router
+        self._model = model
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
+    ) -> dict[str, Any]:
+        """Pick the model group of a request."""
+        if data.get("model") == self._model:
+            prompt, facts = read_body(data)
+            metadata = data.get("metadata")
+            known = metadata if isinstance(metadata, dict) else {}
+            facts["tenant"] = facts["tenant"] or _first(known, _TENANT)
+            data["model"] = (await self.router.aroute(prompt, **facts)).tier
+        return data
+
+
 async def _decide(router: Router, context: RoutingContext) -> Decision:
     metadata = context.metadata
     facts = metadata.get(_FACTS)

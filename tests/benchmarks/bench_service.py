@@ -121,7 +121,7 @@ def test_the_gateway_with_and_without(tmp_path: Path) -> None:
 async def _measure(running: Gateway) -> None:
     """The model itself, LiteLLM's own heuristic, and `auto`, in turn, so that load hits all."""
     headers = {"Authorization": f"Bearer {KEY}"}
-    models = ["small", "heuristic", "auto"]
+    models = ["small", "heuristic", "auto", "cheapest-that-suffices"]
     times: dict[str, list[float]] = {model: [] for model in models}
     rates: dict[str, list[float]] = {model: [] for model in models}
     spent: dict[str, float] = dict.fromkeys(models, 0.0)
@@ -129,15 +129,15 @@ async def _measure(running: Gateway) -> None:
         for model in models * 30:  # warm up
             await _ask(client, model, 0)
         for number in range(400):
-            for model in random.sample(models, 3):
+            for model in random.sample(models, len(models)):
                 times[model].append(await _ask(client, model, number))
         for _ in range(10):
-            for model in random.sample(models, 3):
+            for model in random.sample(models, len(models)):
                 before, started = _cpu(running.pid), time.perf_counter()
                 await asyncio.gather(*(_some(client, model, 10) for _ in range(8)))
                 rates[model].append(80 / (time.perf_counter() - started))
                 spent[model] += _cpu(running.pid) - before
-    print("\nLiteLLM proxy: the model itself, LiteLLM's heuristic, our classifier")
+    print("\nLiteLLM proxy: the model itself, LiteLLM's heuristic, our classifier, our hook")
     for model in models:
         p50 = statistics.median(times[model]) * 1e3
         added = statistics.median(map(sub, times[model], times["small"])) * 1e3
