@@ -515,6 +515,28 @@ def retrain(
 
 
 @app.command()
+def backtest(
+    config: Annotated[Path, typer.Option(help="The job, as of `suffice retrain`.")],
+    every: Annotated[float, typer.Option(help="Days between retrainings.", min=0.01)] = 7.0,
+    plot: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Replay a log: would retraining have paid?
+
+    Example: suffice backtest --config retrain.toml --every 7 --plot backtest.png
+    """
+    from training.retrain.backtest import backtest as run
+
+    found = run(config, every, plot)
+    if as_json:
+        _print_json(found.as_json())
+        return
+    for line in found.as_text():
+        typer.echo(line)
+
+
+@app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
     folder: Annotated[Path, typer.Option(help="Where the service reads the champion.")],

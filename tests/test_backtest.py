@@ -1,0 +1,35 @@
+"""A log replayed: what retraining would have done to cost, quality and promises."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.test_retrain import write_job
+from tests.traffic_makers import call, make_rows, write_log, write_tiers
+from training.learn import heads
+
+
+@pytest.mark.slow
+def test_it_tells_what_retraining_would_have_saved(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    rows = pd.DataFrame(make_rows(3000))
+    month = rows["request_id"].str[1:].astype(int) // 1000
+    rows["at"] += pd.to_timedelta(30 * month, unit="D")
+    write_log(workdir / "log.parquet", rows)
+    write_tiers(workdir)
+    write_job(workdir)
+    plot = workdir / "b.png"
+    asked = ("--config", "retrain.toml", "--every", 30, "--plot", plot, "--json")
+    done = call(capsys, "--quiet", "backtest", *asked)
+    assert done.code == 0, done
+    told = json.loads(done.out)
+    assert len(told["periods"]) == 2
+    assert told["periods"][0]["requests"] == 1000
+    assert told["total"]["usd"] <= told["total"]["usd_always_top"]
+    assert told["total"]["usd_always_top"] > 0
+    assert plot.stat().st_size > 5000
+    long = call(capsys, "--quiet", "backtest", "--config", "retrain.toml", "--every", 900)
+    long.refused("--every")
+    write_log(workdir / "log.parquet", rows.drop(columns="at"))
+    call(capsys, "--quiet", "backtest", "--config", "retrain.toml").refused("column at")

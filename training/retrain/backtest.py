@@ -1,0 +1,252 @@
+"""`suffice backtest`: had the job run all along, would it have paid?
+
+The log is walked through in time. At each step a challenger is trained on what was known by then
+and held against the champion by the same gate as in `suffice retrain`; whoever is champion then
+serves the next period, on which it is judged. Nothing is registered, and no search is made: what is
+asked is whether retraining pays, not which parameters do.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from router.artifact import load_artifact
+from training.config import read_tiers
+from training.console import say, step
+from training.errors import BadInput
+from training.label.rule import labelled_requests
+from training.learn.costs import account
+from training.learn.embedders import resolve_embedder
+from training.learn.members import STANDARD
+from training.learn.vectorize import vectorize
+from training.log.requests import Requests
+from training.log.traffic import read_traffic
+from training.measure.offpolicy import interval
+from training.measure.slice_report import promise_margins
+from training.record import describe_choice, describe_job
+from training.retrain.contest import hold
+from training.retrain.gate import judge
+from training.retrain.registry import ANCHOR, CHAMPION
+from training.retrain.settings import Settings, read_settings
+from training.retrain.window import cut, decay
+from training.train import featurize, fit, lay_out, settle, write_artifact
+
+LEAST = 30  # requests in a period
+matplotlib.use("Agg")
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What one period came to, served by the champion of its beginning.
+
+    Attributes:
+        since, until: UTC.
+        requests: paired ones, on which it is judged.
+        champion: number of the step that trained it; None: always the top tier.
+        status: what the gate said of the challenger of the period's beginning.
+        usd, usd_top: cost of all requests, as routed and had the top tier answered all.
+        quality, quality_top: mean scores.
+        broken: whether the promise is shown to be broken in this period (one-sided 95 %).
+    """
+
+    since: str
+    until: str
+    requests: int
+    champion: int | None
+    status: str
+    usd: float
+    usd_top: float
+    quality: float
+    quality_top: float
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """All periods, and what they add up to."""
+
+    periods: tuple[Period, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For a machine."""
+        return {"total": self.total, "periods": [asdict(period) for period in self.periods]}
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Money saved, quality kept, promotions and broken promises over all periods."""
+        usd, top = (sum(getattr(p, name) for p in self.periods) for name in ("usd", "usd_top"))
+        weight = sum(p.requests for p in self.periods)
+        quality, best = (
+            sum(getattr(p, name) * p.requests for p in self.periods) / weight
+            for name in ("quality", "quality_top")
+        )
+        return {
+            "usd": usd,
+            "usd_always_top": top,
+            "saved": 1 - usd / top if top > 0 else 0.0,
+            "quality": quality,
+            "quality_always_top": best,
+            "promotions": sum(p.status == "promoted" for p in self.periods),
+            "broken_promises": sum(p.broken for p in self.periods),
+        }
+
+    def as_text(self) -> list[str]:
+        """For a terminal."""
+        lines = [
+            f"{p.since[:10]} to {p.until[:10]}: {p.requests} requests, challenger {p.status}, "
+            f"champion {'always top' if p.champion is None else f'of step {p.champion}'}: "
+            f"{p.usd:.4g} USD of {p.usd_top:.4g}, quality {p.quality:.4f} of {p.quality_top:.4f}"
+            + (", PROMISE BROKEN" if p.broken else "")
+            for p in self.periods
+        ]
+        told = self.total
+        return [
+            *lines,
+            f"in all: {told['saved']:.1%} of {told['usd_always_top']:.4g} USD saved, quality "
+            f"{told['quality']:.4f} of {told['quality_always_top']:.4f}, {told['promotions']:g} "
+            f"promotions, {told['broken_promises']:g} broken promises",
+        ]
+
+
+def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
+    """Walk through the window of retrain.toml, a retraining every `every_days`.
+
+    Raises:
+        BadInput: a log without times, or too short for two periods.
+    """
+    settings = read_settings(config)
+    tiers = read_tiers(settings.tiers)
+    table = cut(read_traffic(settings.traffic), settings.window)
+    requests, _ = labelled_requests(table, tiers, settings.config.label)
+    if np.isnat(requests.at).any():
+        raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
+    periods = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for period in _walk(settings, requests, every_days, Path(scratch)):
+            periods.append(period)
+            say(f"{period.since[:10]}: challenger {period.status}")
+    if not periods:
+        raise BadInput(
+            f"{settings.traffic}: no period of {every_days:g} days has {LEAST} requests that every "
+            "tier answered after one that could be learned from: take --every shorter, or more log"
+        )
+    found = Backtest(tuple(periods))
+    if plot is not None:
+        _draw(found, plot)
+    return found
+
+
+def _walk(
+    settings: Settings, requests: Requests, every_days: float, scratch: Path
+) -> Iterator[Period]:
+    length = np.timedelta64(round(every_days * 86_400), "s")
+    start, end = requests.at.min() + length, requests.at.max()
+    folders: dict[str, Path] = {}
+    champion: int | None = None
+    latest: Path | None = None  # whose token models tell costs that were not billed
+    for number, since in enumerate(np.arange(start, end, length)):
+        known = np.flatnonzero(requests.at < since)
+        ahead = np.flatnonzero((requests.at >= since) & (requests.at < since + length))
+        judged = requests.take(ahead[requests.paired[ahead]])
+        try:
+            with step(f"{str(since)[:10]}, {len(known)} requests"):
+                folder, passed = _step(settings, requests.take(known), folders, scratch, number)
+        except BadInput as problem:
+            status = f"not trained ({problem})"
+        else:
+            status, latest = "promoted" if passed else "refused", folder
+            if passed:
+                champion, folders[CHAMPION] = number, folder
+                folders.setdefault(ANCHOR, folder)
+        if latest is not None and len(judged) >= LEAST:
+            ends = (str(since), str(since + length))
+            serving = folders.get(CHAMPION)
+            yield _judge(judged, serving, latest, champion, status, ends, settings)
+
+
+def _step(
+    settings: Settings, known: Requests, others: dict[str, Path], scratch: Path, number: int
+) -> tuple[Path, bool]:
+    """Train on what is known and ask the gate."""
+    tiers, config = read_tiers(settings.tiers), settings.config
+    weighed = decay(known, settings.window.half_life_days)
+    ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
+    features = featurize(ground, resolve_embedder(settings.embedders[0]), settings.seed)
+    learned = fit(ground, features, settings.seed, STANDARD)
+    settled = settle(ground, features, learned, config)
+    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
+    made, embedder = datetime.now(UTC), settings.embedders[0]
+    facts = describe_job(known, config.label, sizes, [], None, made, embedder, settings.seed)
+    facts |= describe_choice(config.policy, settled.course, None, config.rules)
+    folder = scratch / str(number)
+    write_artifact(folder, ground, features, learned, settled.policy, facts, None)
+    contest = hold(ground, features, folder, others, config.label)
+    return folder, judge(contest.ground, contest.entrant, contest.standing, settings.limits).passed
+
+
+def _judge(
+    judged: Requests,
+    serving: Path | None,
+    latest: Path,
+    champion: int | None,
+    status: str,
+    ends: tuple[str, str],
+    settings: Settings,
+) -> Period:
+    """What the champion would have done in the period."""
+    rows, top, broken = np.arange(len(judged)), judged.score.shape[1] - 1, False
+    tier: NDArray[np.int64] = np.full(len(judged), top)
+    artifact = load_artifact(serving or latest)
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(judged.prompts))
+    paid = account(x, judged, predictor.tokens, predictor.tiers)
+    if serving is not None:
+        estimates = predictor.estimate(list(judged.prompts))
+        tier = artifact.policy.choose(estimates.p, estimates.usd)
+        good = settings.config.label.sufficed(judged.score)
+        margins = promise_margins(artifact.policy.promise, tier, judged.score, good)
+        broken = margins is not None and interval(margins, judged.sessions, 0.9).high < 0
+    return Period(
+        since=ends[0],
+        until=ends[1],
+        requests=len(judged),
+        champion=champion,
+        status=status,
+        usd=float(paid[rows, tier].sum()),
+        usd_top=float(paid[:, top].sum()),
+        quality=float(judged.score[rows, tier].mean()),
+        quality_top=float(judged.score[:, top].mean()),
+        broken=bool(broken),
+    )
+
+
+def _draw(found: Backtest, path: Path) -> None:
+    """Quality and the share of cost over time, promotions marked."""
+    import matplotlib.pyplot as plt
+
+    at = pd.to_datetime([p.since for p in found.periods])
+    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
+    above.step(at, [p.quality for p in found.periods], where="post", label="as routed")
+    above.step(at, [p.quality_top for p in found.periods], where="post", label="always top")
+    above.set_ylabel("mean score")
+    shares = [p.usd / p.usd_top if p.usd_top > 0 else 1.0 for p in found.periods]
+    below.step(at, shares, where="post")
+    below.set_ylabel("cost, share of always top")
+    below.set_ylim(0, 1.05)
+    for period, time in zip(found.periods, at, strict=True):
+        if period.status == "promoted":
+            below.axvline(time, color="grey", linewidth=0.8, linestyle=":")
+        if period.broken:
+            above.axvline(time, color="tab:red", linewidth=0.8)
+    above.legend(frameon=False)
+    above.set_title("What retraining would have done (dotted: promotions; red: promise broken)")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
