@@ -28,8 +28,11 @@ class Served(Protocol):
 
 def mark(path: Path, rules: Path | None = None) -> Mark | None:
     """What changes when an artifact or its rules file does; None where there is no manifest."""
+    sealed = path / "manifest.sha256"
     try:
-        stated = (path / "manifest.sha256").read_bytes()[:200]
+        if not sealed.is_file():  # reading a pipe would wait for ever
+            return None
+        stated = sealed.read_bytes()[:200]
     except OSError:
         return None
     files = [path / name for name in ("manifest.json", *FILES)] + ([rules] if rules else [])
