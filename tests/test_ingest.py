@@ -391,7 +391,7 @@ def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
     source = _csv(tmp_path / "1.csv", "a,x,m,1")
     with (tmp_path / ".t.parquet.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BadInput, match="another ingest"):
+        with pytest.raises(BadInput, match="another job is writing"):
             ingest([source], tmp_path / "t.parquet")
 
 
