@@ -17,6 +17,7 @@ import pytest
 from tests.stub_upstream import stub
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.ask import asking
+from training.ask.client import Client
 from training.ask.journal import Journal
 from training.ask.plan import make_plan
 from training.ask.replay import journal_path
@@ -192,7 +193,8 @@ def test_an_upstream_that_never_answers_ends_the_run(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key-1234")
     write(workdir, small_only(30))
     with stub(reply=reply) as upstream:
-        done = call(capsys, *arguments(workdir, upstream.url, "--concurrency", 4))
+        more = ("--concurrency", 4, "--api-key-env", "OPENAI_API_KEY")
+        done = call(capsys, *arguments(workdir, upstream.url, *more))
         asked = sum(upstream.counts()["asked"].values())
     assert done.code == code, done
     assert words in done.err
@@ -214,6 +216,13 @@ def test_a_request_that_the_provider_refuses_is_an_error_row_and_not_retried(wor
     with stub() as upstream:  # a failed call is not paid for: the next run asks again
         assert call(capsys, *arguments(workdir, upstream.url)).code == 0
     assert set(read_traffic(workdir / "new.parquet").frame["status"]) == {"ok"}
+
+
+def test_a_key_goes_to_a_named_server_only_where_asked(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key-1234")
+    assert Client("http://127.0.0.1:9/v1", 1.0)._where("m", "k")["api_key"] == "none"
+    asked = Client("http://127.0.0.1:9/v1", 1.0, "OPENAI_API_KEY")
+    assert asked._where("m", "k")["api_key"] == "sk-very-secret-key-1234"
 
 
 def test_an_upstream_out_of_reach_is_told_with_its_address(workdir, capsys):

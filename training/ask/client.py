@@ -70,7 +70,8 @@ class Client:
         self._base_url, self._timeout = base_url, timeout
         if base_url and not re.match(r"https?://[^/\s]+", base_url):
             raise BadInput(f"--base-url {base_url}: expected http://HOST/… or https://HOST/…")
-        self._key = os.environ.get(key_variable or "OPENAI_API_KEY")
+        default = "" if base_url else "OPENAI_API_KEY"  # not for any server that is named
+        self._key = os.environ.get(key_variable or default)
         if key_variable and not self._key:
             raise EnvironmentProblem(f"{key_variable} is not set: it is to hold the API key")
 
