@@ -159,11 +159,7 @@ def label(
     order = read_tiers(tiers) if tiers else ()
     with step("label"):
         report = run(traffic, out, plan, rule.sufficed_at, order, verdicts or [])
-    if as_json:
-        _print_json(report.as_json())
-        return
-    for line in report.as_text():
-        typer.echo(line)
+    _tell_found(report, as_json)
 
 
 @app.command()
@@ -529,11 +525,7 @@ def backtest(
     from training.retrain.backtest import backtest as run
 
     found = run(config, every, plot)
-    if as_json:
-        _print_json(found.as_json())
-        return
-    for line in found.as_text():
-        typer.echo(line)
+    _tell_found(found, as_json)
 
 
 @app.command()
@@ -584,11 +576,7 @@ def compare(
 
     with step("compare"):
         found = run(first, second, traffic, model)
-    if as_json:
-        _print_json(found.as_json())
-        return
-    for line in found.as_text():
-        typer.echo(line)
+    _tell_found(found, as_json)
 
 
 @app.command()
@@ -608,11 +596,7 @@ def drift(
 
     with step("drift"):
         found = run(reference, traffic)
-    if as_json:
-        _print_json(found.as_json())
-    else:
-        for line in found.as_text():
-            typer.echo(line)
+    _tell_found(found, as_json)
     if found.due:
         raise typer.Exit(1)
 
@@ -634,11 +618,7 @@ def monitor(
     from training.watch.monitor import monitor as run
 
     found = run(artifact, traffic, state)
-    if as_json:
-        _print_json(found.as_json())
-    else:
-        for line in found.as_text():
-            typer.echo(line)
+    _tell_found(found, as_json)
     if found.alarm:
         raise typer.Exit(1)
 
@@ -749,6 +729,15 @@ def _request(prompt: str | None, messages: Path | None) -> tuple[Any, Any]:
     from training.log.messages import read_request
 
     return read_request(messages)
+
+
+def _tell_found(found: Any, as_json: bool) -> None:
+    """Print what has `as_json` and `as_text`."""
+    if as_json:
+        _print_json(found.as_json())
+        return
+    for line in found.as_text():
+        typer.echo(line)
 
 
 def _print_json(value: Any) -> None:

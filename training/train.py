@@ -92,36 +92,23 @@ def train(
         features = featurize(ground, embedder, seed)
     with step("heads"):
         learned = fit(ground, features, seed, STANDARD)
-    with step("operating point"):
-        settled = settle(ground, features, learned, config)
-    with step("report"):
-        report, refused = report_on(ground, features, learned, settled.policy, config.label)
-    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
-    notes += [*learned.notes, *learned.heads.notes]
-    notes += compare_original(features, learned, settled.policy)
-    notes += list(report.notes) if report else [refused]
-    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
-    facts = describe_job(requests, config.label, sizes, notes, report, started, embedder_name, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        sha256 = save_evidence(Path(scratch) / FILE, settled.evidence, learned.basis)
-        save_baseline(Path(scratch), baseline_of(ground, features, learned, settled))
-        facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
-        policy = settled.policy
-        with step("export"):
-            name = write_artifact(out, ground, features, learned, policy, facts, report)
+        kept = Path(scratch)
+        made = finish(ground, features, learned, config, embedder_name, seed, started, out, kept)
+        policy = made.policy
         with step("MLflow run"):
             asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
             run_id, store = track(
-                out, name, facts, policy, tiers, Path(scratch), report, asked, chosen
+                out, made.version, made.facts, policy, tiers, kept, made.report, asked, chosen
             )
     summary = (
-        *notes,
+        *made.notes,
         f"label rule: {describe_rule(config.label)}",
         describe_policy(policy, tiers),
     )
-    return Trained(out, name, policy, report, run_id, store, summary)
+    return Trained(out, made.version, policy, made.report, run_id, store, summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +159,17 @@ class Settled:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An exported artifact: its version, operating point, manifest facts, report and notes."""
+
+    version: str
+    policy: Policy
+    facts: dict[str, Any]
+    report: Report | Valuation | None
+    notes: tuple[str, ...]
+
+
 def lay_out(
     requests: Requests,
     notes: tuple[str, ...],
@@ -218,6 +216,43 @@ def settle(ground: Ground, features: Features, learned: Learned, config: Config)
     course = plan_course(learned.heads.p, learned.usd)
     policy = choose(config.policy, course, evidence, names)
     return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
+
+
+def finish(
+    ground: Ground,
+    features: Features,
+    learned: Learned,
+    config: Config,
+    embedder_name: str,
+    seed: int,
+    started: datetime,
+    out: Path,
+    kept: Path,
+) -> Finished:
+    """Choose the operating point, report, and export to `out`; evidence and baseline to `kept`.
+
+    Raises:
+        BadInput: the goal is impossible, or `out` is something else than an artifact.
+        ParityError: the export does not repeat what was fitted.
+    """
+    with step("operating point"):
+        settled = settle(ground, features, learned, config)
+    policy = settled.policy
+    with step("report"):
+        report, refused = report_on(ground, features, learned, policy, config.label)
+    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
+    notes += [*learned.notes, *learned.heads.notes]
+    notes += compare_original(features, learned, policy)
+    notes += list(report.notes) if report else [refused]
+    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
+    requests, rule = ground.requests, config.label
+    facts = describe_job(requests, rule, sizes, notes, report, started, embedder_name, seed)
+    sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
+    save_baseline(kept, baseline_of(ground, features, learned, settled))
+    facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
+    with step("export"):
+        version = write_artifact(out, ground, features, learned, policy, facts, report)
+    return Finished(version, policy, facts, report, tuple(notes))
 
 
 def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:

@@ -17,12 +17,11 @@ from typing import Any
 from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
-from training.decide.evidence import FILE, save_evidence
 from training.export import place
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable, read_traffic
-from training.record import describe_choice, describe_job, describe_making
+from training.record import describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import Verdict, as_table, judge
@@ -31,9 +30,8 @@ from training.retrain.registry import ANCHOR, CHAMPION, Registry, end_orphans
 from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import describe_run, flat_values, show, version_tags
 from training.retrain.window import cut, decay
-from training.tracking import connected
-from training.train import Ground, baseline_of, lay_out, report_on, settle, write_artifact
-from training.watch.baseline import save_baseline
+from training.tracking import EVIDENCE_TAG, connected
+from training.train import Ground, finish, lay_out
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -148,34 +146,13 @@ def _export(
     mlflow: Any, settings: Settings, ground: Ground, best: Challenger, folder: Path, scratch: Path
 ) -> tuple[str, Any]:
     """The challenger's artifact in `folder`, its evidence logged; returns version and report."""
-    learned, features, config = best.learned, best.features, settings.config
-    with step("operating point"):
-        settled = settle(ground, features, learned, config)
-    with step("report"):
-        report, refused = report_on(ground, features, learned, settled.policy, config.label)
-    notes = [*ground.notes, *settled.notes, ground.splits.leakage, *learned.notes]
-    notes += list(report.notes) if report else [refused]
-    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
-    facts = describe_job(
-        ground.requests,
-        config.label,
-        sizes,
-        notes,
-        report,
-        datetime.now(UTC),
-        best.embedder,
-        settings.seed,
-    )
     kept = scratch / "evidence"
     kept.mkdir()
-    sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
-    save_baseline(kept, baseline_of(ground, features, learned, settled))
-    facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
-    with step("export"):
-        name = write_artifact(folder, ground, features, learned, settled.policy, facts, report)
+    parts = (ground, best.features, best.learned, settings.config, best.embedder, settings.seed)
+    made = finish(*parts, datetime.now(UTC), folder, kept)
     mlflow.log_artifacts(str(kept), "evidence")
-    mlflow.set_tags({"suffice.artifact": name, "suffice.evidence": sha256})
-    return name, report
+    mlflow.set_tags({"suffice.artifact": made.version, EVIDENCE_TAG: made.facts["evidence"]})
+    return made.version, made.report
 
 
 def _best(mlflow: Any, ground: Ground, settings: Settings) -> Challenger:

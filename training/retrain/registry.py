@@ -123,22 +123,6 @@ class Registry:
             client.delete_registered_model_alias(self.name, CHALLENGER)
         return old
 
-    def rollback(self) -> tuple[Version, Version]:
-        """Give the champion's place back to ``previous``; returns (champion now, the one before).
-
-        Raises:
-            BadInput: there is no previous version.
-        """
-        old, previous = self.of(CHAMPION), self.of(PREVIOUS)
-        if previous is None or old is None:
-            raise BadInput(
-                f"model {self.name!r} has no {PREVIOUS if old else CHAMPION} version to go back "
-                "from or to; `suffice promote VERSION` names one"
-            )
-        self.client.set_registered_model_alias(self.name, PREVIOUS, old.number)
-        self.client.set_registered_model_alias(self.name, CHAMPION, previous.number)
-        return previous, old
-
 
 def end_orphans(mlflow: Any, tag: str, value: str) -> int:
     """Mark runs that a killed job left running; the caller holds the lock. Returns how many."""

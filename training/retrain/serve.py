@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training.export import place
 from training.retrain.lock import alone
-from training.retrain.registry import Registry, Version
+from training.retrain.registry import PREVIOUS, Registry, Version
 from training.tracking import connected
 
 
@@ -28,12 +28,7 @@ def promote(model: str, number: str, folder: Path) -> str:
 
 def rollback(model: str, folder: Path) -> str:
     """Give the champion's place back to the previous version; errors as `promote`."""
-    with alone(folder, 0.0), connected("did not roll back") as (mlflow, _):
-        registry = Registry(mlflow, model)
-        version, old = registry.rollback()
-        with tempfile.TemporaryDirectory() as scratch:
-            place(registry.fetch(version, Path(scratch)), folder)
-    return _told(version, old, folder)
+    return promote(model, PREVIOUS, folder)
 
 
 def _told(version: Version, old: Version | None, folder: Path) -> str:
