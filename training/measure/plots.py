@@ -1,4 +1,4 @@
-"""The two pictures of a report: the cost–quality curve and the reliability of each tier.
+"""Pictures: the cost–quality curve, the reliability of each tier, figures of many methods.
 
 Figures are built through matplotlib's object interface: no pyplot, no global state, no display.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.measure.curve import Curve, Floats
+from training.measure.intervals import Interval
 from training.measure.reliability import Reliability
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, FAINT = "#1b1f24", "#5b6570", "#c9d0d6"
 OURS, STAR, RANDOM = "#0b6e69", "#d1495b", "#8a939c"
-BASELINES = ("#c98a1b", "#6a5fb0", "#7a9a3c", "#a86a4a")
+BASELINES = ("#c98a1b", "#6a5fb0", "#7a9a3c", "#a86a4a", "#3f7cac", "#b05f8e", "#4d4d4d")
 _PER_THOUSAND = 1000.0
 
 
@@ -33,6 +34,15 @@ class Point:
     cost_usd: float
     quality: float
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One method's figure with its interval; ours stands out."""
+
+    label: str
+    interval: Interval
+    ours: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,23 @@ def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figur
         _bare(lower)
     grid[0, 0].set_ylabel("observed")
     grid[1, 0].set_ylabel("requests")
+    return figure
+
+
+def dots(methods: Sequence[Dot], chance: float, *, label: str, title: str) -> "Figure":
+    """One line per method, the last on top: its figure and 95 % interval, beside that of chance."""
+    height = 1.4 + 0.42 * len(methods)
+    figure, axes = _canvas("", "", (9.2, height))
+    figure.text(0.02, 1 - 0.4 / height, title, fontsize=15, fontweight="bold", color=INK)
+    axes.set_position((0.24, 0.65 / height, 0.72, (height - 1.25) / height))
+    axes.axvline(chance, color=RANDOM, linestyle=(0, (5, 3)), linewidth=1.5)
+    for place, method in enumerate(methods):
+        found, colour = method.interval, OURS if method.ours else INK
+        axes.plot([found.low, found.high], [place, place], color=colour, linewidth=1.8, alpha=0.7)
+        axes.plot(found.value, place, "o", color=colour, markersize=8, markeredgecolor="white")
+    axes.set_yticks(range(len(methods)), [method.label for method in methods])
+    axes.set_ylim(-0.6, len(methods) - 0.4)
+    axes.set_xlabel(f"{label}; dashed: at random")
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,6 @@ from training.measure.plots import Band, Point
 from training.measure.reliability import Reliability, reliability_metrics, reliability_table
 from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
 from training.measure.slices import Slice, slices_of
-from training.measure.valuation import Valuation
 from training.measure.world import PAIRED
 
 RESAMPLES = 1000
@@ -276,7 +275,15 @@ def _notes(
     return tuple(notes)
 
 
-def save_json(report: Report | Valuation, path: Path, **more: Any) -> None:
+class Tellable(Protocol):
+    """What a machine can be told."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures; what does not exist is null."""
+        ...
+
+
+def save_json(report: Tellable, path: Path, **more: Any) -> None:
     """Write the figures and `more` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")

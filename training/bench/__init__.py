@@ -1,0 +1,1 @@
+"""`suffice bench`: Suffice and its peers' methods on the same rows."""
