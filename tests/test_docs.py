@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,6 @@ from typer.main import get_command
 from tests.builders import make_artifact
 from tests.traffic_makers import make_rows
 from training.cli import app
-from training.log import adapters
-from training.log.ingest import ingest
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -169,25 +166,42 @@ def test_the_map_of_the_page_maps(workdir: Path) -> None:
 
 
 def test_the_log_format_of_the_page_reads(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example of a format of one's own, registered as the page says."""
+    """The example of a format of one's own, installed as its `pyproject.toml` says."""
     blocks = [
         text for language, text in _blocks("data/README.md") if language in ("python", "toml")
     ]
     [code] = [text for text in blocks if text.startswith("# gateway.py")]
     [project] = [text for text in blocks if text.startswith("# pyproject.toml")]
-    (workdir / "gateway.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(workdir)
-    [entry] = tomllib.loads(project)["project"]["entry-points"][adapters.GROUP].items()
-    found = EntryPoint(*entry, adapters.GROUP)
-    monkeypatch.setattr(adapters, "entry_points", lambda group: [found])
+    _install(workdir / "site", code, tomllib.loads(project)["project"]["entry-points"])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(workdir / "site"), *sys.path]))
     said = [{"role": "user", "content": "Hello"}]
     call = {"gw_call": "chat", "id": "1", "when": "2026-03-01", "messages": said, "model": "m"}
     rows = [{**call, "answer": "Hi"}, {"gw_call": "image"}, {"gw_call": "chat"}]
     (workdir / "log.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    report = ingest(["log.jsonl"], "traffic.parquet", max_bad=1)
-    assert report.files[0].format == "gateway"
-    counts = [report.total[name] for name in ("ingested", "skipped", "quarantined")]
+    words = "suffice ingest log.jsonl --format auto --max-bad 1 --json --out"
+    _run_bash(f"{words} traffic.parquet > report.json", workdir)
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["files"][0]["format"] == "gateway"
+    counts = [report["total"][name] for name in ("ingested", "skipped", "quarantined")]
     assert counts == [1, 1, 1]
+    [row] = pd.read_parquet(workdir / "traffic.parquet").to_dict("records")
+    assert (row["request_id"], row["response"], row["model"]) == ("1", "Hi", "m")
+    _run_bash(f"{words.replace('auto', 'gateway')} named.parquet", workdir)
+
+
+def _install(site: Path, module: str, entry_points: dict[str, dict[str, str]]) -> None:
+    """What pip leaves of a distribution with one module."""
+    info = site / "gateway-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "gateway.py").write_text(module, encoding="utf-8")
+    metadata = "Metadata-Version: 2.1\nName: gateway\nVersion: 1.0\n"
+    (info / "METADATA").write_text(metadata, encoding="utf-8")
+    lines = [
+        line
+        for group, names in entry_points.items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in names.items()))
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])

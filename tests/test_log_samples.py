@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from tests.test_ingest import WAREHOUSE_MAP
+from tests.traffic_makers import call
 from training.log.ingest import IngestReport, ingest
 from training.log.traffic import read_traffic
 
@@ -206,6 +207,25 @@ def test_a_whole_folder(logs: Path, tmp_path: Path, folder: str) -> None:
     assert all(any(name in note for note in report.notes) for name in left)
     again, _ = _read(logs, [folder], tmp_path)
     assert (again.rows, again.total["ingested"]) == (len(frame), 0)
+
+
+def test_all_folders_at_once(logs: Path, workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command finds the formats of all of them, and counts as it does for each alone."""
+    names = ("read", "ingested", "failed", "duplicate", "skipped", "quarantined")
+    told = {}
+    for folder in (logs, *sorted(path for path in logs.iterdir() if path.is_dir())):
+        out = f"{folder.name}-new.parquet"
+        done = call(capsys, "ingest", folder, "--format", "auto", "--out", out, "--json")
+        assert done.code == 0, done.err
+        told[folder.name] = json.loads(done.out)
+        total = told[folder.name]["total"]
+        assert tuple(total) == names
+        assert total["read"] == sum(total[name] for name in names[1:])
+        files = told[folder.name]["files"]
+        assert {name: sum(file[name] for file in files) for name in names} == total
+        assert total["ingested"] + total["failed"] == len(read_traffic(Path(out)).frame)
+    whole = told.pop(logs.name)
+    assert [file for one in told.values() for file in one["files"]] == whole["files"]
 
 
 def test_postgres_rows_are_those_of_the_json_lines(logs: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ TIMEOUT = 0.5  # seconds that a call which hangs holds its place
 ONE_RUN = """
 import json, sys, time
 from pathlib import Path
-import litellm  # its import takes seconds, and is not what is measured
 from training.ask import asking
 from training.ask.replay import Upstream, replay
 from training.config import read_tiers

@@ -15,9 +15,10 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from training.ask.answer import Answer, TryAgain
 from training.ask.budget import Budget
 from training.ask.calls import Call
-from training.ask.client import Answer, Client, TryAgain
+from training.ask.client import Client
 from training.ask.journal import ANSWERED, ASKED, FAILED, Journal
 from training.console import say
 from training.errors import EnvironmentProblem, SufficeError

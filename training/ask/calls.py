@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any
 
 from router.tier import Tier
-from training.ask.client import Answer
+from training.ask.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,17 @@ import pandas as pd
 from router.tier import Tier
 from training.ask import questions
 from training.ask.calls import Call, estimate
-from training.ask.client import Client
+from training.ask.client import open_client
 from training.ask.concordance import FEW, Concordance, Share
 from training.ask.gold import read_gold
 from training.ask.journal import Journal
 from training.ask.outcome import agreement, in_pairs, single
+from training.ask.providers import list_price
 from training.ask.questions import Question
 from training.ask.replay import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
 from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
-from training.errors import BadInput, EnvironmentProblem, Refused, SufficeError
+from training.errors import BadInput, Refused, SufficeError
 from training.log.requests import CHARS_PER_TOKEN
 from training.log.store import read_label
 from training.log.traffic import SCHEMA
@@ -137,12 +138,12 @@ def judge(
     if not asked:
         what = "with an answer of the top tier and of another" if pairwise else "with an answer"
         raise BadInput(f"nothing to judge: no unlabelled row {what}; see `suffice replay`")
-    client = None if dry_run and price else _client(upstream, dry_run)
-    who, notes = _price(model, price, tiers or (), client)
+    who, notes = _price(model, price, tiers or ())
     calls = [_call(question, who, max_output_tokens) for question in asked]
     usd = estimate(calls)
-    if dry_run or client is None:
+    if dry_run:
         return Judged(len(asked), 0, usd, None, out, 0, None, notes=(*table.notes, *notes))
+    client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
     client.check(model)
     limit = float("inf") if budget is None else budget
     read = read_choice if pairwise else read_grade
@@ -175,21 +176,12 @@ def judge(
     )
 
 
-def _client(upstream: Upstream, dry_run: bool) -> Client | None:
-    try:
-        return Client(upstream.base_url, upstream.timeout, upstream.key_variable)
-    except EnvironmentProblem:
-        if dry_run:
-            return None
-        raise
-
-
 def _price(
-    model: str, given: tuple[float, float] | None, tiers: Sequence[Tier], client: Client | None
+    model: str, given: tuple[float, float] | None, tiers: Sequence[Tier]
 ) -> tuple[Tier, tuple[str, ...]]:
     """The judge as a tier of its own, with its price, and a note where that is a guess."""
     of_tier = [(t.input_usd_per_mtok, t.output_usd_per_mtok) for t in tiers if t.model == model]
-    price = given or next(iter(of_tier), None) or (client.price(model) if client else None)
+    price = given or next(iter(of_tier), None) or list_price(model)
     if price is not None:
         return Tier(SOURCE, model, *price), ()
     note = f"nobody lists the price of {model}: counted at ${UNLISTED[0]:g}/{UNLISTED[1]:g} per "

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from router.tier import Tier
 from training.ask.calls import Call, estimate
-from training.ask.client import Client
+from training.ask.client import Client, open_client
 from training.ask.journal import Journal
 from training.ask.plan import Plan, make_plan
 from training.ask.together import read_together
@@ -33,7 +33,7 @@ COPIED = ("at", "session_id", "user_id", "messages", "reference", "source")
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where and how to ask: see `ask.client.Client`; `timeout`: seconds per attempt."""
+    """Where and how to ask: see `ask.client.open_client`; `timeout`: seconds per attempt."""
 
     base_url: str | None = None
     key_variable: str | None = None
@@ -136,7 +136,7 @@ def replay(
         return Replayed(plan, None, out, 0, None, table.notes)
     if budget is None:
         raise BadInput("--budget USD is needed to ask anything; --dry-run tells the price")
-    client = Client(upstream.base_url, upstream.timeout, upstream.key_variable)
+    client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
     for model in {call.tier.model for call in plan.calls}:
         client.check(model)
     with Journal(journal_path(out)) as journal:
