@@ -1,4 +1,4 @@
-"""Starts LiteLLM's proxy with the files of router/README.md."""
+"""Starts LiteLLM's proxy: with the files of router/README.md, or to write a spend log."""
 
 import os
 import re
@@ -13,6 +13,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KEY = "sk-0123456789abcdef0123456789abcdef"  # the proxy refuses a weak one
+SPENDING = """\
+model_list:
+  - model_name: "*"
+    litellm_params:
+      model: openai/*
+      api_base: os.environ/UPSTREAM
+      api_key: os.environ/UPSTREAM_KEY
+litellm_settings: {callbacks: [spend.logger], num_retries: 0}
+general_settings: {custom_auth: spend.check, store_prompts_in_spend_logs: true}
+"""
 _BLOCK = re.compile(r"^```\w+\n# (gateway\.py|config\.yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -38,6 +48,21 @@ def gateway(folder: Path, upstream: str, models: str = "") -> Iterator[Gateway]:
     for name, text in _BLOCK.findall(page):
         text = text.replace("model_list:\n", f"model_list:\n{models}")
         (folder / name).write_text(text, encoding="utf-8")
+    with _proxy(folder, upstream) as running:
+        yield running
+
+
+@contextmanager
+def spending(folder: Path, upstream: str) -> Iterator[Gateway]:
+    """Start one that passes every model on and keeps its spend log, `tests.spend_log.ROWS`."""
+    (folder / "spend.py").write_text("from tests.spend_log import check, logger\n")
+    (folder / "config.yaml").write_text(SPENDING)
+    with _proxy(folder, upstream) as running:
+        yield running
+
+
+@contextmanager
+def _proxy(folder: Path, upstream: str) -> Iterator[Gateway]:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,7 +93,7 @@ def gateway(folder: Path, upstream: str, models: str = "") -> Iterator[Gateway]:
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600  # half a minute where nothing else runs
     while time.monotonic() < until and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/health/liveliness", timeout=5):

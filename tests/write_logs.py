@@ -5,7 +5,9 @@ Each library patches what it logs, so each runs in a process of its own.
 
 import asyncio
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,24 @@ def litellm_payloads(url: str, out: Path) -> None:
 
     asyncio.run(ask())
     _write(out / "litellm.jsonl", rows)
+
+
+def litellm_spend(url: str, out: Path) -> None:
+    """Rows of the proxy's spend log, in a Python of its own (`tests.gateway`)."""
+    from tests.gateway import spending
+
+    folder = out / "proxy"
+    folder.mkdir()
+    told = {"litellm_session_id": SESSION, "metadata": {"tags": ["team:a"]}}
+    with spending(folder, url) as proxy:
+        list(_asked(f"{proxy.url}/v1", [{**call, "extra_body": told} for call in CALLS]))
+        rows: list[str] = []
+        until = time.monotonic() + 60
+        while len(rows) <= len(CALLS) and time.monotonic() < until:
+            time.sleep(0.2)
+            spend = folder / "spend.jsonl"
+            rows = spend.read_text().splitlines() if spend.exists() else []
+    _write(out / "spend.jsonl", rows)
 
 
 def openai_pairs(url: str, out: Path) -> None:
@@ -165,11 +185,36 @@ def otel_spans(url: str, out: Path) -> None:
         _write(out / f"{name}.jsonl", (out / f"{name}.jsonl").read_text().splitlines())
 
 
-def _asked(url: str, calls: list[dict[str, Any]] = CALLS, embed: bool = True) -> Any:
+def langfuse_exports(url: str, out: Path) -> None:
+    """What Langfuse exports of calls by its OpenAI client, and of a thumb."""
+    from langfuse import Langfuse, propagate_attributes
+    from langfuse.openai import openai
+
+    from tests.langfuse_server import langfuse_server
+
+    with langfuse_server() as server:
+        told = Langfuse(public_key="pk-1", secret_key="sk-1", base_url=server.url)
+        for number, call in enumerate(CALLS):
+            trace = told.create_trace_id(seed=str(number))
+            with (
+                told.start_as_current_observation(name="handle", trace_context={"trace_id": trace}),
+                propagate_attributes(session_id=SESSION, user_id=USER, tags=["team:a"]),
+            ):
+                list(_asked(url, [call], embed=False, sdk=openai))
+            if call["messages"][0]["content"] == "plain question":
+                told.create_score(name="thumb", value=1, data_type="BOOLEAN", trace_id=trace)
+        told.flush()
+        _write(out / "observations.jsonl", server.observations())
+        _write(out / "scores.jsonl", server.exported_scores())
+
+
+def _asked(
+    url: str, calls: list[dict[str, Any]] = CALLS, embed: bool = True, sdk: Any = None
+) -> Any:
     """(call, completion or list of chunks, error) of each call by the SDK, then an embedding."""
     import openai
 
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+    with (sdk or openai).OpenAI(base_url=url, api_key="none", max_retries=0) as client:
         for call in calls:
             try:
                 answer: Any = client.chat.completions.create(**call)
@@ -183,7 +228,9 @@ def _asked(url: str, calls: list[dict[str, Any]] = CALLS, embed: bool = True) ->
 def _write(path: Path, rows: list[str]) -> None:
     """Lines, without the place where this machine keeps its libraries."""
     text = "\n".join(row.strip() for row in rows) + "\n"
-    for place, told in ((sys.prefix, "/usr"), (sys.base_prefix, "/usr"), (str(Path.cwd()), "/app")):
+    gateway = str(Path(os.environ.get("SUFFICE_GATEWAY_PYTHON", sys.executable)).parents[1])
+    usr = (gateway, sys.prefix, sys.base_prefix)
+    for place, told in (*((path, "/usr") for path in usr), (str(Path.cwd()), "/app")):
         text = text.replace(place, told)
     path.write_text(text)
 
@@ -191,8 +238,10 @@ def _write(path: Path, rows: list[str]) -> None:
 # What the command line of each needs in its environment.
 MODES: dict[str, tuple[str, dict[str, str]]] = {
     "litellm": ("litellm", {}),
+    "litellm_spend": ("litellm_spend", {}),
     "openai": ("openai", {}),
     "mlflow": ("mlflow", {}),
+    "langfuse": ("langfuse", {}),
     "otel_legacy": ("otel", {CAPTURE: "true"}),
     "otel_latest": (
         "otel",
@@ -201,8 +250,10 @@ MODES: dict[str, tuple[str, dict[str, str]]] = {
 }
 WRITERS: dict[str, Callable[[str, Path], None]] = {
     "litellm": litellm_payloads,
+    "litellm_spend": litellm_spend,
     "openai": openai_pairs,
     "mlflow": mlflow_traces,
+    "langfuse": langfuse_exports,
     "otel": otel_spans,
 }
 
