@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from training.demo import demo
+from training.demo import demo, ingest_sample
+from training.log.traffic import read_traffic
+
+
+def test_the_sample_is_ready_to_be_trained_on(workdir):
+    sample = ingest_sample(workdir / "a" / "b")
+    frame = read_traffic(sample.traffic).frame
+    assert set(frame["tier"]) == {sample.tiers[0].name}
+    assert frame["score"].notna().all()
+    assert sample.config.label.assume_top_suffices
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from training.learn.vectorize import vectorize
 from training.show.changes import flipping, rivals
 from training.show.contributions import GROUPS, SURFACE_GROUPS, contribute
 from training.show.explain import Explanation, as_json, explain
-from training.show.explain_words import lines
+from training.show.explain_words import lines, parts_frame
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=200)
 CHAT = st.lists(
@@ -72,6 +72,17 @@ def test_contributions_add_up_to_the_margin(which: str, three: Path, job) -> Non
     rng = np.random.default_rng(5)
     for prompt in [*PROMPTS, *prompt_texts(np.arange(10) < 5, rng), "x" * 300_000]:
         assert_adds_up(explain(path, prompt), Prompt.of(prompt))
+
+
+def test_parts_in_points_add_up_to_what_moved(job) -> None:
+    explanation = explain(job.artifact, "what is the eigenvalue of the bridge")
+    frame = parts_frame(explanation)
+    assert frame.columns.tolist() == explanation.learned
+    moved = 100 * (explanation.p - explanation.p_reference)
+    learned = explanation.artifact.predictor.learned
+    np.testing.assert_allclose(frame.sum(), moved[learned], atol=1e-4)
+    largest = frame.abs().max(axis=1)
+    assert largest.is_monotonic_decreasing and largest.iloc[0] > 0
 
 
 def test_any_prompt_is_explained_as_it_is_routed(three: Path) -> None:

@@ -14,7 +14,14 @@ from router.policy import Policy
 from training.decide.bounds import shown_above_zero
 from training.decide.evidence import Evidence
 from training.decide.goals import MaxBadDowngrade, MaxCost, MinQuality, TopShare, Value
-from training.decide.operating import STEPS, Course, choose, dial_grid, plan_course
+from training.decide.operating import (
+    STEPS,
+    Course,
+    choose,
+    dial_grid,
+    plan_course,
+    walk_steps,
+)
 from training.errors import BadInput
 
 NAMES = ["small", "large"]
@@ -145,6 +152,24 @@ def test_the_stated_figures_are_those_of_the_choose_rows():
     assert (promise.rule, promise.target, promise.confidence) == ("min_quality", 0.9, 0.95)
     assert promise.n == 1500
     assert promise.certified and 0.9 <= promise.bound < promise.estimate
+
+
+def test_every_step_of_the_walk_is_told_and_the_chosen_one_is_among_them():
+    rng = np.random.default_rng(4)
+    evidence = draw(rng, 1500)
+    course = plan_course(*world(rng, 1000)[:2])
+    policy = choose(MinQuality(0.9), course, evidence, NAMES)
+    steps = walk_steps(MinQuality(0.9), course, evidence)
+    assert [step.policy.mu for step in steps[:-1]] == course.dials.tolist()
+    assert steps[-1].policy.constant == 0
+    costs = [step.cost_usd for step in steps]
+    assert costs == sorted(costs, reverse=True)
+    assert steps[-1].to_top == 0.0 < steps[0].to_top
+    certified = [step.promise.certified for step in steps]
+    assert steps[certified.index(False) - 1].promise == policy.promise
+    assert all(step.promise.bound < step.promise.estimate for step in steps)
+    for step in steps:
+        assert step.promise.certified == (step.promise.bound >= 0.9)
 
 
 @pytest.mark.parametrize("seed", range(30))

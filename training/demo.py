@@ -3,13 +3,15 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 
 from router import Router
-from training.config import read_config, read_tiers
+from router.tier import Tier
+from training.config import Config, read_config, read_tiers
 from training.console import step
 from training.errors import EnvironmentProblem
 from training.learn.splits import parse_shares
@@ -19,6 +21,16 @@ from training.measure.evaluate import evaluate, score
 from training.train import train
 
 SEED = 0
+SPLIT = "60/20/20"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The bundled sample, ready to be trained on: its traffic table, tiers and configuration."""
+
+    traffic: Path
+    tiers: tuple[Tier, ...]
+    config: Config
 
 
 def sample_folder() -> Path:
@@ -34,26 +46,28 @@ def sample_folder() -> Path:
     raise EnvironmentProblem("the bundled sample is missing; install suffice again")
 
 
+def ingest_sample(out: Path) -> Sample:
+    """Ingest the bundled sample into the folder `out`."""
+    sample = sample_folder()
+    out.mkdir(parents=True, exist_ok=True)
+    traffic = out / "traffic.parquet"
+    with step("ingest the sample"):
+        ingest([sample / "log.jsonl"], traffic, "table")
+    config = read_config(sample / "train.toml", {})
+    return Sample(traffic, read_tiers(sample / "tiers.toml"), config)
+
+
 def demo(out: Path) -> Iterator[str]:
     """Ingest, train, score, evaluate and route on the bundled sample, into the folder `out`.
 
     MLflow's store is there, too, unless MLFLOW_TRACKING_URI names another.
     """
-    sample = sample_folder()
-    out.mkdir(parents=True, exist_ok=True)
+    sample = ingest_sample(out)
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{out / 'mlflow.db'}"
-    traffic, artifact = out / "traffic.parquet", out / "artifact"
-    with step("ingest the sample"):
-        ingest([sample / "log.jsonl"], traffic, "table")
+    traffic, artifact = sample.traffic, out / "artifact"
     trained = train(
-        traffic,
-        read_tiers(sample / "tiers.toml"),
-        artifact,
-        read_config(sample / "train.toml", {}),
-        parse_shares("60/20/20"),
-        SEED,
-        "static",
+        traffic, sample.tiers, artifact, sample.config, parse_shares(SPLIT), SEED, "static"
     )
     yield from trained.summary
     with step("score"):

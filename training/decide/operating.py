@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.policy import Policy
+from router.policy import Policy, Promise
 from training.decide.bounds import units_needed
 from training.decide.evidence import Evidence
 from training.decide.goals import Goal, MaxBadDowngrade, MaxCost, TopShare, Value
@@ -44,6 +44,11 @@ class Course:
     dials: NDArray[np.float64]
     rivals: tuple[int, ...] = ()
 
+    @property
+    def steps(self) -> tuple[Policy, ...]:
+        """What is tried, in this order."""
+        return (*(Policy(float(mu)) for mu in self.dials), Policy(0.0, constant=0))
+
     def to_dict(self) -> dict[str, Any]:
         """As kept in the manifest."""
         return {"dials": self.dials.tolist(), "rivals": list(self.rivals)}
@@ -52,6 +57,23 @@ class Course:
     def from_dict(cls, values: dict[str, Any]) -> "Course":
         """Read what `to_dict` wrote."""
         return cls(np.array(values["dials"], dtype=np.float64), tuple(values["rivals"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the course on the choose rows.
+
+    Attributes:
+        policy: what is tried.
+        cost_usd: mean cost of a request.
+        to_top: share of requests sent to the top tier.
+        promise: the estimate and the limit, as if this step alone were tried.
+    """
+
+    policy: Policy
+    cost_usd: float
+    to_top: float
+    promise: Promise
 
 
 def plan_course(p: NDArray[np.float64], usd: NDArray[np.float64]) -> Course:
@@ -101,6 +123,19 @@ def choose(goal: Goal, course: Course, evidence: Evidence, names: Sequence[str])
     return _certified(goal, course, evidence)
 
 
+def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step, ...]:
+    """What the choose rows say of every step of the course, also of those behind its end."""
+    risk = _risks(goal, course, evidence)[2]
+    rows, top = np.arange(len(evidence.p)), evidence.p.shape[1] - 1
+    found = []
+    for policy in course.steps:
+        tier = policy.choose(evidence.p, evidence.usd)
+        cost = float(evidence.paid[rows, tier].mean())
+        told = promise(goal, policy, evidence, risk)
+        found.append(Step(policy, cost, float((tier == top).mean()), told))
+    return tuple(found)
+
+
 def check_units(goal: Goal, session: NDArray[np.int64], paired: bool = True) -> None:
     """Refuse where choose rows cannot bear the goal, before any work is done.
 
@@ -148,14 +183,9 @@ def choice_world(goal: Goal, rule: LabelRule, requests: Requests) -> World:
 
 def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     top = evidence.p.shape[1] - 1
-    # Graphical testing (Bretz et al. 2009): each rival has a part of the risk, which the walk
-    # inherits where the rival is certified.
     risk = 1.0 - goal.confidence
-    part = RIVALS_PART * risk / max(len(course.rivals), 1)
-    rivals = [Policy(0.0, constant=k) for k in course.rivals]
-    held = [r for r in rivals if holds(goal, [r], evidence, part)[0]]
-    spared = risk - part * (len(rivals) - len(held))
-    steps = [*(Policy(float(mu)) for mu in course.dials), Policy(0.0, constant=0)]
+    part, held, spared = _risks(goal, course, evidence)
+    steps = course.steps
     passed = holds(goal, steps, evidence, spared)
     count = len(steps) if passed.all() else int(np.argmin(passed))
     best = Policy(0.0, constant=top, why="no cheaper operating point could be certified")
@@ -171,6 +201,19 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     if chosen is not best and chosen.constant not in risks:
         found = replace(found, certified=False)
     return replace(chosen, promise=found)
+
+
+def _risks(goal: Promised, course: Course, evidence: Evidence) -> tuple[float, list[Policy], float]:
+    """The risk of error of one rival, the rivals that are certified, and the risk of the walk.
+
+    Graphical testing (Bretz et al. 2009): each rival has a part of the risk, which the walk
+    inherits where the rival is certified.
+    """
+    risk = 1.0 - goal.confidence
+    part = RIVALS_PART * risk / max(len(course.rivals), 1)
+    rivals = [Policy(0.0, constant=k) for k in course.rivals]
+    held = [r for r in rivals if holds(goal, [r], evidence, part)[0]]
+    return part, held, risk - part * (len(rivals) - len(held))
 
 
 def _or_constant(best: Policy, goal: Promised, evidence: Evidence, held: set[int | None]) -> Policy:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
 
 from training.errors import BadInput
 
@@ -170,6 +171,20 @@ def bootstrap(
         },
         confidence=confidence,
     )
+
+
+def proportion(found: Interval, spread: float, rows: int, units: int) -> Interval:
+    """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
+
+    A bootstrap of 40 rows without one failure has an interval without width; this has not.
+    spread: standard error of the share. rows: how many. units: independent ones among them.
+    """
+    p = found.value
+    size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
+    hits = p * size
+    low = float(beta.ppf(0.025, hits, size - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(0.975, hits + 1, size - hits)) if hits < size else 1.0
+    return Interval(p, found.mean, min(low, p), max(high, p), found.undefined)
 
 
 def _members(n: int, groups: ArrayLike | None) -> NDArray[np.int64] | None:

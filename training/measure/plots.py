@@ -165,8 +165,8 @@ def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figur
         upper.set_ylim(-0.02, 1.02)
         lower.bar(table.mean_p, table.count, width=0.02, color=OURS, alpha=0.55)
         lower.set_xlabel("predicted P(suffices)")
-        _bare(upper)
-        _bare(lower)
+        bare(upper)
+        bare(lower)
     grid[0, 0].set_ylabel("observed")
     grid[1, 0].set_ylabel("requests")
     return figure
@@ -210,11 +210,12 @@ def _canvas(title: str, subtitle: str, size: tuple[float, float]) -> "tuple[Figu
     axes = figure.add_axes((0.085, 0.115, 0.885, 0.735))
     figure.text(0.02, 0.945, title, fontsize=15, fontweight="bold", color=INK)
     figure.text(0.02, 0.898, subtitle, fontsize=10.5, color=SOFT)
-    _bare(axes)
+    bare(axes)
     return figure, axes
 
 
-def _bare(axes: "Axes") -> None:
+def bare(axes: "Axes") -> None:
+    """Take from axes what is not the data: two of four spines, strong ticks, dark grid lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=SOFT, labelsize=9.5, length=3)

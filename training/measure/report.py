@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ from training.measure.reliability import Reliability, reliability_metrics, relia
 from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
 from training.measure.slices import Slice, slices_of
 from training.measure.world import PAIRED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESAMPLES = 1000
 GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
@@ -293,12 +296,20 @@ def save_json(report: Tellable, path: Path, **more: Any) -> None:
 
 def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
     """Draw the cost–quality curve and the reliability plot into `folder`."""
+    return [
+        drawing.save(curve_figure(report, title), folder / "cost_quality.png"),
+        drawing.save(drawing.reliability(report.reliability), folder / "reliability.png"),
+    ]
+
+
+def curve_figure(report: Report, title: str = "") -> "Figure":
+    """The cost–quality curve of a report beside its rivals, with the chosen point."""
     curves = dict(report.curves)
     oracle = curves.pop("oracle")
     ours = curves.pop(DOLLAR)
     curves.pop(GAIN, None)
     curves.pop("prompt length", None)
-    figure = drawing.cost_quality_curve(
+    return drawing.cost_quality_curve(
         ours,
         report.constants,
         chosen=report.chosen,
@@ -308,7 +319,3 @@ def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
         title=title,
         subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
     )
-    return [
-        drawing.save(figure, folder / "cost_quality.png"),
-        drawing.save(drawing.reliability(report.reliability), folder / "reliability.png"),
-    ]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.stats import beta, ttest_1samp
+from scipy.stats import ttest_1samp
 
 from router.policy import Promise
-from training.measure.intervals import Bootstrap, Estimator, Floats, Interval
+from training.measure.intervals import Bootstrap, Estimator, Floats, Interval, proportion
 from training.measure.metrics import bad_downgrades
 from training.measure.reliability import BINS, equal_mass_bins
 from training.measure.slices import Slice
@@ -194,7 +194,7 @@ def _report(
         return SliceReport(part.kind, part.name, rows, units, None, TOO_FEW, nan)
     metrics = drawn.entry(method, column)
     for name in ("quality", "quality_top", "bad_downgrade"):
-        metrics[name] = _proportion(metrics[name], drawn.spread(method, name, column), rows, units)
+        metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
     if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
         metrics["quality_of_top"] = _no_loss_seen(metrics)
     if margins is None:
@@ -211,20 +211,6 @@ def _p_below(margins: Floats, session: NDArray[np.int64]) -> float:
     if np.ptp(sums) == 0:
         return 0.0 if sums[0] < 0 else 1.0
     return float(ttest_1samp(sums, 0.0, alternative="less").pvalue)
-
-
-def _proportion(found: Interval, spread: float, rows: int, units: int) -> Interval:
-    """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
-
-    A bootstrap of 40 rows without one failure has an interval without width; this has not.
-    spread: standard deviation over the rounds.
-    """
-    p = found.value
-    size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
-    hits = p * size
-    low = float(beta.ppf(0.025, hits, size - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(0.975, hits + 1, size - hits)) if hits < size else 1.0
-    return Interval(p, found.mean, min(low, p), max(high, p), found.undefined)
 
 
 def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_matrix:

@@ -6,10 +6,12 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from router.features import NAMES
 from training.log.requests import Requests
+from training.measure.intervals import Interval, proportion
 
 MAX_NAMES = 60  # of one kind; what is rarer is one slice together
 _EDGES: Final = (200, 500, 1_000, 2_000, 5_000, 20_000)
@@ -61,6 +63,36 @@ def slices_of(requests: Requests, surface: NDArray[np.float32]) -> tuple[Slice, 
         "hour (UTC)": [() if np.isnat(at) else (f"{at.item():%H}:00",) for at in requests.at],
     }
     return tuple(part for kind, names in labels.items() for part in _kind(kind, names))
+
+
+def slice_rates(
+    slices: Sequence[Slice], score: NDArray[np.float64], session: NDArray[np.int64]
+) -> pd.DataFrame:
+    """Mean score in each slice, with a 95 % interval in which a session counts once.
+
+    Args:
+        slices: s of them.
+        score: float64[n] in [0, 1], NaN where it is not known.
+        session: int64[n].
+
+    Returns:
+        A row for each slice with a known score, by its name: `rows`, `sessions`, `value`, `low`,
+        `high`.
+    """
+    found = {}
+    for part in slices:
+        rows = part.rows[~np.isnan(score[part.rows])]
+        if not len(rows):
+            continue
+        mean = float(score[rows].mean())
+        number = np.unique(session[rows], return_inverse=True)[1]
+        away = np.bincount(number, weights=score[rows] - mean)
+        units = len(away)
+        spread = float(np.sqrt(away @ away * units / max(units - 1, 1))) / len(rows)
+        limits = proportion(Interval(mean, mean, mean, mean, 0.0), spread, len(rows), units)
+        found[part.name] = (len(rows), units, mean, limits.low, limits.high)
+    columns = ["rows", "sessions", "value", "low", "high"]
+    return pd.DataFrame.from_dict(found, orient="index", columns=columns)
 
 
 def _kind(kind: str, labels: Sequence[Sequence[str]]) -> list[Slice]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 
 from router.artifact import Artifact, read_artifact
@@ -58,6 +59,21 @@ class Comparison:
             cells = (f"{row.first:.6g}", f"{row.second:.6g}", f"{found.value:+.6g}", limits)
             table.add_row(row.name, *cells)
         return [render(table), *self.notes]
+
+    def as_frame(self) -> pd.DataFrame:
+        """A row a figure: `first`, `second`, and `value`, `low`, `high` of second minus first.
+
+        Costs are of 1,000 requests, everything else is in points (hundredths).
+        """
+        found = {}
+        for row in self.rows:
+            usd = row.name == "USD per request"
+            ends = (getattr(row.difference, end) for end in ("value", "low", "high"))
+            numbers = (row.first, row.second, *ends)
+            name = "USD per 1,000 requests" if usd else f"{row.name}, points"
+            found[name] = [(1000 if usd else 100) * number for number in numbers]
+        columns = ["first", "second", "value", "low", "high"]
+        return pd.DataFrame.from_dict(found, orient="index", columns=columns)
 
     def as_json(self) -> dict[str, Any]:
         """For a machine."""

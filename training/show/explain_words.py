@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from math import expm1, isinf
 
 import numpy as np
+import pandas as pd
 from rich.table import Table
 
 from router.features import NAMES
@@ -40,6 +41,18 @@ def lines(explanation: Explanation) -> Iterator[str]:
         yield from _neighbours(explanation)
     yield ""
     yield from _changes(explanation)
+
+
+def parts_frame(e: Explanation) -> pd.DataFrame:
+    """What each part of the prompt moves, in points of probability, the largest first.
+
+    A row a part, a column a learned tier; empty where no tier is learned.
+    """
+    parts = e.contributions.by_group if e.contributions else {}
+    points = {name: 100 * part.sum(axis=0) * e.points for name, part in parts.items()}
+    frame = pd.DataFrame.from_dict(points, orient="index", columns=e.learned, dtype=np.float64)
+    order = frame.abs().max(axis=1).sort_values(ascending=False, kind="stable").index
+    return frame.loc[order]
 
 
 def _decision(e: Explanation) -> Table:
