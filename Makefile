@@ -7,11 +7,11 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/pip install --disable-pip-version-check --quiet -c .ci/constraints.txt
 
 # One BLAS and OpenMP thread in each of the test processes: more only get into each other's way.
-test bench: export OMP_NUM_THREADS = 1
-test bench: export OPENBLAS_NUM_THREADS = 1
+test bench notebooks: export OMP_NUM_THREADS = 1
+test bench notebooks: export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL = test
-.PHONY: demo test lint bench encoders clean
+.PHONY: demo test lint bench notebooks encoders clean
 
 demo: $(VENV)/installed
 	$(BIN)/suffice demo --out suffice-demo
@@ -29,6 +29,10 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks/bench_*.py
 
+# Executes the notebooks where they are, so that what they show is what the code does now.
+notebooks: $(VENV)/installed
+	$(BIN)/python -m tests.notebooks
+
 # For `suffice distill`, which needs torch.
 encoders: $(VENV)/installed
 	$(INSTALL) torch==2.13.0
@@ -41,5 +45,5 @@ $(VENV)/installed: pyproject.toml .ci/constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) suffice-demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) suffice-demo notebooks/work dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find router training data tests -name __pycache__ -type d -prune -exec rm -rf {} +
