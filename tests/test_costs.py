@@ -5,8 +5,8 @@ import pytest
 
 from router.prompt import Prompt
 from router.vectorizer import Vectorizer
-from tests.traffic_makers import TIERS, make_rows, requests_of
-from training.learn.costs import account, expected, fit_tokens
+from tests.traffic_makers import TIERS, call, make_rows, requests_of
+from training.learn.costs import account, expected, expected_tokens, fit_tokens, length_notes
 from training.learn.embedders import resolve_embedder
 from training.learn.vectorize import fit_ngrams, vectorize
 
@@ -41,6 +41,48 @@ def test_predictable_lengths_are_predicted(log):
         assert guess.mean() == pytest.approx(actual.mean(), rel=0.15)
         assert guess.min() >= 10.0
         assert guess.max() <= 250.0
+
+
+def test_the_error_is_told_tier_by_tier(log):
+    x, requests = log
+    fit, new = np.arange(300), np.arange(300, 400)
+    names = ("small", "large")
+    models, notes = fit_tokens(x.take(fit), requests.take(fit), names)
+    held_out = length_notes(x.take(new), requests.take(new), models, names)
+    for name, note in zip(names * 2, (*notes, *held_out), strict=True):
+        assert note.startswith(f"tier {name}: expected output tokens are off by")
+        explained = int(note.split("%")[0].split()[-1].removesuffix("%"))
+        assert 50 < explained <= 100  # easy and hard prompts differ tenfold, and are told apart
+
+
+def test_lengths_that_nothing_predicts_are_constant_and_it_is_said(log):
+    x, requests = log
+    noise = np.random.default_rng(0).lognormal(4.0, 1.0, (400, 2))
+    models, notes = fit_tokens(x, changed(requests, output_tokens=noise), ("small", "large"))
+    guess = expected_tokens(x, models)[:, :, 1]
+    for k in (0, 1):
+        assert "not predictable" in notes[k]
+        np.testing.assert_allclose(guess[:, k], noise[:, k].mean())
+
+
+def test_skewed_lengths_are_no_further_off_than_a_constant(log):
+    """What is aimed at is the mean: a long tail must not draw the rest away from it."""
+    x, requests = log
+    rng = np.random.default_rng(1)
+    tokens = requests.output_tokens * rng.lognormal(-0.5, 1.0, (400, 2))
+    rows, fit, new = changed(requests, output_tokens=tokens), np.arange(300), np.arange(300, 400)
+    models, _ = fit_tokens(x.take(fit), rows.take(fit))
+    guess = expected_tokens(x.take(new), models)[:, :, 1]
+    ours = ((guess - tokens[new]) ** 2).mean(axis=0)
+    assert (ours < ((tokens[fit].mean(axis=0) - tokens[new]) ** 2).mean(axis=0)).all()
+
+
+def test_evaluate_tells_how_far_lengths_were_off(job, capsys, workdir):
+    done = call(capsys, "evaluate", job.artifact, "--traffic", job.fresh)
+    assert done.code == 0, done
+    assert "tier small: expected output tokens are off by" in done.out
+    told = call(capsys, "inspect", job.artifact)
+    assert "(cross-fitted)" in told.out
 
 
 def test_the_mean_is_kept_on_the_fit_rows(log):

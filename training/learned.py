@@ -83,7 +83,7 @@ def learn(
     weak = weak_labels(requests)
     if weak.any():
         heads = fit(*expected_scores(requests, heads.p, weak))
-    tokens, notes = fit_tokens(x, requests)
+    tokens, notes = fit_tokens(x, requests, names)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
     basis = Basis(heads.p, expected_tokens(x, tokens))
     learned = [head for head in heads.heads if isinstance(head, Head)]

@@ -18,7 +18,7 @@ from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
-from training.learn.costs import account
+from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
 from training.learn.memory import recalling
 from training.learn.vectorize import vectorize
@@ -203,7 +203,9 @@ def measure_paired(subject: Subject) -> Measured:
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
     surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x)
     rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
-    report = build_report(rows, artifact.policy, subject.notes)
+    names = tuple(tier.name for tier in predictor.tiers)
+    lengths = length_notes(x, requests, predictor.tokens, names)
+    report = build_report(rows, artifact.policy, (*subject.notes, *lengths))
     usable = subject.world.rows
     return Measured(
         artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
