@@ -27,7 +27,7 @@ def fit_tokens(
 
     Returns:
         The models, and notes: on what the log does not say, and on the error of each named tier's
-        model on answers that it was not fitted on.
+        model on its own answers that it was not fitted on.
     """
     notes: list[str] = []
     tiers = requests.score.shape[1]
@@ -46,7 +46,7 @@ def fit_tokens(
         flat = not weights.any()
         low, high = (tokens.mean(),) * 2 if flat and len(tokens) else _ends(tokens)
         models.append(TokenModel(base, slope, weights, bias, float(low), float(high)))
-        if error is not None and k < len(names):
+        if error is not None and k < len(names) and known.sum() >= MIN_ROWS:
             notes.append(f"tier {names[k]}: {error} (cross-fitted)")
     return tuple(models), tuple(notes)
 
