@@ -24,9 +24,9 @@ def together(scores, plan=PLAN, who=None):
     return combine(scores, trust(scores, who, plan, 0.5), who, plan, 0.5)
 
 
-def one(**scores):
+def one(plan=PLAN, **scores):
     """Score, weight and sources of a single row."""
-    labels = together({name: [s] for name, s in scores.items()})
+    labels = together({name: [s] for name, s in scores.items()}, plan)
     return float(labels.score[0]), float(labels.weight[0]), labels.names(0, 1)[0]
 
 
@@ -171,6 +171,12 @@ def test_what_silence_means_depends_on_who_answered():
     assert top.mean() == pytest.approx(0.0, abs=0.02)
 
 
-def test_signals_never_add_up_to_a_firm_label():
-    assert one(escalation=0.0, complaint=0.0, retry=0.0)[1] < FIRM
+def test_sources_that_are_not_firm_never_add_up_to_a_firm_label():
+    mine = {"survey": 0.5, "poll": 0.5}
+    assert one(LabelPlan(mine), survey=0.0, poll=0.0, escalation=0.0)[1] < FIRM
     assert one(feedback=0.0, escalation=0.0)[1] >= FIRM
+
+
+def test_signals_that_agree_weigh_what_they_say():
+    evidence = sum(2 * np.arctanh(WEIGHTS[name]) for name in ("escalation", "complaint"))
+    assert one(escalation=0.0, complaint=0.0)[1] == pytest.approx(np.tanh(evidence / 2))

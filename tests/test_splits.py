@@ -25,7 +25,9 @@ def requests_from(texts, sessions=None, minutes=None):
     if minutes is not None:
         at = np.datetime64("2026-03-01T00:00", "us") + np.array(minutes, dtype="timedelta64[m]")
     numbers = [np.ones((n, 2)) for _ in range(6)]
-    return Requests(ids, prompts, at, session, source, source, *numbers)
+    return Requests(
+        ids, prompts, at, session, source, source, *numbers, np.zeros((n, 2), dtype=bool)
+    )
 
 
 def shingles(text):

@@ -16,7 +16,7 @@ from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
-from training.learn.weak import expected_scores, weak_labels
+from training.learn.weak import matched_labels, weak_labels
 from training.log.requests import Requests
 
 
@@ -82,7 +82,7 @@ def learn(
     heads = fit(requests.score, requests.weight)
     weak = weak_labels(requests)
     if weak.any():
-        heads = fit(*expected_scores(requests, heads.p, weak))
+        heads = fit(*matched_labels(requests, heads.p, weak))
     tokens, notes = fit_tokens(x, requests, names)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
     basis = Basis(heads.p, expected_tokens(x, tokens))

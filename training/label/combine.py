@@ -3,8 +3,9 @@
 Sources at or above `sufficed_at` stand against those below it, each with its evidence (`trust`).
 The side with more evidence wins; the label is the mean score of its sources, and its weight
 tanh(|evidence for − evidence against|/2): a source alone keeps its score and its weight, agreement
-adds weight, conflict takes it away. Evidence that cancels out leaves the row unlabelled. However
-many signals agree, their weight stays below `FIRM`: no promise rests on them.
+adds weight, conflict takes it away. Evidence that cancels out leaves the row unlabelled. Where a
+source that is not firm speaks, and no firm one, the weight stays below `FIRM`. Not that of signals:
+whatever it is, no promise rests on them (`Requests.trusted`).
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.label.plan import LabelPlan
 from training.label.trust import Trust
-from training.log.requests import FIRM
+from training.log.requests import FIRM, SIGNALS
 
 Floats = NDArray[np.float64]
 SOFT = FIRM - 0.01
@@ -91,6 +92,7 @@ def combine(
     known = np.abs(net) > 1e-9
     score = np.where(known, np.take_along_axis(mean, winner[None], 0)[0], np.nan)
     weight = np.where(known, np.tanh(np.abs(net) / 2.0), np.nan)
-    weight = np.where(firm, weight, np.minimum(weight, SOFT))
+    others = spoke[:, [name not in SIGNALS for name in names]].any(axis=1)
+    weight = np.where(firm | ~others, weight, np.minimum(weight, SOFT))
     conflicts = int((support > 0).all(axis=0).sum())
     return Labels(score, weight, tuple(names), spoke, tuple(trusted), conflicts)

@@ -84,10 +84,10 @@ def firm_requests(requests: Requests) -> tuple[Requests, tuple[str, ...]]:
     weak = len(requests) - len(firm)
     if not len(firm):
         raise BadInput(
-            f"column label_weight: all labels are below {FIRM}: signals of users can be trained "
-            "on, but they measure nothing; grade or judge a random part of the answers"
+            f"column label_weight: all labels are of users' signals, or below {FIRM}: they can be "
+            "trained on, but they measure nothing; grade or judge a random part of the answers"
         )
-    note = f"{weak} requests are labelled by less than {FIRM} (label_weight) and left out"
+    note = f"{weak} requests are labelled by signals or less than {FIRM} (label_weight): left out"
     return requests.take(firm), (note,) * bool(weak)
 
 

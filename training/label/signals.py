@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from training.label.moods import COMPLAINT, THANKS
 from training.label.turns import NEVER, NONE, Turns
+from training.log.requests import SIGNALS
 
-SIGNALS = ("escalation", "retry", "complaint", "thanked", "abandoned", "went_on")
 REACH = 20  # requests of a session or user between A and B
 LEAST_CHARS = 20  # of a turn that, said twice in one conversation, is the same question again
 NEAR = 0.8  # Jaccard similarity of 5-character shingles

@@ -1,21 +1,23 @@
-"""Weak labels as expected scores: what users did next, read in the light of the prompt.
+"""Weak labels: what users did next, read in the light of the prompt.
 
-A weak label of weight w is evidence of 2·artanh(w) (`training.label.trust`), the same for every
-prompt. What it makes likely depends on the prompt: an answer that nobody questioned to a question
-that the tier hardly ever gets right is still likely wrong. So the heads are fitted a second time,
-to the posterior means of the weak scores by their own cross-fitted probabilities: one step of
-expectation and maximisation (Dempster, Laird and Rubin 1977). Only of tiers with firm labels that
-hold the level: without them users' failures alone would pull it further down with each step.
+A weak label of weight w says that what was seen is (1 + w)/(1 − w) times likelier if the label is
+right (`training.label.trust`). Its likelihood at a probability p pulls on p as the label itself
+would with the weight ``p · (r − 1) / (p · r + 1 − p)``, r that ratio and p the probability of what
+it says: so much of the prior does it add to the posterior mean. At p = 1/2 that is w. So the
+heads are fitted a second time, with the weights at their own cross-fitted probabilities: one step
+of scoring towards the largest likelihood (cf. Dempster, Laird and Rubin 1977). To fit the posterior
+means themselves instead would hold the heads to what they said before on every row that tells
+little; in these weights such rows hardly count. Only for tiers with firm labels that hold the
+level: without them users' failures alone would pull it further down with each step.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from training.learn.heads import FIRM_ROWS
 from training.log.requests import Requests
 
-NEVER = 1e-4  # no prior is surer than this
+NEVER = 1e-4  # no prior and no label is surer than this
 
 
 def weak_labels(requests: Requests) -> NDArray[np.bool_]:
@@ -25,7 +27,7 @@ def weak_labels(requests: Requests) -> NDArray[np.bool_]:
     return np.asarray(known & ~requests.trusted & anchored)
 
 
-def expected_scores(
+def matched_labels(
     requests: Requests, p: NDArray[np.float64], weak: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores and weights to fit a second time, float64[n, k]; all but the weak stay as they are.
@@ -35,8 +37,11 @@ def expected_scores(
         p: float64[n, k], probabilities that no row's own label had a part in.
         weak: bool[n, k], of `weak_labels`.
     """
-    trust = requests.label_weight
-    evidence = 2.0 * np.arctanh(np.minimum(trust, 1.0 - NEVER)) * (2.0 * requests.score - 1.0)
-    posterior = expit(logit(np.clip(p, NEVER, 1.0 - NEVER)) + evidence)
-    score = np.where(weak, posterior, requests.score)
-    return score, np.where(weak, requests.weight / trust, requests.weight)
+    trust = np.minimum(requests.label_weight, 1.0 - NEVER)
+    sureness = np.abs(2.0 * requests.score - 1.0)  # a score of 1/2 says nothing
+    ratio = ((1.0 + trust) / (1.0 - trust)) ** sureness
+    side = (requests.score >= 0.5).astype(np.float64)
+    prior = np.clip(np.where(side == 1.0, p, 1.0 - p), NEVER, 1.0 - NEVER)
+    pull = prior * (ratio - 1.0) / (prior * ratio + 1.0 - prior)
+    score = np.where(weak, side, requests.score)
+    return score, np.where(weak, requests.weight / requests.label_weight * pull, requests.weight)

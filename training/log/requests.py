@@ -15,7 +15,8 @@ from router.tier import Tier
 from training.errors import BadInput
 
 CHARS_PER_TOKEN = 4.0  # where a log keeps the answer's text but not its tokens
-FIRM = 0.65  # labels of less weight (what users did next) are for fitting only
+FIRM = 0.65  # labels of less weight are for fitting only
+SIGNALS = ("escalation", "retry", "complaint", "thanked", "abandoned", "went_on")  # so are these
 MAX_WEIGHT = 20.0  # a logged propensity below 1/20 counts as 1/20
 
 _SNAPSHOT = re.compile(r"(?:-|@)(?:20\d{2}-?\d{2}-?\d{2}|\d{4})$")
@@ -39,6 +40,8 @@ class Requests:
             weight; 1 where unknown.
         input_tokens, output_tokens: float64[n, k].
         cost_usd: float64[n, k], as billed.
+        signal: bool[n, k], the label rests on nothing but what users did next (`SIGNALS`), and its
+            weight says how far.
     """
 
     ids: NDArray[np.object_]
@@ -53,6 +56,7 @@ class Requests:
     input_tokens: NDArray[np.float64]
     output_tokens: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
+    signal: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Number of requests."""
@@ -77,8 +81,8 @@ class Requests:
 
     @property
     def trusted(self) -> NDArray[np.bool_]:
-        """bool[n, k]: the label's own weight is at least FIRM."""
-        return np.asarray(self.label_weight >= FIRM)
+        """bool[n, k]: the label's own weight is at least FIRM, and more than signals speak."""
+        return np.asarray((self.label_weight >= FIRM) & ~self.signal)
 
     @property
     def label_weight(self) -> NDArray[np.float64]:
@@ -135,7 +139,18 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         input_tokens=spread(frame["input_tokens"]),
         output_tokens=spread(frame["output_tokens"].fillna(length)),
         cost_usd=spread(frame["cost_usd"]),
+        signal=spread(_of_signals(frame)) == 1.0,
     )
+
+
+def _of_signals(frame: pd.DataFrame) -> "pd.Series[float]":
+    """1 where only signals speak for a label, and with a stated weight; else 0."""
+    alone = {
+        text: all(name in SIGNALS for name in text.split("+"))
+        for text in frame["score_source"].dropna().unique()
+    }
+    known = frame["score_source"].map(alone, na_action="ignore").eq(True)
+    return (known & frame["label_weight"].notna()).astype("float64")
 
 
 def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
