@@ -90,17 +90,18 @@ class NGrams:
         """Number of reduced dimensions."""
         return int(self.scale.shape[0])
 
-    def weigh(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def weigh(
+        self, buckets: NDArray[np.int64], frequency: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Known terms of a text and their TF-IDF weights.
 
         Args:
-            ids: int64[t] token ids, already cut to the embedder's limit.
+            buckets, frequency: what `terms` says of the text's tokens.
 
         Returns:
             int64[m] buckets and float64[m] weights, together of length one (none where no term is
             known).
         """
-        buckets, frequency = terms(ids)
         weights = frequency * self.idf[buckets]
         length = float(np.sqrt(weights @ weights))
         if length == 0.0:

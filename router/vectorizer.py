@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from router.embedder import Embedder, cut_tokens
 from router.features import NAMES, surface
-from router.ngrams import NGrams
+from router.ngrams import NGrams, terms
 from router.prompt import Prompt
 
 SURFACE = len(NAMES)
@@ -31,6 +31,33 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a prompt is before anything is learned: of this alone its vector is made.
+
+    Attributes:
+        surface: float32[SURFACE], surface features.
+        embedding: float32[embedder.dim].
+        buckets: int64[m], hashed n-grams, ascending.
+        frequency: float64[m], their term frequencies.
+        tokens: input tokens of the whole request, counted by the embedder's tokenizer.
+    """
+
+    surface: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+    buckets: NDArray[np.int64]
+    frequency: NDArray[np.float64]
+    tokens: float
+
+    @classmethod
+    def of(cls, embedder: Embedder, prompt: Prompt) -> "Reading":
+        """Read a prompt."""
+        ids = embedder.tokenize(prompt.text)
+        kept = cut_tokens(ids)
+        tokens = count_tokens(prompt, len(ids))
+        return cls(surface(prompt), embedder.embed(kept), *terms(kept), tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Vectorizer:
     """The feature spec at work; training and serving call this and nothing else."""
 
@@ -44,11 +71,13 @@ class Vectorizer:
 
     def vector(self, prompt: Prompt) -> Vector:
         """Compute the features of one prompt."""
-        ids = self.embedder.tokenize(prompt.text)
-        kept = cut_tokens(ids)
-        terms, weights = self.ngrams.weigh(kept)
-        parts = [surface(prompt), self.embedder.embed(kept), self.ngrams.reduce(terms, weights)]
-        return Vector(np.concatenate(parts), terms, weights, count_tokens(prompt, len(ids)))
+        return self.weigh(Reading.of(self.embedder, prompt))
+
+    def weigh(self, reading: Reading) -> Vector:
+        """Put what is learned of n-grams to what was read."""
+        known, weights = self.ngrams.weigh(reading.buckets, reading.frequency)
+        parts = [reading.surface, reading.embedding, self.ngrams.reduce(known, weights)]
+        return Vector(np.concatenate(parts), known, weights, reading.tokens)
 
 
 def count_tokens(prompt: Prompt, tokens: int) -> float:

@@ -54,7 +54,7 @@ def test_terms_are_single_tokens_and_pairs(ids: list[int]) -> None:
 @settings(deadline=None)
 @given(TOKENS)
 def test_weights_and_reduction_equal_the_definition(ids: list[int]) -> None:
-    buckets, weights = NGRAMS.weigh(array(ids))
+    buckets, weights = NGRAMS.weigh(*terms(array(ids)))
     expected = tfidf(ids)
     assert dict(zip(buckets.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected)
     reduced = [
@@ -69,7 +69,7 @@ def test_weights_and_reduction_equal_the_definition(ids: list[int]) -> None:
 @settings(deadline=None)
 @given(TOKENS, st.randoms())
 def test_the_order_of_the_sum_does_not_reach_the_result(ids: list[int], random: Random) -> None:
-    buckets, weights = NGRAMS.weigh(array(ids))
+    buckets, weights = NGRAMS.weigh(*terms(array(ids)))
     order = list(range(len(buckets)))
     random.shuffle(order)
     apart = np.abs(NGRAMS.reduce(buckets, weights) - NGRAMS.reduce(buckets[order], weights[order]))
@@ -79,18 +79,20 @@ def test_the_order_of_the_sum_does_not_reach_the_result(ids: list[int], random: 
 
 def test_unknown_terms_weigh_nothing() -> None:
     nothing = NGrams(np.zeros(BUCKETS, np.float32), NGRAMS.projection, NGRAMS.scale)
-    buckets, weights = nothing.weigh(array([1, 2, 3]))
+    buckets, weights = nothing.weigh(*terms(array([1, 2, 3])))
     assert len(buckets) == len(weights) == 0
     assert nothing.reduce(buckets, weights).tolist() == [0.0, 0.0, 0.0]
     idf = np.zeros(BUCKETS, np.float32)
     idf[bucket(2)] = 3.0
     one = NGrams(idf, NGRAMS.projection, NGRAMS.scale)
-    found = dict(zip(*(part.tolist() for part in one.weigh(array([1, 2, 3, 2]))), strict=True))
+    found = dict(
+        zip(*(part.tolist() for part in one.weigh(*terms(array([1, 2, 3, 2])))), strict=True)
+    )
     assert {b: w for b, w in found.items() if w} == {bucket(2): 1.0}
 
 
 def test_no_token_no_terms() -> None:
-    buckets, weights = NGRAMS.weigh(array([]))
+    buckets, weights = NGRAMS.weigh(*terms(array([])))
     assert len(buckets) == len(weights) == 0
 
 

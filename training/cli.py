@@ -80,6 +80,12 @@ def ingest(
     redact: Annotated[
         bool, typer.Option("--redact", help="Mask e-mail, phone, card numbers and keys in texts.")
     ] = False,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Keep what training reads of prompts, no text.")
+    ] = False,
+    embedder: Annotated[
+        str | None, typer.Option(help="Of --features-only: static, minilm or a folder.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,8 +95,15 @@ def ingest(
     """
     from training.log.ingest import ingest as run
 
+    if embedder is not None and not features_only:
+        raise BadInput("--embedder is for --features-only: a table with text fits every embedder")
+    by = None
+    if features_only:
+        from training.learn.embedders import resolve_embedder
+
+        by = resolve_embedder(embedder or "static")
     with step("ingest"):
-        report = run(sources, out, format, map, max_bad, keep_ids, redact=redact)
+        report = run(sources, out, format, map, max_bad, keep_ids, redact=redact, features_by=by)
     for note in report.notes:
         say(note)
     if as_json:

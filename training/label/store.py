@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from training.errors import BadInput
 from training.label.combine import Labels
 from training.label.turns import user_turns
+from training.log.imprint import is_featured, needs_text
 from training.log.store import stored_files
 from training.log.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
 
@@ -34,6 +35,8 @@ def traffic_files(traffic: Path) -> list[Path]:
             raise BadInput(
                 f"{path}: not a Parquet file ({error}); run `suffice ingest` first"
             ) from None
+        if is_featured(names):
+            raise needs_text(path, "labelling")
         missing = [name for name in ("request_id", "messages") if name not in names]
         if not {"tier", "model"} & set(names):
             missing.append("tier (or model)")

@@ -8,7 +8,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from hashlib import blake2b, sha256
 from pathlib import Path
 from time import perf_counter
@@ -18,10 +17,9 @@ import numpy as np
 from joblib import cpu_count
 from numpy.typing import NDArray
 
-from router.embedder import cut_tokens
+from router.embedder import Embedder, cut_tokens
 from router.onnx_embedder import OnnxEmbedder
 from router.prompt import Prompt
-from router.vectorizer import Vectorizer
 from training.console import say
 
 _WORTH_TELLING: Final = 500  # prompts that take some seconds
@@ -103,15 +101,13 @@ class Remembering:
             self._store.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", rows)
 
 
-def recalling(vectorizer: Vectorizer, prompts: Sequence[Prompt]) -> Vectorizer:
-    """The same vectorizer, the prompts embedded by its transformer; a static one as it is."""
-    embedder = vectorizer.embedder
+def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
+    """The same embedder; a transformer has embedded the prompts, on all cores."""
     if isinstance(embedder, OnnxEmbedder):
         embedder = Remembering(embedder)
-    if not isinstance(embedder, Remembering):
-        return vectorizer
-    embedder.fill(prompt.text for prompt in prompts)
-    return replace(vectorizer, embedder=embedder)
+    if isinstance(embedder, Remembering):
+        embedder.fill(prompt.text for prompt in prompts)
+    return embedder
 
 
 def _open(name: str) -> sqlite3.Connection:

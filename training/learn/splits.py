@@ -7,6 +7,7 @@ Near-duplicates are prompts equal after normalising, then those whose Jaccard si
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
@@ -15,9 +16,10 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from training.errors import BadInput
+from training.log.imprint import Imprint, plain, shingles
 from training.log.requests import Requests
 
-SHINGLE, JACCARD = 5, 0.9
+JACCARD = 0.9
 BANDS, BAND_ROWS = 12, 5  # a pair at Jaccard 0.9 shares no band once in 45,000 times
 TOO_LARGE = 0.2  # of all requests in one group: duplicates chain sessions together, so let them
 
@@ -65,8 +67,7 @@ def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> 
     A group is a session with all near-duplicates of its prompts and their sessions. Requests whose
     labels are not firm are fitted on, or left out: they neither choose nor test.
     """
-    texts = [prompt.text for prompt in requests.prompts]
-    twin = near_duplicates(texts)
+    twin = near_duplicates([p if isinstance(p, Imprint) else p.text for p in requests.prompts])
     sessions = requests.sessions
     group, released = _groups(sessions, twin)
     note = f"; {released} prompts asked in very many sessions left where these are" * bool(released)
@@ -84,7 +85,7 @@ def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> 
     weak = int((~firm[part > 0]).sum())
     choose, test = choose[firm[choose]], test[firm[test]]
     note += f"; {weak} weakly labelled requests left out of choose and test" * bool(weak)
-    twins = len(texts) - len(np.unique(twin))
+    twins = len(twin) - len(np.unique(twin))
     shared = _crossing(twin, part)
     leakage = (
         f"leakage: split {'by time' if timed else 'at random (not every request has a time)'}; "
@@ -113,43 +114,32 @@ def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArr
         tied = np.where(asked_in > limit, np.arange(len(twin)), twin)
 
 
-def near_duplicates(texts: Sequence[str]) -> NDArray[np.int64]:
-    """int64[n]: the row of each text's group leader (its own, where it has no earlier twin)."""
-    first: dict[str, int] = {}
-    leader = np.arange(len(texts))
+def near_duplicates(prompts: Sequence[str | Imprint]) -> NDArray[np.int64]:
+    """int64[n]: the row of each prompt's group leader (its own, where it has no earlier twin)."""
+    first: dict[str | bytes, int] = {}
+    leader = np.arange(len(prompts))
     lsh = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
     blank = MinHash(num_perm=BANDS * BAND_ROWS, hashfunc=int)
-    shingles: dict[int, NDArray[np.uint64]] = {}
-    for row, text in enumerate(texts):
-        plain = " ".join(text.lower().split())
-        leader[row] = first.setdefault(plain, row)
+    kept: dict[int, NDArray[Any]] = {}
+    for row, prompt in enumerate(prompts):
+        same = prompt.same if isinstance(prompt, Imprint) else plain(prompt)
+        leader[row] = first.setdefault(same, row)
         if leader[row] != row:
             continue
-        own = _shingles(plain)
+        own = prompt.shingles if isinstance(prompt, Imprint) else shingles(str(same))
         sketch = blank.copy()
         sketch.update_batch(own.tolist())
         for candidate in sorted(lsh.query(sketch)):
-            if _jaccard(own, shingles[candidate]) >= JACCARD:
-                leader[row] = first[plain] = candidate
+            if _jaccard(own, kept[candidate]) >= JACCARD:
+                leader[row] = first[same] = candidate
                 break
         else:
             lsh.insert(row, sketch)
-            shingles[row] = own
+            kept[row] = own
     return leader
 
 
-def _shingles(text: str) -> NDArray[np.uint64]:
-    """Sorted 32-bit hashes of the text's distinct 5-character windows."""
-    codes = np.frombuffer(text.ljust(SHINGLE).encode("utf-32-le"), dtype=np.uint32).astype(
-        np.uint64
-    )
-    value = np.zeros(len(codes) - SHINGLE + 1, dtype=np.uint64)
-    for offset in range(SHINGLE):
-        value = value * np.uint64(0x100000001B3) + codes[offset : offset + len(value)]
-    return np.unique((value * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
-
-
-def _jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
+def _jaccard(a: NDArray[Any], b: NDArray[Any]) -> float:
     common = len(np.intersect1d(a, b, assume_unique=True))
     return common / (len(a) + len(b) - common)
 

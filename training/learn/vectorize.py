@@ -1,6 +1,6 @@
 """Prompts as matrices, by the very code that serves them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,27 +9,30 @@ from sklearn.utils.extmath import randomized_svd, svd_flip
 
 from router.embedder import Embedder, cut_tokens
 from router.ngrams import BUCKETS, NGrams, terms
+from router.predictor import Estimates, Predictor
 from router.prompt import Prompt
-from router.vectorizer import Vectorizer
+from router.vectorizer import Reading, Vectorizer
+from training.errors import BadInput
 from training.learn.members import Matrix
 from training.learn.memory import recalling
+from training.log.imprint import Imprint, fingerprint
 
 NGRAM_DIM = 64
 MIN_PROMPTS = 2  # a term of one prompt only is noise, and could give it away
 
 
-def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt], seed: int) -> NGrams:
+def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt | Imprint], seed: int) -> NGrams:
     """Learn document frequencies and the projection from the fit rows; labels play no part."""
-    ids = [cut_tokens(embedder.tokenize(prompt.text)) for prompt in prompts]
-    found = [terms(row) for row in ids]
+    check_embedder(embedder, prompts)
+    found = [_terms(embedder, prompt) for prompt in prompts]
     counts = _sparse([row[0] for row in found], [row[1] for row in found])
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
-    idf = np.log((1 + len(ids)) / (1 + frequency)) + 1.0
+    idf = np.log((1 + len(found)) / (1 + frequency)) + 1.0
     kept: NDArray[np.float32] = np.where(frequency >= MIN_PROMPTS, idf, 0.0).astype(np.float32)
     blank = NGrams(kept, np.zeros((BUCKETS, 1), np.int8), np.ones(1, np.float32))
-    weighed = [blank.weigh(row) for row in ids]
+    weighed = [blank.weigh(*row) for row in found]
     matrix = _sparse([row[0] for row in weighed], [row[1] for row in weighed])
-    dim = min(NGRAM_DIM, max(len(ids) - 1, 1))
+    dim = min(NGRAM_DIM, max(len(found) - 1, 1))
     # As TruncatedSVD, without the share of variance, which is 0/0 where all prompts are alike.
     parts = randomized_svd(matrix, dim, n_iter=4, random_state=seed, flip_sign=False)
     columns = svd_flip(parts[0], parts[2], u_based_decision=False)[1].T
@@ -38,16 +41,59 @@ def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt], seed: int) -> NGra
     return NGrams(kept, projection, scale.astype(np.float32))
 
 
-def vectorize(vectorizer: Vectorizer, prompts: Sequence[Prompt]) -> Matrix:
+def vectorize(vectorizer: Vectorizer, prompts: Sequence[Prompt | Imprint]) -> Matrix:
     """Vectors of n prompts."""
-    vectorizer = recalling(vectorizer, prompts)
-    vectors = [vectorizer.vector(prompt) for prompt in prompts]
+    vectors = [vectorizer.weigh(reading) for reading in readings(vectorizer.embedder, prompts)]
     dense = np.array([vector.dense for vector in vectors], dtype=np.float32)
     return Matrix(
         dense=dense.reshape(len(vectors), vectorizer.dim),
         terms=_sparse([vector.terms for vector in vectors], [vector.weights for vector in vectors]),
         tokens=np.array([vector.tokens for vector in vectors], dtype=np.float64),
     )
+
+
+def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterator[Reading]:
+    """What is read of prompts before anything is learned: from their text, or as it was kept.
+
+    Raises:
+        BadInput: another embedder made what was kept.
+    """
+    check_embedder(embedder, prompts)
+    embedder = recalling(embedder, [prompt for prompt in prompts if isinstance(prompt, Prompt)])
+    for prompt in prompts:
+        yield prompt.reading if isinstance(prompt, Imprint) else Reading.of(embedder, prompt)
+
+
+def estimate(predictor: Predictor, prompts: Sequence[Prompt | Imprint]) -> Estimates:
+    """What `router` computes for each prompt."""
+    return estimates_of(predictor, vectorize(predictor.vectorizer, prompts))
+
+
+def estimates_of(predictor: Predictor, x: Matrix) -> Estimates:
+    """The same, of their vectors."""
+    vectors, shape = list(x.vectors()), (-1, len(predictor.tiers))
+    p = [predictor.probabilities(vector) for vector in vectors]
+    usd = [predictor.costs(vector) for vector in vectors]
+    return Estimates(np.array(p).reshape(shape), np.array(usd).reshape(shape))
+
+
+def check_embedder(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> None:
+    """BadInput where another embedder made the prompts of a features-only table."""
+    made_by = {prompt.embedder for prompt in prompts if isinstance(prompt, Imprint)}
+    if made_by and made_by != {own := fingerprint(embedder)}:
+        raise BadInput(
+            f"the traffic table holds features only, by another embedder ({min(made_by)}) than "
+            f"this one ({own}): use the embedder that made it, or ingest the log again with "
+            "--features-only and the --embedder wanted"
+        )
+
+
+def _terms(
+    embedder: Embedder, prompt: Prompt | Imprint
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    if isinstance(prompt, Prompt):
+        return terms(cut_tokens(embedder.tokenize(prompt.text)))
+    return prompt.reading.buckets, prompt.reading.frequency
 
 
 def _sparse(

@@ -15,19 +15,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
+from router.embedder import Embedder
 from training.errors import BadInput, EnvironmentProblem
 from training.log.adapters import Bad, Row, Skip, read_mapping
 from training.log.adapters.files import RAW_LIMIT
+from training.log.imprint import Imprinter, MadeBy, featured, made_by
 from training.log.ledger import COUNTS, FileReport, Ledger
 from training.log.partitions import Folder
 from training.log.pseudonyms import Pseudonyms
 from training.log.quarantine import Quarantine
 from training.log.redact import mask_values
 from training.log.sources import Group, find_sources
-from training.log.store import OneFile, read_label
-from training.log.traffic import Problem, normalise, to_arrow
+from training.log.store import OneFile, labelled, read_label, stored_files
+from training.log.traffic import SCHEMA, Problem, normalise, to_arrow
 
 BATCH_ROWS, BATCH_CHARS = 4096, 2**23
 
@@ -62,6 +65,7 @@ def ingest(
     keep_ids: bool = False,
     quarantine: str | Path | None = None,
     redact: bool = False,
+    features_by: Embedder | None = None,
 ) -> IngestReport:
     """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
 
@@ -71,7 +75,8 @@ def ingest(
     replaced by keyed hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless
     `keep_ids`. `quarantine` is `<out>.quarantine.jsonl` by default and holds the bad rows of the
     last run only. With `redact`, addresses, numbers and keys in texts are masked, there as well
-    (`training.log.redact`).
+    (`training.log.redact`). With `features_by` the table holds no text, but what training reads of
+    prompts by this embedder (`training.log.imprint`).
 
     Raises:
         BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
@@ -89,29 +94,53 @@ def ingest(
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _lean_memory(), alone(out), Quarantine(beside, redact) as bad:
-            return _run(found, out, Pseudonyms(out, keep_ids), bad, max_bad, notes, by_day, redact)
+        bare = features_by is not None
+        with _lean_memory(), alone(out), Quarantine(beside, redact, bare) as bad:
+            ids = Pseudonyms(out, keep_ids, keyed=bare)
+            imprinter = Imprinter(features_by, ids.key, ids.key_print) if features_by else None
+            _check_same_kind(out, imprinter.made_by if imprinter else None)
+            table = _Table(ids, imprinter, redact)
+            return _run(found, out, table, bad, max_bad, notes, by_day)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """How rows are written: ids hashed or kept, texts masked, or features in place of texts."""
+
+    ids: Pseudonyms
+    imprinter: Imprinter | None
+    redact: bool
+
+    @property
+    def schema(self) -> pa.Schema:
+        return labelled(featured(SCHEMA) if self.imprinter else SCHEMA, self.ids.label)
+
+    def given(self, row: Row) -> Row:
+        return replace(row, values=mask_values(row.values)) if self.redact else row
+
+    def batch(self, frame: pd.DataFrame, hashed: bool) -> pa.RecordBatch:
+        batch = to_arrow(frame if hashed else self.ids.replace(frame))
+        return self.imprinter.without_text(batch) if self.imprinter else batch
 
 
 def _run(
     found: list[Group],
     out: Path,
-    ids: Pseudonyms,
+    kind: _Table,
     bad: Quarantine,
     max_bad: float,
     notes: list[str],
     by_day: bool,
-    redact: bool,
 ) -> IngestReport:
     ledger = Ledger()
-    with Folder(out, ids.label) if by_day else OneFile(out, ids.label) as table:
+    with Folder(out, kind.schema) if by_day else OneFile(out, kind.schema) as table:
         for batch in table.stored_keys():
             ledger.know(batch)
         existing = ledger.rows
         for group in found:
-            _read(group, ids, bad, table, ledger, redact)
+            _read(group, kind, bad, table, ledger)
         bad.finish()
         _check(ledger.files, max_bad, bad, found)
         if existing:
@@ -119,7 +148,7 @@ def _run(
             ledger.fill(needed, table.stored_rows(needed))
         keep, told = ledger.settle()
         if not keep[:existing].all() or keep[existing:].any():
-            ids.save()
+            kind.ids.save()
             table.commit(keep, existing)
         elif not existing:
             why = f"; see {bad.path}" if bad.rows else f": {'; '.join(told)}"
@@ -130,17 +159,12 @@ def _run(
 
 
 def _read(
-    group: Group,
-    ids: Pseudonyms,
-    bad: Quarantine,
-    table: OneFile | Folder,
-    ledger: Ledger,
-    redact: bool,
+    group: Group, kind: _Table, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
 ) -> None:
     """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
     hashed = [
-        s.path.suffix == ".parquet" and read_label(s.path) == ids.label for s in group.sources
+        s.path.suffix == ".parquet" and read_label(s.path) == kind.ids.label for s in group.sources
     ]
     rows: list[Row] = []
     weight = current = 0
@@ -155,7 +179,7 @@ def _read(
         report.quarantined += len(problems)
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
-        batch = to_arrow(frame if hashed[current] else ids.replace(frame))
+        batch = kind.batch(frame, hashed[current])
         table.write(batch)
         ledger.add(batch, report)
         rows.clear()
@@ -167,7 +191,7 @@ def _read(
                 flush()
                 weight = 0
             current = number
-            rows.append(replace(record, values=mask_values(record.values)) if redact else record)
+            rows.append(kind.given(record))
             weight += _weight(record.values)
         elif isinstance(record, Bad):
             bad.write(reports[number].path, record)
@@ -182,7 +206,8 @@ def _read(
 
 def _as_bad(row: Row, problem: Problem) -> Bad:
     raw = json.dumps(row.values, default=str)[:RAW_LIMIT]
-    return Bad(row.line, f"column {problem.column}: {problem.reason}", raw)
+    told, bare = (f"column {problem.column}: {r}" for r in (problem.reason, problem.bare))
+    return Bad(row.line, told, raw, bare)
 
 
 def _weight(value: Any) -> int:
@@ -192,6 +217,28 @@ def _weight(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_weight, value.values()))
     return sum(map(_weight, value)) if isinstance(value, list) else 8
+
+
+def _check_same_kind(out: Path, made: MadeBy | None) -> None:
+    """Refuse to mix text and features, or features of two embedders or keys, in one table."""
+    files = stored_files(out)
+    if not files:
+        return
+    there = made_by(files[0])
+    if there == made:
+        return
+    if there is None:
+        told = "holds the text of prompts and answers; leave out --features-only"
+    elif made is None:
+        told = "holds features only; add --features-only"
+    elif there.key != made.key:
+        told = "its hashes were made with another key; set SUFFICE_KEY to it or bring back the file"
+    else:
+        told = (
+            f"its embeddings are by another embedder ({there.embedder}, not {made.embedder}); give "
+            "the --embedder that made it"
+        )
+    raise BadInput(f"{out}: {told}, or choose another --out")
 
 
 def _check(

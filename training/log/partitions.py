@@ -33,9 +33,9 @@ DAY = 86_400 * 10**6  # microseconds
 class Folder:
     """A table with a partition a day; rows of one day of one append are one file."""
 
-    def __init__(self, path: Path, label: str) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
-        self._label = label
+        self._schema = schema
         self._made = not path.exists()
         recover(path)
         self._parts = stored_files(path)
@@ -58,17 +58,17 @@ class Folder:
         """`KEYS` (at least) of the rows that are there already; to be read once."""
         for part in self._parts:
             rows = 0
-            for batch in stored_batches(part, KEYS):
+            for batch in stored_batches(part, self._schema, KEYS):
                 rows += len(batch)
                 yield batch
             self._stored_rows.append(rows)
 
     def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-        """Those of these rows that are wanted, in batches of SCHEMA."""
+        """Those of these rows that are wanted, whole."""
         ends = np.cumsum(self._stored_rows)
         for part, end, rows in zip(self._parts, ends, self._stored_rows, strict=True):
             if wanted[end - rows : end].any():
-                yield from wanted_rows(part, wanted[end - rows : end])
+                yield from wanted_rows(part, self._schema, wanted[end - rows : end])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; they are not seen before `commit`."""
@@ -122,8 +122,8 @@ class Folder:
             gone.append(part)
             return
         beside = place.with_name(f".{self._run}-{len(moves)}.{place.name}.part")
-        with Writer(beside, self._label) as writer:
-            copy_rows(part, keep, writer)
+        with Writer(beside, self._schema) as writer:
+            copy_rows(part, self._schema, keep, writer)
         moves.append((beside, place))
 
     def _writer(self, day: str) -> tuple[int, Writer]:
@@ -133,7 +133,7 @@ class Folder:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f".part-{self._run}-{number:04d}.parquet.part"
             self._files.append(path)
-            self._open[day] = (number, Writer(path, self._label))
+            self._open[day] = (number, Writer(path, self._schema))
         return self._open[day]
 
     def _close(self) -> None:

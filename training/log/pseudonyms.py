@@ -24,13 +24,19 @@ def pseudonym(key: bytes, identifier: str) -> str:
 
 
 class Pseudonyms:
-    """How the ids of one table are replaced; `label` names the key without telling it."""
+    """How the ids of one table are replaced; `label` says so, and names the key.
 
-    def __init__(self, table: Path, keep: bool) -> None:
+    With `keyed` there is a key (`key`, and what names it without telling it, `key_print`) even
+    where ids are kept.
+    """
+
+    def __init__(self, table: Path, keep: bool, keyed: bool = False) -> None:
         self._path = table.with_name(f"{table.name}.key")
         self._made = False
-        self._key = b"" if keep else self._find()
-        self.label = PLAIN if keep else pseudonym(self._key, "fingerprint of the key")[:12]
+        self._keep = keep
+        self.key = self._find() if keyed or not keep else b""
+        self.key_print = pseudonym(self.key, "fingerprint of the key")[:12]
+        self.label = PLAIN if keep else self.key_print
         used = read_label(table) if table.exists() else None
         if used in (None, self.label):
             return
@@ -49,11 +55,11 @@ class Pseudonyms:
 
     def of(self, identifier: str) -> str:
         """What stands for an id in the table."""
-        return pseudonym(self._key, identifier) if self._key else identifier
+        return identifier if self._keep else pseudonym(self.key, identifier)
 
     def replace(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with its user and session ids hashed (as they are, if ids are kept)."""
-        if not self._key:
+        if self._keep:
             return frame
         hashed = {
             name: pd.Series(
@@ -72,7 +78,7 @@ class Pseudonyms:
         with os.fdopen(
             os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w"
         ) as file:
-            file.write(self._key.decode() + "\n")
+            file.write(self.key.decode() + "\n")
         self._made = False
 
     def _find(self) -> bytes:

@@ -14,13 +14,14 @@ class Quarantine:
     """JSON lines with path, line, reason and raw text, for the owner's eyes only (mode 0600).
 
     The file replaces that of the run before; without bad rows there is none. With `redact` reasons
-    and raw texts are masked, and a word at which they are cut off is left out.
+    and raw texts are masked, and a word at which they are cut off is left out. With `bare` there
+    are no raw texts, and reasons quote nothing.
     """
 
-    def __init__(self, path: Path, redact: bool = False) -> None:
+    def __init__(self, path: Path, redact: bool = False, bare: bool = False) -> None:
         self.path = path
         self.rows = 0
-        self._redact = redact
+        self._redact, self._bare = redact, bare
         self.first = ""
         self._part = path.with_name(f".{path.name}.part")
         self._file = os.fdopen(
@@ -40,6 +41,8 @@ class Quarantine:
 
     def write(self, path: str, bad: Bad) -> None:
         """Add a bad row."""
+        if self._bare:
+            bad = Bad(bad.line, bad.bare or bad.reason, "")
         if self._redact:
             reason = mask_raw(bad.reason, cut=False)
             raw = mask_raw(bad.raw, len(bad.raw) >= RAW_LIMIT) if bad.raw else bad.raw

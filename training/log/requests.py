@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from router.prompt import Prompt
 from router.tier import Tier
 from training.errors import BadInput
+from training.log.imprint import RESPONSE_CHARS, Imprint
 
 CHARS_PER_TOKEN = 4.0  # where a log keeps the answer's text but not its tokens
 FIRM = 0.65  # labels of less weight are for fitting only
@@ -28,7 +29,7 @@ class Requests:
 
     Attributes:
         ids: object[n], request ids.
-        prompts: object[n], `Prompt`s.
+        prompts: object[n], `Prompt`s, or `Imprint`s of a features-only table.
         at: datetime64[us][n], UTC; NaT where unknown.
         session: object[n], session id or None.
         source: object[n], application, task or tenant, or None.
@@ -124,11 +125,11 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
 
     trusted = frame["label_weight"].fillna(1.0)
     weights = trusted / frame["propensity"].fillna(1.0).clip(lower=1.0 / MAX_WEIGHT)
-    length = frame["response"].map(len, na_action="ignore").astype("float64") / CHARS_PER_TOKEN
+    length = _response_chars(frame) / CHARS_PER_TOKEN
     heads = frame.iloc[first]
     return Requests(
         ids=np.asarray(ids, dtype=object),
-        prompts=_objects([Prompt.of(json.loads(text)) for text in heads["messages"]]),
+        prompts=_objects(prompts_of(heads)),
         at=heads["at"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]"),
         session=_objects(_texts(heads["session_id"])),
         source=_objects(_texts(heads["source"])),
@@ -151,6 +152,13 @@ def _of_signals(frame: pd.DataFrame) -> "pd.Series[float]":
     }
     known = frame["score_source"].map(alone, na_action="ignore").eq(True)
     return (known & frame["label_weight"].notna()).astype("float64")
+
+
+def prompts_of(frame: pd.DataFrame) -> list[Prompt] | list[Imprint]:
+    """The prompt of each row of a checked traffic frame."""
+    if "imprint" in frame:
+        return list(frame["imprint"])
+    return [Prompt.of(json.loads(text)) for text in frame["messages"]]
 
 
 def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
@@ -230,6 +238,12 @@ def _check_propensities(frame: pd.DataFrame) -> None:
             "chance with which the log's own choice fell on this tier: leave it empty on the rows "
             "of shadow calls and replays, which nobody chose"
         )
+
+
+def _response_chars(frame: pd.DataFrame) -> pd.Series:
+    if RESPONSE_CHARS in frame:
+        return frame[RESPONSE_CHARS]
+    return frame["response"].map(len, na_action="ignore").astype("float64")
 
 
 def _texts(column: pd.Series) -> list[str | None]:

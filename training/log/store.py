@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.errors import BadInput
-from training.log.traffic import KEYS, SCHEMA, arrow_columns, normalise, refusal, to_arrow
+from training.log.imprint import MADE_BY, is_featured
+from training.log.traffic import KEYS, arrow_columns, normalise, refusal, to_arrow
 
 GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
 BATCH_ROWS = 4096
@@ -37,18 +38,23 @@ def stored_files(table: Path) -> list[Path]:
     return [f for f in found if not any(p.startswith(".") for p in f.relative_to(table).parts)]
 
 
-class Writer:
-    """Writes batches of SCHEMA; memory stays at one row group."""
+def labelled(schema: pa.Schema, label: str) -> pa.Schema:
+    """The schema with the label that `read_label` finds."""
+    return schema.with_metadata({LABEL: label.encode()})
 
-    def __init__(self, path: Path, label: str) -> None:
+
+class Writer:
+    """Writes batches of a schema, as `labelled` makes it; memory stays at one row group."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.pending_bytes = 0
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
         self._file = pq.ParquetWriter(
             path,
-            SCHEMA.with_metadata({LABEL: label.encode()}),
+            schema,
             compression="zstd",
-            use_dictionary=[*REPEATING, "status"],
+            use_dictionary=[*REPEATING, "status", *({MADE_BY} & set(schema.names))],
             write_statistics=["at", "tier", "model", "source"],  # small: metadata stays in memory
         )
 
@@ -86,13 +92,13 @@ class Writer:
 class OneFile:
     """A table in one file: rows are added beside it, then one new file replaces it."""
 
-    def __init__(self, path: Path, label: str) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
-        self._label = label
+        self._schema = schema
         self._new, self._merged = (
             path.with_name(f".{path.name}.{name}.part") for name in ("new", "merged")
         )
-        self._writer = Writer(self._new, label)
+        self._writer = Writer(self._new, schema)
 
     def __enter__(self) -> "OneFile":
         return self
@@ -104,11 +110,11 @@ class OneFile:
 
     def stored_keys(self) -> Iterator[pa.RecordBatch]:
         """`KEYS` (at least) of the rows that are there already."""
-        return stored_batches(self._path, KEYS)
+        return stored_batches(self._path, self._schema, KEYS)
 
     def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-        """Those of these rows that are wanted, in batches of SCHEMA."""
-        return wanted_rows(self._path, wanted)
+        """Those of these rows that are wanted, whole."""
+        return wanted_rows(self._path, self._schema, wanted)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows; they are not seen before `commit`."""
@@ -120,58 +126,67 @@ class OneFile:
         fresh = self._new
         if existing or not keep.all():
             fresh = self._merged
-            with Writer(self._merged, self._label) as writer:
-                copy_rows(self._path, keep[:existing], writer)
-                copy_rows(self._new, keep[existing:], writer)
+            with Writer(self._merged, self._schema) as writer:
+                copy_rows(self._path, self._schema, keep[:existing], writer)
+                copy_rows(self._new, self._schema, keep[existing:], writer)
         fresh.replace(self._path)
 
 
-def copy_rows(path: Path, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
+def copy_rows(path: Path, schema: pa.Schema, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
     """Write the rows of the file `path` that are kept."""
     start = 0
-    for batch in stored_batches(path):
+    for batch in stored_batches(path, schema):
         part = keep[start : start + len(batch)]
         start += len(batch)
         writer.write(batch if part.all() else batch.filter(pa.array(part)))
 
 
-def wanted_rows(path: Path, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-    """The wanted rows (bool[rows]) of one file, in batches of SCHEMA."""
+def wanted_rows(
+    path: Path, schema: pa.Schema, wanted: npt.NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
+    """The wanted rows (bool[rows]) of one file, in batches of the schema."""
     start = 0
-    for batch in stored_batches(path):
+    for batch in stored_batches(path, schema):
         part = wanted[start : start + len(batch)]
         start += len(batch)
         if part.any():
             yield batch.filter(pa.array(part))
 
 
-def stored_batches(path: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.RecordBatch]:
-    """The rows of one file in batches of SCHEMA; none where there is no file.
+def stored_batches(
+    path: Path, schema: pa.Schema, columns: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one file in batches of the schema; none where there is no file.
 
-    Of a file that `Writer` wrote, only the `columns`. Any other is normalised, whole; BadInput
-    where that fails, and where it has columns of its own, which a rewrite would lose.
+    Of a file that `Writer` wrote, only the `columns`, if any are named. Any other is normalised,
+    whole; BadInput where that fails, and where it has columns of its own, which a rewrite would
+    lose.
     """
     if not path.exists():
         return
     with _open(path) as file:
         label = (file.schema_arrow.metadata or {}).get(LABEL)
-        ours = file.schema_arrow.equals(SCHEMA) and label is not None
-        if other := [name for name in file.schema_arrow.names if name not in SCHEMA.names]:
+        ours = file.schema_arrow.equals(schema) and label is not None
+        if other := [name for name in file.schema_arrow.names if name not in schema.names]:
             raise BadInput(
                 f"{path}: has columns that ingest does not keep ({', '.join(other)}); "
                 "choose another --out and merge later"
             )
-        names = list(columns) if ours else None
-        kept = pa.schema([SCHEMA.field(name) for name in columns])
+        if not ours and is_featured(schema.names):
+            raise BadInput(
+                f"{path}: its columns are not as ingest wrote them; choose another --out"
+            )
+        kept = pa.schema([schema.field(name) for name in columns or schema.names])
+        names = kept.names if ours else None
         for batch in file.iter_batches(BATCH_ROWS, columns=names, use_threads=False):
-            yield batch.select(columns).cast(kept) if ours else _normalised(path, batch)
+            yield batch.select(kept.names).cast(kept) if ours else _normalised(path, batch, kept)
 
 
-def _normalised(path: Path, batch: pa.RecordBatch) -> pa.RecordBatch:
+def _normalised(path: Path, batch: pa.RecordBatch, kept: pa.Schema) -> pa.RecordBatch:
     frame, problems = normalise(arrow_columns(batch), len(batch))
     if problems:
         raise BadInput(refusal(path, frame, problems))
-    return to_arrow(frame)
+    return to_arrow(frame).select(kept.names)
 
 
 def _open(path: Path) -> pq.ParquetFile:

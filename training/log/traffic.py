@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from training.errors import BadInput
 from training.log import columns as read
+from training.log.imprint import RESPONSE_CHARS, TEXT_HASH, imprints, is_featured, response_chars
 from training.log.keys import key_hashes, resolve, row_hashes
 
 SCHEMA = pa.schema(
@@ -65,11 +66,12 @@ UNREAD = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row cannot be taken: `row` is its position from 0."""
+    """Why a row cannot be taken: `row` is its position from 0, `bare` tells no value of it."""
 
     row: int
     column: str
     reason: str
+    bare: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,9 @@ class TrafficTable:
     datetime64[us, UTC], `tags` are lists, every number is float64 with NaN for "unknown" (a NaN
     score is an unlabelled row), `status` is ok or error. Rows are unique by request_id and tier
     (model, where tier is None), in the file's order, numbered from 0.
+
+    A features-only table has None in `messages`, `response`, `reference` and `error`, and two more
+    columns: `imprint`, an `Imprint`, and `response_chars`.
     """
 
     frame: pd.DataFrame
@@ -93,7 +98,9 @@ def read_traffic(path: str | Path) -> TrafficTable:
     or (tier and model), values that no rule reads or out of range, and a table without rows.
     """
     table = _read_parquet(Path(path))
-    missing = [c for c in ("request_id", "messages") if c not in table.column_names]
+    featured = is_featured(table.column_names)
+    needed = ("request_id",) if featured else ("request_id", "messages")
+    missing = [c for c in needed if c not in table.column_names]
     if not {"tier", "model"} & set(table.column_names):
         missing.append("tier (or model)")
     if missing:
@@ -103,9 +110,12 @@ def read_traffic(path: str | Path) -> TrafficTable:
         )
     if table.num_rows == 0:
         raise BadInput(f"{path}: an empty log (no rows); give one with answered calls")
-    frame, problems = normalise(arrow_columns(table), table.num_rows)
+    frame, problems = normalise(arrow_columns(table), table.num_rows, needed)
     if problems:
         raise BadInput(refusal(path, frame, problems))
+    if featured:
+        frame["imprint"] = pd.Series(imprints(table, Path(path)), dtype=object)
+        frame[RESPONSE_CHARS] = response_chars(table, Path(path))
     return _without_duplicates(frame)
 
 
@@ -118,7 +128,11 @@ def require_scores(table: TrafficTable) -> None:
     )
 
 
-def normalise(columns: Mapping[str, read.Column], rows: int) -> tuple[pd.DataFrame, list[Problem]]:
+def normalise(
+    columns: Mapping[str, read.Column],
+    rows: int,
+    needed: tuple[str, ...] = ("request_id", "messages"),
+) -> tuple[pd.DataFrame, list[Problem]]:
     """Columns by name, in any dtype and spelling → (a frame as TrafficTable describes, problems).
 
     A row with a problem has no valid values in the frame; only the first of its problems is told.
@@ -129,7 +143,7 @@ def normalise(columns: Mapping[str, read.Column], rows: int) -> tuple[pd.DataFra
     def complain(where: Any, column: str, reason: str) -> None:
         for row in np.flatnonzero(where).tolist():
             told = reason.format(_short(columns[column][row]) if column in columns else "null")
-            problems.setdefault(row, Problem(row, column, told))
+            problems.setdefault(row, Problem(row, column, told, reason.format("a value")))
 
     for name in SCHEMA.names:
         if name not in columns:
@@ -137,14 +151,14 @@ def normalise(columns: Mapping[str, read.Column], rows: int) -> tuple[pd.DataFra
         elif name == "messages":
             found[name], reasons = read.messages(columns[name])
             for row in np.flatnonzero(pd.notna(reasons)).tolist():
-                problems.setdefault(row, Problem(row, name, reasons[row]))
+                problems.setdefault(row, Problem(row, name, reasons[row], reasons[row]))
         else:
             found[name], bad = _reader(name)(columns[name])
             complain(bad, name, UNREAD.get(name, "{} is not a number"))
     for name in NUMBERS:
         for where, reason in _out_of_range(name, found[name]):
             complain(where, name, reason)
-    for name in ("request_id", "messages"):
+    for name in needed:
         complain(pd.isna(found[name]), name, "is missing")
     complain(
         pd.isna(found["tier"]) & pd.isna(found["model"]), "model", "is missing, and so is tier"
@@ -170,8 +184,9 @@ def to_arrow(frame: pd.DataFrame) -> pa.RecordBatch:
 
 
 def hashes_of(batch: pa.RecordBatch) -> Any:
-    """Key and content hashes of a batch of SCHEMA (see training.log.keys)."""
-    values = {name: _hashable(batch.column(name)) for name in SCHEMA.names}
+    """Key and content hashes of a batch of the table, also without text (training.log.keys)."""
+    names = [name for name in (*SCHEMA.names, TEXT_HASH) if name in batch.schema.names]
+    values = {name: _hashable(batch.column(name)) for name in names}
     return row_hashes(_keys(values), zip(*values.values(), strict=True))
 
 

@@ -1,8 +1,6 @@
 """Using an artifact on a traffic table: scores for every request, a report on labelled ones."""
 
-import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,17 +10,15 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
 from router.artifact import Artifact, load_artifact, read_artifact
-from router.predictor import Estimates, Predictor
-from router.prompt import Prompt
+from router.predictor import Estimates
 from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
-from training.learn.memory import recalling
-from training.learn.vectorize import vectorize
-from training.log.requests import Requests, fingerprint
+from training.learn.vectorize import estimate, estimates_of, vectorize
+from training.log.requests import Requests, fingerprint, prompts_of
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
 from training.measure.propensities import estimate_propensities
@@ -47,8 +43,7 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     """
     artifact = load_artifact(artifact_path)
     requests = read_traffic(traffic).frame.drop_duplicates("request_id")
-    prompts = [Prompt.of(json.loads(text)) for text in requests["messages"]]
-    estimates = _recalling(artifact.predictor, prompts).estimate(prompts)
+    estimates = estimate(artifact.predictor, prompts_of(requests))
     names = [tier.name for tier in artifact.predictor.tiers]
     columns = {"request_id": requests["request_id"].to_numpy()}
     columns |= {f"p_suffices__{name}": estimates.p[:, k] for k, name in enumerate(names)}
@@ -201,7 +196,7 @@ def measure_paired(subject: Subject) -> Measured:
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
-    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x)
+    surface, estimates = x.dense[:, :SURFACE], estimates_of(predictor, x)
     rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
@@ -219,7 +214,7 @@ def value_one_sided(subject: Subject) -> Valued:
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
-    estimates = _estimate(predictor, x)
+    estimates = estimates_of(predictor, x)
     found = value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
     return Valued(found, x, estimates)
 
@@ -253,18 +248,6 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
             },
             folders,
         )
-
-
-def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
-    return replace(predictor, vectorizer=recalling(predictor.vectorizer, prompts))
-
-
-def _estimate(predictor: Predictor, x: Matrix) -> Estimates:
-    vectors = list(x.vectors())
-    return Estimates(
-        p=np.array([predictor.probabilities(vector) for vector in vectors]),
-        usd=np.array([predictor.costs(vector) for vector in vectors]),
-    )
 
 
 def _cross_fitted(

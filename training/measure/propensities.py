@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from router.embedder import Embedder
 from training.errors import BadInput
+from training.learn.vectorize import readings
 from training.log.requests import MAX_WEIGHT, Requests
 
 FOLDS = 5
@@ -81,7 +82,7 @@ def _features(
     """What a logging policy may have looked at, float64[rows, d]: text, length, time."""
     prompts = requests.prompts[rows]
     columns = [
-        np.array([embedder.embed(embedder.tokenize(prompt.text)) for prompt in prompts], float),
+        np.array([reading.embedding for reading in readings(embedder, list(prompts))], float),
         np.log1p([[prompt.chars] for prompt in prompts]),
     ]
     at = requests.at[rows]

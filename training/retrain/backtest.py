@@ -26,7 +26,7 @@ from training.label.rule import labelled_requests
 from training.learn.costs import account
 from training.learn.embedders import resolve_embedder
 from training.learn.members import STANDARD
-from training.learn.vectorize import vectorize
+from training.learn.vectorize import check_embedder, estimates_of, vectorize
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
 from training.measure.offpolicy import interval
@@ -128,6 +128,7 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
     requests, _ = labelled_requests(table, tiers, settings.config.label)
     if np.isnat(requests.at).any():
         raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
+    check_embedder(resolve_embedder(settings.embedders[0]), list(requests.prompts))
     periods = []
     with tempfile.TemporaryDirectory() as scratch:
         for period in _walk(settings, requests, every_days, Path(scratch)):
@@ -209,7 +210,7 @@ def _judge(
     x = vectorize(predictor.vectorizer, list(judged.prompts))
     paid = account(x, judged, predictor.tokens, predictor.tiers)
     if serving is not None:
-        estimates = predictor.estimate(list(judged.prompts))
+        estimates = estimates_of(predictor, x)
         tier = artifact.policy.choose(estimates.p, estimates.usd)
         good = settings.config.label.sufficed(judged.score)
         margins = promise_margins(artifact.policy.promise, tier, judged.score, good)

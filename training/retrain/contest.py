@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from router import Router
 from router.artifact import Artifact, read_artifact
+from router.prompt import Prompt
 from router.tier import Tier
 from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
-from training.golden import replay
+from training.golden import golden_prompts, replay
 from training.label.rule import LabelRule
 from training.learn.costs import account
+from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
@@ -69,7 +71,7 @@ def hold(
         rows, hashes = rows[~seen], hashes[~seen]
     used, x = job.requests.take(rows), features.x.take(rows)
     ours = read_artifact(challenger)[0]
-    estimates = ours.predictor.estimate(list(used.prompts))
+    estimates = estimate(ours.predictor, list(used.prompts))
     tier = ours.policy.choose(estimates.p, estimates.usd)
     paid = account(x, used, ours.predictor.tokens, job.tiers)
     paired = job.world.paired
@@ -107,15 +109,19 @@ def _choices(artifact: Artifact, used: Requests, tiers: tuple[Tier, ...], name: 
         )
     if not len(used):
         return np.zeros(0, dtype=np.int64)
-    estimates = artifact.predictor.estimate(list(used.prompts))
+    estimates = estimate(artifact.predictor, list(used.prompts))
     own = artifact.policy.choose(estimates.p, estimates.usd)
     return np.array([index[tier.name] for tier in theirs], dtype=np.int64)[own]
 
 
 def _times(folder: Path, used: Requests) -> NDArray[np.float64]:
-    """How long `Router.route` takes for each of the first prompts, in milliseconds."""
+    """How long `Router.route` takes for each of the first prompts, in milliseconds.
+
+    The golden prompts stand in for those of which there are features only.
+    """
     router, times = Router.load(folder), []
-    for prompt in used.prompts[:TIMED]:
+    known = [prompt for prompt in used.prompts[:TIMED] if isinstance(prompt, Prompt)]
+    for prompt in known or golden_prompts()[: len(used)]:
         started = perf_counter()
         router.route(prompt.text)
         times.append(1e3 * (perf_counter() - started))

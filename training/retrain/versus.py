@@ -16,7 +16,7 @@ from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
-from training.learn.vectorize import vectorize
+from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
@@ -122,7 +122,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     requests = requests.take(np.flatnonzero(~seen))
     world = pick_world(requests, LEAST)
     used = requests.take(world.rows)
-    estimates = [router.predictor.estimate(list(used.prompts)) for router in (one, other)]
+    estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))
     paid = account(x, used, one.predictor.tokens, tiers)
     mean = (estimates[0].p + estimates[1].p) / 2

@@ -70,6 +70,8 @@ def _describe_traffic(path: Path) -> Iterator[str]:
     table = read_traffic(path)
     frame = table.frame
     yield f"{len(frame)} answered calls of {frame['request_id'].nunique()} requests"
+    if "imprint" in frame:
+        yield f"features only, no text; embedded by {frame['imprint'][0].embedder}"
     if frame["at"].notna().any():
         yield f"from {frame['at'].min()} to {frame['at'].max()}"
     if frame["session_id"].notna().any():

@@ -22,7 +22,7 @@ from router.tier import Tier
 from training.console import render
 from training.errors import BadInput
 from training.label.rule import LabelRule
-from training.learn.vectorize import vectorize
+from training.learn.vectorize import estimates_of, vectorize
 from training.log.requests import gather, plain_model, tier_index
 from training.log.traffic import TrafficTable, read_traffic
 from training.watch.baseline import Floats, Sample, fetch_baseline, sample
@@ -119,7 +119,7 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     if len(requests) < LEAST:
         raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
     x = vectorize(predictor.vectorizer, list(requests.prompts))
-    estimates = predictor.estimate(list(requests.prompts))
+    estimates = estimates_of(predictor, x)
     tier = artifact.policy.choose(estimates.p, estimates.usd)
     recent = sample(requests, x, estimates.p, tier, predictor)
     findings = compare(reference, recent, [one.name for one in predictor.tiers])

@@ -21,6 +21,7 @@ from router.policy import Promise
 from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.intervals import Floats
 from training.measure.offpolicy import largest_weight, pseudo_outcomes
@@ -101,7 +102,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     requests = requests.take(np.flatnonzero(new)[np.argsort(requests.at[new], kind="stable")])
     if not len(requests):
         return before
-    estimates = artifact.predictor.estimate(list(requests.prompts))
+    estimates = estimate(artifact.predictor, list(requests.prompts))
     tier = artifact.policy.choose(estimates.p, estimates.usd)
     margins, high = _margins(promise, requests, tier, estimates.p, rule)
     _, first = np.unique(requests.sessions, return_index=True)

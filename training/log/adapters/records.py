@@ -90,7 +90,8 @@ def bad(line: int, values: dict[str, Any], error: Exception) -> Bad:
     told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KeyError):
         told = f"no field {error}"
-    return Bad(line, told or "cannot be read", json.dumps(values, default=str)[:RAW_LIMIT])
+    raw = json.dumps(values, default=str)[:RAW_LIMIT]
+    return Bad(line, told or "cannot be read", raw, f"cannot be read ({type(error).__name__})")
 
 
 def decoded(value: Any) -> Any:

@@ -33,11 +33,15 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A row that cannot be read; it goes to the quarantine file with its raw text (its start)."""
+    """A row that cannot be read; it goes to the quarantine file with its raw text (its start).
+
+    `bare` is the reason without a word of the row, where `reason` may quote one.
+    """
 
     line: int
     reason: str
     raw: str
+    bare: str = ""
 
 
 Record = Row | Skip | Again | Bad

@@ -18,6 +18,7 @@ from training.log.adapters.chat import bare_model
 from training.log.adapters.files import csv_records, json_lines
 from training.log.adapters.records import kind_of, open_parquet, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
+from training.log.imprint import is_featured
 from training.log.messages import bare_prompt, is_chat
 from training.log.traffic import SCHEMA
 
@@ -97,6 +98,8 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     if kind == "Parquet":
         with open_parquet(path) as file:
             columns = file.schema_arrow.names
+        if is_featured(columns):
+            return None, "a features-only table: ingest the log that it was made from"
     elif kind == "JSONL":
         objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
         columns = list(dict.fromkeys(key for value in objects for key in value))

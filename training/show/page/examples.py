@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from router.artifact import Artifact
 from router.policy import Policy
+from router.prompt import Prompt
 from router.vectorizer import SURFACE
 from training.learn.vectorize import vectorize
+from training.log.imprint import Imprint
 from training.log.requests import Requests
 from training.measure.evaluate import Measured, Subject, Valued
 from training.show.page.words import NONE, dollars, percent, plain
@@ -147,7 +149,7 @@ def _prompt(known: Known, row: int, tier: int) -> dict[str, Any]:
     request = int(known.usable[row])
     seen = ~np.isnan(known.score[row])
     return {
-        "text": _cut(known.requests.prompts[request].text),
+        "text": _text(known.requests.prompts[request]),
         "id": str(known.requests.ids[request]),
         "source": known.requests.source[request] or "",
         "tier": tier,
@@ -190,7 +192,7 @@ def _neighbours(
         best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         yield [
             {
-                "text": _cut(requests.prompts[pool[i]].text),
+                "text": _text(requests.prompts[pool[i]]),
                 "near": plain(float(near[i]), 2),
                 "score": _scores(requests.score[pool[i]]),
             }
@@ -204,5 +206,8 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.maximum(length, 1e-9), dtype=np.float32)
 
 
-def _cut(text: str) -> str:
+def _text(prompt: Prompt | Imprint) -> str:
+    if isinstance(prompt, Imprint):
+        return f"(not kept: the table holds features only; {prompt.chars:,} characters)"
+    text = prompt.text
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} …"
