@@ -15,11 +15,12 @@ from router.artifact import load_artifact
 from router.embedder import StaticEmbedder
 from router.prompt import Prompt
 from router.vectorizer import Reading
-from tests import test_train
+from tests import test_retrain, test_train
 from tests.test_splits import long_text
 from tests.traffic_makers import TIERS, call, make_rows, one_sided, write_log, write_tiers
 from training.errors import BadInput
 from training.forget import forget
+from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.learn.splits import near_duplicates, parse_shares, split
 from training.log.imprint import Imprinter, MadeBy, fingerprint, imprints
@@ -385,3 +386,23 @@ def test_damaged_features_are_refused(workdir, static, change, word):
     change(pd.read_parquet(table)).to_parquet("damaged.parquet", index=False)
     with pytest.raises(BadInput, match=word):
         read_traffic("damaged.parquet")
+
+
+@pytest.mark.slow
+def test_a_job_retrains_on_it(capsys, workdir, monkeypatch, static):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    write_log(workdir / "raw.parquet", make_rows(1000))
+    ingest(["raw.parquet"], "log.parquet", features_by=static)
+    write_tiers(workdir)
+    test_retrain.write_job(workdir)
+    done = call(capsys, "retrain", "--config", "retrain.toml", "--json")
+    assert json.loads(done.out)["status"] == "promoted", done.err
+    done = call(capsys, "backtest", "--config", "retrain.toml", "--every", "0.3")
+    assert done.code == 0, done.err
+    write_log(workdir / "new.parquet", make_rows(1200, 4))
+    ingest(["new.parquet"], "recent.parquet", features_by=static)
+    drift = call(
+        capsys, "drift", "--reference", "serving/current", "--traffic", "recent.parquet", "--json"
+    )
+    assert drift.code in (0, 1), drift.err

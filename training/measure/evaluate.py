@@ -165,9 +165,13 @@ def evaluate(
 
 def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
     """Read both and pick the world; arguments and errors as `evaluate`."""
+    return prepare_table(artifact_path, read_traffic(traffic), str(traffic), estimate)
+
+
+def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate: bool) -> Subject:
+    """The same of a table that was read already; `name` is what messages call it."""
     artifact, arrays = read_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
-    table = read_traffic(traffic)
     requests, notes = labelled_requests(table, predictor.tiers, rule)
     requests, weak = firm_requests(requests)
     notes += weak
@@ -179,7 +183,7 @@ def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
     try:
         world = pick_world(requests.take(fresh), MIN_ROWS)
     except BadInput as error:
-        used = f"{traffic}: without the {int(known.sum())} requests that the artifact was fitted on"
+        used = f"{name}: without the {int(known.sum())} requests that the artifact was fitted on"
         raise BadInput(f"{used}, {error}") from None
     world = replace(world, rows=fresh[world.rows])
     notes = (world.note, *notes, *rule.warnings())

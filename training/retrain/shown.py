@@ -10,7 +10,7 @@ from training.console import say
 from training.errors import BadInput
 from training.log.requests import Requests
 from training.log.traffic import TrafficTable
-from training.measure.evaluate import prepare
+from training.measure.evaluate import prepare_table
 from training.measure.report import Report, save_json, save_plots
 from training.retrain.challengers import Challenger
 from training.retrain.gate import Verdict, as_table
@@ -55,10 +55,8 @@ def show(
     save_json(report, shown / "report.json")
     if isinstance(report, Report):
         save_plots(report, shown)
-    traffic = scratch / "traffic.parquet"
-    table.frame.to_parquet(traffic, index=False)
     try:
-        page = page_of(prepare(folder, traffic, False), "the window")[1]
+        page = page_of(prepare_table(folder, table, "the window", False), "the window")[1]
     except BadInput as error:
         say(f"no page: {error}")
     else:
