@@ -182,6 +182,46 @@ def test_each_bad_line_is_one_bad_row(tmp_path: Path, name: str) -> None:
     assert counted == whole
 
 
+@pytest.mark.parametrize("name", [name for name in LOGS if "csv" not in name and "tsv" not in name])
+@pytest.mark.parametrize("first", ["half", "noise", "nothing", "list"])
+def test_a_log_that_begins_in_the_middle(tmp_path: Path, name: str, first: str) -> None:
+    """A rotated file is read from its first whole line on, whatever stands before it."""
+    (tmp_path / "a").mkdir()
+    whole = _counts(LOGS[name], tmp_path / "a")
+    files = dict(LOGS[name])
+    hit = min(files)
+    half = files[hit].split(b"\n", 1)[0]
+    begins = {
+        "half": half[len(half) // 2 :].lstrip(b"{["),
+        "noise": b"2026-11-25T10:00:00 gateway: log opened",
+        "nothing": b"\0" * 512,
+        "list": b'["the", "end"], "of": "a line"}',
+    }
+    files[hit] = begins[first] + b"\n" + files[hit]
+    counted = _counts(files, tmp_path / "b")
+    assert counted.pop("quarantined") == 1
+    assert counted.pop("read") == whole.pop("read") + 1
+    assert counted == whole
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("name", ["spend_csv", "table_csv"])
+def test_the_delimiter_is_seen(tmp_path: Path, name: str, delimiter: str) -> None:
+    (file,) = LOGS[name]
+    rows = list(csv.DictReader(io.StringIO(LOGS[name][file].decode(), newline="")))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole = _counts(LOGS[name], tmp_path / "a")
+    assert _counts({file: _csv(rows, delimiter)}, tmp_path / "b") == whole
+
+
+@pytest.mark.parametrize("lead", ["", "[", "[\n  "])
+def test_an_array_stays_one(tmp_path: Path, lead: str) -> None:
+    rows = ",\n".join(json.dumps(payload(n)) for n in range(4))
+    text = f"{lead or '[ '}{rows}\n]\n".encode()
+    assert _counts({"log.json": text}, tmp_path / "b") == {"read": 4, "ingested": 4}
+
+
 def test_a_long_line_is_one_bad_row(tmp_path: Path) -> None:
     long = json.dumps(payload(9, extra="x" * 50_000_000)).encode()
     text = LOGS["litellm"]["log.jsonl"]

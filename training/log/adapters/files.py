@@ -10,7 +10,7 @@ import io
 import json
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,6 +24,7 @@ from training.log.adapters.rows import Bad
 LINE_LIMIT = 32 * 2**20  # bytes; longer lines are damage (or images in base64) and are not parsed
 RAW_LIMIT = 4_000  # characters of a bad row that the quarantine keeps
 DAMAGED = (EOFError, OSError, zlib.error)  # what a cut or broken compressed file raises
+DELIMITERS = ",;\t|"
 COMPRESSED = (".gz", ".zst", ".zstd")
 
 
@@ -216,6 +217,19 @@ def csv_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]] | 
             yield first, fields
     if damage:
         yield damage
+
+
+def delimited(path: Path, wanted: Collection[str] = ()) -> tuple[str, list[str]]:
+    """The delimiter under which most wanted (else most) columns show, and the column names."""
+    best: tuple[tuple[int, int], str, list[str]] = ((-1, 0), ",", [])
+    for delimiter in DELIMITERS:
+        first = next(csv_records(path, delimiter), None)
+        if first is None or isinstance(first, Bad):
+            continue
+        names = [name.strip() for name in first[1]]
+        score = (len(set(wanted).intersection(names)), len(names))
+        best = max(best, (score, delimiter, names), key=lambda entry: entry[0])
+    return best[1], best[2]
 
 
 def _next_record(reader: Any, width: int) -> tuple[list[str], str | None]:

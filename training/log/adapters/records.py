@@ -19,9 +19,11 @@ from training.log.adapters.files import (
     DAMAGED,
     RAW_LIMIT,
     csv_records,
+    delimited,
     head,
     json_lines,
     open_bytes,
+    raw_lines,
 )
 from training.log.adapters.rows import Bad, Record, Row, Skip
 
@@ -37,15 +39,40 @@ UNREADABLE = (
     RecursionError,
 )
 SAMPLE, ARRAY_LIMIT = 200, 2**28  # records looked at; bytes of an array, which is read at once
+FIRST_LINES = 5  # looked at where a file does not begin as JSON does
 
 
 def kind_of(path: Path) -> str:
-    """Parquet, JSONL (an object a line), array, empty, or else CSV, by the first bytes."""
+    """Parquet, JSONL (an object a line), array, empty, or else CSV, by the first bytes.
+
+    A rotated log may begin in the middle of a line, or with what somebody else wrote: if one of the
+    first lines is an object, it is JSONL all the same.
+    """
     first = head(path)
     if first[:4] == b"PAR1":
         return "Parquet"
     start = first.lstrip()[:1]
-    return {b"": "empty", b"{": "JSONL", b"[": "array"}.get(start, "CSV")
+    kind = {b"": "empty", b"{": "JSONL", b"[": "array"}.get(start, "CSV")
+    if kind in ("CSV", "array"):
+        begun, *rest = [*_first_lines(path), b""]
+        ended = kind == "CSV" or begun.rstrip().endswith(b"}")  # an array's line has "," or "]"
+        if ended and any(map(_is_object, rest)):
+            return "JSONL"
+    return kind
+
+
+def _first_lines(path: Path) -> Iterator[bytes]:
+    found = (raw for _, raw, problem in raw_lines(path) if not problem and raw.strip())
+    return islice(found, FIRST_LINES)
+
+
+def _is_object(raw: bytes) -> bool:
+    if raw.lstrip()[:1] != b"{":
+        return False
+    try:
+        return isinstance(orjson.loads(raw), dict)
+    except ValueError:
+        return False
 
 
 def records(path: Path) -> Iterator[Numbered | Bad]:
@@ -154,11 +181,10 @@ def _array(path: Path) -> Iterator[Numbered | Bad]:
 
 
 def _csv(path: Path) -> Iterator[Numbered | Bad]:
-    found = csv_records(path, ",")
-    header = next(found, None)
-    if header is None or isinstance(header, Bad):
+    delimiter, names = delimited(path)
+    found = csv_records(path, delimiter)
+    if isinstance(next(found, None), Bad | None):
         return
-    names = [name.strip() for name in header[1]]
     for record in found:
         if isinstance(record, Bad):
             yield record

@@ -15,7 +15,7 @@ from typing import Any
 
 from training.errors import BadInput
 from training.log.adapters.chat import bare_model
-from training.log.adapters.files import csv_records, json_lines
+from training.log.adapters.files import csv_records, delimited, json_lines
 from training.log.adapters.records import kind_of, open_parquet, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.imprint import is_featured
@@ -23,7 +23,6 @@ from training.log.messages import bare_prompt, is_chat
 from training.log.traffic import SCHEMA
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
-DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +123,7 @@ def rows(path: Path, mapping: Mapping) -> Iterator[Record]:
 def csv_header(path: Path, mapping: Mapping | None = None) -> tuple[str, list[str]]:
     """The delimiter under which most known (else most) columns show, and the column names."""
     wanted = {n for c in NAMES for n in (mapping.names(c) if mapping else (c,))}
-    best: tuple[tuple[int, int], str, list[str]] = ((-1, 0), ",", [])
-    for delimiter in DELIMITERS:
-        first = next(csv_records(path, delimiter), None)
-        if first is None or isinstance(first, Bad):
-            continue
-        names = [name.strip() for name in first[1]]
-        score = (len(wanted.intersection(names)), len(names))
-        best = max(best, (score, delimiter, names), key=lambda entry: entry[0])
-    return best[1], best[2]
+    return delimited(path, wanted)
 
 
 def _csv_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
