@@ -178,6 +178,7 @@ def test_the_other_commands_take_it(capsys, workdir, job, fresh):
         ["replay", "{}", "--tiers", "tiers.toml", "--out", "o.parquet", "--dry-run"],
         ["judge", "{}", "--model", "m", "--out", "o.parquet", "--dry-run"],
         ["ingest", "{}", "--out", "o.parquet"],
+        ["bench", "--traffic", "{}", "--tiers", "tiers.toml"],
     ],
 )
 def test_what_needs_text_says_so(capsys, workdir, fresh, command):

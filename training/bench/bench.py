@@ -24,6 +24,7 @@ from training.console import step
 from training.errors import BadInput, EnvironmentProblem
 from training.label.rule import firm_requests, load_requests
 from training.learn.embedders import resolve_embedder
+from training.log.imprint import Imprint, needs_text
 from training.log.requests import Requests
 from training.measure.curve import Floats, oracle_walk, trace
 from training.measure.intervals import (
@@ -79,6 +80,8 @@ def _paired(
 ) -> tuple[Requests, tuple[str, ...]]:
     """The requests that can be compared on, and what was left out or assumed."""
     requests, notes = load_requests(traffic, tiers, config.label)
+    if any(isinstance(prompt, Imprint) for prompt in requests.prompts[:1]):
+        raise needs_text(traffic, "a comparison with peers")
     requests, weak = firm_requests(requests)
     rows = np.flatnonzero(requests.paired)
     if len(rows) < LEAST or shares[2] * len(rows) < LEAST_TEST:
