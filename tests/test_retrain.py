@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from router import Router
 from router.artifact import load_artifact
-from tests.traffic_makers import call, make_rows, write_log, write_tiers
+from tests.traffic_makers import call, make_rows, requests_of, write_log, write_tiers
 from training.errors import BadInput
 from training.learn import heads
 from training.log.traffic import read_traffic
@@ -253,20 +253,16 @@ def _rest(table):
     return [getattr(table, name) for name in list(table.__dataclass_fields__)[1:]]
 
 
-def test_old_rows_weigh_less():
-    from tests.traffic_makers import requests_of
-
+def test_old_rows_weigh_less(tmp_path):
     rows = make_rows(100, timed=False)
     for i, row in enumerate(rows):
         row["at"] = pd.Timestamp("2026-03-01T00:00:00Z") + pd.Timedelta(days=i // 2)
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as scratch:
-        requests = requests_of(rows, Path(scratch))
+    requests = requests_of(rows, tmp_path)
     weights = decay(requests, 10.0).weight[:, 0]
     assert weights[-1] == 1.0
     assert weights[-11] == pytest.approx(0.5)
     np.testing.assert_array_equal(decay(requests, None).weight, requests.weight)
+    assert decay(requests, 10.0).firm.all()  # an old label is as sure as it was
 
 
 @pytest.mark.slow

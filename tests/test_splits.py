@@ -24,7 +24,7 @@ def requests_from(texts, sessions=None, minutes=None):
     at = np.full(n, "NaT", dtype="datetime64[us]")
     if minutes is not None:
         at = np.datetime64("2026-03-01T00:00", "us") + np.array(minutes, dtype="timedelta64[m]")
-    numbers = [np.ones((n, 2)) for _ in range(6)]
+    numbers = [np.ones((n, 2)) for _ in range(7)]
     return Requests(
         ids, prompts, at, session, source, source, *numbers, np.zeros((n, 2), dtype=bool)
     )

@@ -39,6 +39,7 @@ class Requests:
             answered; NaN where the log does not say.
         weight: float64[n, k], 1/propensity of the logging policy, clipped, times the label's own
             weight; 1 where unknown.
+        label_weight: float64[n, k], how far a score is trusted; 1 where the log does not say.
         input_tokens, output_tokens: float64[n, k].
         cost_usd: float64[n, k], as billed.
         signal: bool[n, k], the label rests on nothing but what users did next (`SIGNALS`), and its
@@ -54,6 +55,7 @@ class Requests:
     score: NDArray[np.float64]
     propensity: NDArray[np.float64]
     weight: NDArray[np.float64]
+    label_weight: NDArray[np.float64]
     input_tokens: NDArray[np.float64]
     output_tokens: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
@@ -84,12 +86,6 @@ class Requests:
     def trusted(self) -> NDArray[np.bool_]:
         """bool[n, k]: the label's own weight is at least FIRM, and more than signals speak."""
         return np.asarray((self.label_weight >= FIRM) & ~self.signal)
-
-    @property
-    def label_weight(self) -> NDArray[np.float64]:
-        """float64[n, k]: `weight` without the logging policy's part."""
-        chosen = np.clip(np.nan_to_num(self.propensity, nan=1.0), 1.0 / MAX_WEIGHT, 1.0)
-        return np.asarray(self.weight * chosen)
 
     @property
     def sessions(self) -> NDArray[np.int64]:
@@ -137,6 +133,7 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         score=spread(frame["score"]),
         propensity=spread(frame["propensity"]),
         weight=np.nan_to_num(spread(weights), nan=1.0),
+        label_weight=np.nan_to_num(spread(trusted), nan=1.0),
         input_tokens=spread(frame["input_tokens"]),
         output_tokens=spread(frame["output_tokens"].fillna(length)),
         cost_usd=spread(frame["cost_usd"]),
