@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.traffic_makers import make_rows
 from training.errors import BadInput
 from training.log.columns import numbers, tags, times
 from training.log.keys import resolve, row_hashes
@@ -321,3 +322,20 @@ def test_utc_is_kept_through_the_store(tmp_path: Path) -> None:
     again = read_traffic(tmp_path / "t.parquet").frame
     assert again["at"][0].to_pydatetime() == datetime(2025, 12, 31, 23, tzinfo=UTC)
     pd.testing.assert_frame_equal(again, frame)
+
+
+def test_a_folder_whose_columns_changed_half_way(tmp_path):
+    """What a file lacks is unknown in its rows; a column that became another type is refused."""
+    old, new = (pd.DataFrame(make_rows(2, seed)) for seed in (0, 1))
+    new["request_id"] = "new-" + new["request_id"]
+    folder = tmp_path / "log"
+    folder.mkdir()
+    old.drop(columns="score").to_parquet(folder / "1.parquet", index=False)
+    new.astype({"output_tokens": float}).to_parquet(folder / "2.parquet", index=False)
+    frame = read_traffic(folder).frame
+    assert frame["score"].isna().tolist() == [True] * 4 + [False] * 4
+    assert frame["output_tokens"].tolist() == [*old["output_tokens"], *new["output_tokens"]]
+    new["score"] = ["good", "bad", "good", "good"]
+    new.to_parquet(folder / "3.parquet", index=False)
+    with pytest.raises(BadInput, match=r"3\.parquet: column score is .*string.*double.*ingest"):
+        read_traffic(folder)

@@ -21,6 +21,7 @@ from training.errors import BadInput
 from training.log import columns as read
 from training.log.imprint import RESPONSE_CHARS, TEXT_HASH, imprints, is_featured, response_chars
 from training.log.keys import key_hashes, resolve, row_hashes
+from training.log.schemas import common_schema
 
 SCHEMA = pa.schema(
     [
@@ -218,7 +219,8 @@ def _read_parquet(path: Path) -> pa.Table:
             "`suffice ingest` the same log again"
         )
     try:
-        table = pq.read_table(path, partitioning=None)
+        schema = common_schema(path) if path.is_dir() else None
+        table = pq.read_table(path, partitioning=None, schema=schema)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(
             f"{path}: not a Parquet file ({error}); run `suffice ingest` first"
