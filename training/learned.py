@@ -16,7 +16,7 @@ from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
-from training.learn.weak import matched_labels, weak_labels
+from training.learn.weak import firm_only, matched_labels, weak_labels
 from training.log.requests import Requests
 
 
@@ -79,6 +79,8 @@ def learn(
         rows = (x, score, weight, group, requests.sessions)
         return fit_heads(*rows, names, SURFACE, seed, recipe, requests.trusted)
 
+    if recipe.firm_only:
+        requests = firm_only(requests)
     heads = fit(requests.score, requests.weight)
     weak = weak_labels(requests)
     if weak.any():

@@ -107,20 +107,21 @@ def fit_heads(
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
     """
     learned, constants, notes = sort_tiers(score, names)
+    target = recipe.target(score, np.ones(score.shape, bool) if firm is None else firm)
     folds = _folds(group, seed)
     _check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
     jobs = [(k, fold) for k in learned for fold in range(folds.max() + 1)]
     workers = min(cpu_count(), len(jobs))  # those this job may use, not all the machine has
     done = Parallel(n_jobs=workers)(
-        delayed(_fit_fold)(x, score[:, k], weight[:, k], folds, fold, seed, recipe)
+        delayed(_fit_fold)(x, target[:, k], weight[:, k], folds, fold, seed, recipe)
         for k, fold in jobs
     )
     by_tier = {
         k: [part for (tier, _), part in zip(jobs, done, strict=True) if tier == k] for k in learned
     }
-    penalty, linear = _best_penalty(by_tier, score, weight, recipe.ridges)
-    width, near = _best_width(geometry, x, score, weight, folds, learned)
+    penalty, linear = _best_penalty(by_tier, target, weight, recipe.ridges)
+    width, near = _best_width(geometry, x, target, weight, folds, learned)
     margins = np.full((len(MEMBERS), len(score), len(learned)), np.nan)
     for j, k in enumerate(learned):
         for fold in by_tier[k]:
@@ -139,7 +140,7 @@ def fit_heads(
             p[:, k] = constants[k]
             continue
         known = np.flatnonzero(~np.isnan(score[:, k]))
-        z, y, w = combined[:, learned.index(k)], score[known, k], weight[known, k]
+        z, y, w = combined[:, learned.index(k)], target[known, k], weight[known, k]
         level = _level_rows(score[:, k], None if firm is None else firm[:, k])
         calibration = fit_calibration(z[level], score[level, k], weight[level, k])
         p[:, k] = calibration.probability(z)
@@ -151,7 +152,7 @@ def fit_heads(
         )
         notes.append(f"{names[k]}: {len(known)} labelled rows, {rounds} trees")
     everything = np.arange(len(score))
-    neighbours = fit_neighbours(geometry, seen, weight[:, learned], everything, width)
+    neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
     weights = ", ".join(
         f"{name} {level:.2f}/{gap:.2f}"
         for name, level, gap in zip(MEMBERS, blend.level, blend.gap, strict=True)

@@ -80,7 +80,15 @@ class Ridge:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a search may change: LightGBM's parameters, and the ridges among which is chosen."""
+    """What a search may change: the labels learned from, LightGBM's parameters, the ridges.
+
+    Attributes:
+        learning_rate, num_leaves, feature_fraction, lambda_l2: LightGBM's.
+        ridges: the linear member's penalties, among which is chosen.
+        firm_only: weak labels (what users did next) are not learned from.
+        sufficed_at: members learn whether the score is at least this instead of the score; their
+            weights and the calibration remain the score's, so a head estimates the same.
+    """
 
     learning_rate: float = 0.06
     num_leaves: int = 15
@@ -92,12 +100,21 @@ class Recipe:
         Ridge(3.0, 1 / 40),
         Ridge(1.0, 1 / 80),
     )
+    firm_only: bool = False
+    sufficed_at: float | None = None
 
     @property
     def forest(self) -> dict[str, float]:
         """The parameters that LightGBM takes."""
         names = ("learning_rate", "num_leaves", "feature_fraction", "lambda_l2")
         return {name: getattr(self, name) for name in names}
+
+    def target(self, score: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """What members learn, float64[n, k]; weak scores, which are chances, stay as they are."""
+        if self.sufficed_at is None:
+            return score
+        sure = firm & ~np.isnan(score)
+        return np.where(sure, score >= self.sufficed_at, score)
 
 
 STANDARD = Recipe()

@@ -11,6 +11,8 @@ little; in these weights such rows hardly count. Only for tiers with firm labels
 level: without them users' failures alone would pull it further down with each step.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,11 @@ def weak_labels(requests: Requests) -> NDArray[np.bool_]:
     known = ~np.isnan(requests.score)
     anchored = (requests.trusted & known).sum(axis=0) >= FIRM_ROWS
     return np.asarray(known & ~requests.trusted & anchored)
+
+
+def firm_only(requests: Requests) -> Requests:
+    """The requests without their weak labels, which become unknown scores."""
+    return replace(requests, score=np.where(requests.trusted, requests.score, np.nan))
 
 
 def matched_labels(

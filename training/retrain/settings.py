@@ -9,7 +9,9 @@ from typing import Any
 
 from training.config import Config, check_known, parse_config, read_toml
 from training.errors import BadInput
+from training.label.rule import LabelRule
 from training.learn.splits import parse_shares
+from training.retrain.challengers import ALL, LABELS, SUFFICED
 from training.retrain.gate import Limits
 
 _AGO = re.compile(r"(\d+)d")
@@ -23,7 +25,13 @@ _SECTIONS: dict[str, dict[str, type]] = {
         "max_rows": int,
         "half_life_days": float,
     },
-    "train": {"split": str, "seed": int, "embedders": list, "challengers": int},
+    "train": {
+        "split": str,
+        "seed": int,
+        "embedders": list,
+        "labels": list,
+        "challengers": int,
+    },
     "gate": {part.name: type(getattr(Limits(), part.name)) for part in fields(Limits)},
     "registry": {"model": str},
     "serve": {"folder": str, "wait_seconds": float},
@@ -58,8 +66,9 @@ class Settings:
         shares: of fit, choose and test rows.
         seed: of splits, folds, trees and the search.
         embedders: names or folders, each tried.
-        challengers: how many are trained in all; the first of each embedder has the standard
-            parameters, the others are Optuna's.
+        labels: label rules (`challengers.LABELS`), each tried.
+        challengers: how many are trained in all; the first of each embedder and label rule has
+            the standard parameters, the others are Optuna's.
         limits: of the gate.
         model: name in the registry.
         folder: where the service reads the champion.
@@ -74,6 +83,7 @@ class Settings:
     shares: tuple[float, float, float]
     seed: int
     embedders: tuple[str, ...]
+    labels: tuple[str, ...]
     challengers: int
     limits: Limits
     model: str
@@ -108,20 +118,24 @@ def read_settings(path: Path) -> Settings:
     ):
         if key not in table:
             raise BadInput(f"{path}: [{section}] {key} is missing")
+    config = parse_config(values, {}, str(path))
     embedders = tuple(fit.get("embedders", ["static"]))
+    labels = _labels(fit.get("labels", [ALL]), config.label, f"{path}: [train] labels")
     challengers = fit.get("challengers", 8)
-    if not embedders or challengers < len(embedders):
+    if not embedders or challengers < len(embedders) * len(labels):
         raise BadInput(
-            f"{path}: [train] challengers = {challengers}: at least one of each embedder is needed"
+            f"{path}: [train] challengers = {challengers}: at least one of each embedder and "
+            "label rule is needed"
         )
     return Settings(
         traffic=path.parent / data["traffic"],
         tiers=path.parent / data["tiers"],
         window=_window(data, path),
-        config=parse_config(values, {}, str(path)),
+        config=config,
         shares=parse_shares(fit.get("split", "75/15/10")),
         seed=fit.get("seed", 0),
         embedders=embedders,
+        labels=labels,
         challengers=challengers,
         limits=Limits(**ours.get("gate", {})),
         model=ours.get("registry", {}).get("model", "suffice"),
@@ -129,6 +143,19 @@ def read_settings(path: Path) -> Settings:
         wait_seconds=float(serve.get("wait_seconds", 0.0)),
         words={**ours, **values},
     )
+
+
+def _labels(names: list[str], rule: LabelRule, place: str) -> tuple[str, ...]:
+    for name in names:
+        check_known(name, LABELS, place)
+    if not names or len(set(names)) < len(names):
+        raise BadInput(f"{place} = {names}: name each of {', '.join(LABELS)} once at most")
+    if SUFFICED in names and rule.margin is not None:
+        raise BadInput(
+            f"{place}: {SUFFICED!r} learns whether a score reaches [label] sufficed_at; beside "
+            "[label] margin the top tier would suffice always: take one of the two out"
+        )
+    return tuple(names)
 
 
 def _window(data: Mapping[str, Any], path: Path) -> Window:
