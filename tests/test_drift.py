@@ -78,8 +78,13 @@ def test_the_command(workdir, capsys, monkeypatch):
     rows.loc[rows["tier"] == "large", "cost_usd"] *= 0.8
     rows.loc[rows["tier"] == "small", "model"] = "vendor/small-2"
     write_log(workdir / "other.parquet", rows)
-    told = call(capsys, "drift", "--reference", "a", "--traffic", "other.parquet", "--json")
+    other = ("drift", "--reference", "a", "--traffic", "other.parquet")
+    told = call(capsys, *other, "--json", "--out", "pages/drift.html")
     assert told.code == 1
+    page = (workdir / "pages" / "drift.html").read_text(encoding="utf-8")
+    assert "<h1>Retraining is due: prices and models changed.</h1>" in page
+    assert "−20.0\u202f% of the price" in page
+    assert page.index("retrain</td>") < page.index("not shown</td>")
     found = {one["kind"]: one for one in json.loads(told.out)["findings"] if one["due"]}
     assert found["prices"]["size"] == pytest.approx(-0.2)
     assert "vendor/small-2" in found["models"]["name"]

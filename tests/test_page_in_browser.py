@@ -1,4 +1,4 @@
-"""The report page in a real Chromium: it moves, it tells nobody, and no prompt runs as code."""
+"""The pages in a real Chromium: it moves, it tells nobody, and no prompt runs as code."""
 
 import json
 import shutil
@@ -9,6 +9,8 @@ import pytest
 from tests.test_page import HOSTILE, hostile_rows
 from tests.traffic_makers import write_log
 from training.show.page.html import report
+from training.watch.drift import Drift, Finding
+from training.watch.page import write_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -167,3 +169,41 @@ def test_a_one_sided_log_s_prompts_are_text_too(browser, job, tmp_path):
     assert known in (["0.00"], ["1.00"])  # of the tier that answered; the other is unknown
     assert browser.execute_script("return typeof window.hacked") == "undefined"
     assert browser.get_log("browser") == []
+
+
+def test_the_page_of_drift_says_first_what_is_due(browser, job, tmp_path):
+    nan = float("nan")
+    found = Drift(
+        9000,
+        2000,
+        (
+            Finding("prompts", "mean of embeddings", 0.04, "sd", nan, nan, 0.1, 0.3),
+            Finding("labels", "score of small", -0.01, "of score", -0.015, -0.005, 0.02, 0.001),
+            Finding("calibration", "score − P of small", -0.9, "of score", -1, -0.8, 0.02, 1e-9),
+            Finding("models", f"answered by {HOSTILE[0]}", 1.0, "of its calls", nan, nan, 1e-9, 0),
+        ),
+        ("12 recent requests carry no score",),
+    )  # fmt: skip
+    page = tmp_path / "drift.html"
+    write_page(found, job.artifact, tmp_path / "recent.parquet", page)
+    browser.get_log("browser")  # what other tests left there
+    browser.get(page.as_uri())
+    assert browser.get_log("browser") == []
+    assert texts(browser, "h1") == ["Retraining is due: calibration and models changed."]
+    assert texts(browser, "tbody th") == ["calibration", "models", "labels", "prompts"]
+    verdicts = texts(browser, "td.verdict")
+    assert verdicts == ["retrain", "retrain", "shown, too small to matter", "not shown"]
+    rows = [row.split("\n")[0] for row in texts(browser, "tbody tr")]
+    assert "−90.0\u202f% of score" in rows[0]
+    assert "a fact" in rows[1]
+    assert HOSTILE[0] in rows[1]
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+    assert "12 recent requests carry no score" in texts(browser, "footer li")
+    dots = [float(d.get_attribute("cx")) for d in browser.find_elements("css selector", ".dot")]
+    assert dots[0] < dots[2] < 75 < dots[3] < dots[1]  # down, a little down, up, all of it
+    for scheme, width in (("light", 1280), ("dark", 390)):
+        colours = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": colours})
+        wide(browser, width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.find_elements("css selector", "script") == []

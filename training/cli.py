@@ -282,7 +282,7 @@ def evaluate(
     artifact: ArtifactPath,
     traffic: Traffic,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for the two figures.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     estimate_propensities: Estimated = False,
     quiet: Quiet = False,
 ) -> None:
@@ -637,6 +637,7 @@ def bench(
 def drift(
     reference: Annotated[Path, typer.Option(help="Artifact folder that serves.")],
     traffic: Traffic,
+    out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -644,12 +645,16 @@ def drift(
 
     Exit codes: 0 nothing is due, 1 retraining is due.
 
-    Example: suffice drift --reference artifacts/current --traffic recent.parquet
+    Example: suffice drift --reference artifacts/current --traffic recent.parquet --out drift.html
     """
     from training.watch.drift import drift as run
 
     with step("drift"):
         found = run(reference, traffic)
+    if out is not None:
+        from training.watch.page import write_page
+
+        write_page(found, reference, traffic, out)
     _tell_found(found, as_json)
     if found.due:
         raise typer.Exit(1)

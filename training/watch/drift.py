@@ -207,7 +207,8 @@ def _probabilities(old: Floats, new: Floats, name: str) -> Finding | None:
     )
     index = float(((now - was) * np.log(now / was)).sum())
     p_value = float(stats.ks_2samp(old, new).pvalue)
-    return Finding("probabilities", f"P of {name}", index, "PSI", nan, nan, 0.05, p_value)
+    what = f"P of {name}, mean {old.mean():.3f} → {new.mean():.3f}"
+    return Finding("probabilities", what, index, "PSI", nan, nan, 0.05, p_value)
 
 
 def _mean(

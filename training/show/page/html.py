@@ -59,12 +59,17 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
     """
     subject = prepare(artifact, traffic, False)
     found, text = page_of(subject, traffic.name)
+    put(text, out)
+    run = _track(subject, found, text)
+    return Written(found.rows, subject.left_out, subject.world.name, run)
+
+
+def put(text: str, out: Path) -> None:
+    """Write a page to `out`, whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(out)
-    run = _track(subject, found, text)
-    return Written(found.rows, subject.left_out, subject.world.name, run)
 
 
 def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
@@ -89,7 +94,7 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
     promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
-    return _fill(
+    return fill(
         "report.html.j2",
         artifact,
         found.notes,
@@ -122,7 +127,7 @@ def render_one_sided(
     """
     found, artifact, volume = valued.report, subject.artifact, Volume.of(subject.table.frame)
     session = subject.used.sessions
-    return _fill(
+    return fill(
         "one_sided.html.j2",
         artifact,
         found.notes,
@@ -140,10 +145,13 @@ def render_one_sided(
     )
 
 
-def _fill(
+def fill(
     template: str, artifact: Artifact, notes: Sequence[str], script: str = "", **more: Any
 ) -> str:
-    """Render a template with what every page has."""
+    """Render a template of this folder with what every page has.
+
+    script: of the page, JavaScript of ours. more: at least `headline` and `facts`.
+    """
     warnings = LabelRule(**artifact.manifest["label"]).warnings()
     style = _part("page.css")
     pages = Environment(
@@ -189,7 +197,7 @@ def _facts(
             (
                 "The artifact",
                 f"fitted on {rows['fit']:,} requests, its operating point chosen on "
-                f"{rows['choose']:,}; {_window(training['since'], training['until'])}",
+                f"{rows['choose']:,}; {window(training['since'], training['until'])}",
             ),
             ("Operating point", artifact.policy.why),
             ("Sufficed means", describe_rule(LabelRule(**manifest["label"]))),
@@ -203,7 +211,8 @@ def _facts(
     }
 
 
-def _window(since: str | None, until: str | None) -> str:
+def window(since: str | None, until: str | None) -> str:
+    """The times of a log's first and last request, in words."""
     return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
 
 
