@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from training.measure.curve import oracle_walk, order_walk, trace
-from training.measure.plots import Band, Point, cost_quality_curve, finding, reliability, save
+from training.measure.plots import (
+    Band,
+    Point,
+    cost_quality_curve,
+    finding,
+    reliability,
+    save,
+)
 from training.measure.reliability import reliability_table
 
 CONSTANTS = [Point(0.001, 0.6, "always small"), Point(0.004, 0.8, "always large")]

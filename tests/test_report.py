@@ -13,7 +13,8 @@ from tests.traffic_makers import make_rows, write_log
 from training.errors import BadInput
 from training.log.traffic import read_traffic
 from training.measure.evaluate import evaluate, score
-from training.measure.report import DOLLAR, GAIN, Rows, build_report, save_plots
+from training.measure.pictures import save_plots
+from training.measure.report import DOLLAR, GAIN, Rows, build_report
 from training.show.tables import report_tables
 
 BASELINES = {"kNN", "logistic regression", "prompt length", "oracle", "random", "best constant",
@@ -113,7 +114,7 @@ def test_three_tiers_have_a_report_too(tmp_path):
     assert [path.name for path in save_plots(found, tmp_path)] == [
         "cost_quality.png",
         "reliability.png",
-    ]
+    ]  # rows_of makes no slices
     assert all(path.stat().st_size > 10_000 for path in tmp_path.iterdir())
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from router import Router
 from router.artifact import load_artifact
@@ -37,6 +39,8 @@ min_quality = {quality}
 min_rows = 100
 latency_p50_ms = 1000
 {gate}
+[registry]
+model = "{model}"
 [serve]
 folder = "serving/current"
 """
@@ -49,10 +53,11 @@ def write_job(
     quality: float = 0.9,
     data: str = "",
     gate: str = "",
+    registry: str = "suffice",
 ) -> Path:
     path = folder / "retrain.toml"
     path.write_text(
-        TOML.format(challengers=challengers, quality=quality, data=data, gate=gate),
+        TOML.format(challengers=challengers, quality=quality, data=data, gate=gate, model=registry),
         encoding="utf-8",
     )
     return path
@@ -119,11 +124,42 @@ def test_the_first_job_makes_a_champion_and_a_second_finds_nothing_new(site, cap
     assert answers["tier"].tolist()[1] == served.route(json.loads(prompts[1])).tier
 
     # What a reviewer finds in the run.
-    kept = mlflow.get_run(first["run_id"])
-    assert kept.data.tags["mlflow.note.content"].startswith("# Gate: passed")
-    assert kept.inputs.dataset_inputs
-    files = {file.path for file in mlflow.MlflowClient().list_artifacts(first["run_id"], "report")}
-    assert {"report/report.html", "report/report.json", "report/cost_quality.png"} <= files
+    client, kept = mlflow.MlflowClient(), mlflow.get_run(first["run_id"])
+    assert kept.info.run_name.startswith("promoted, 20")
+    told = kept.data.tags["mlflow.note.content"]
+    assert told.startswith("# Promoted. Saves")
+    assert "## Gate: passed" in told
+    assert "| ✓ | test rows |" in told
+    assert kept.data.tags["suffice.since"] == "2026-03-01T00:00:00"
+    assert kept.data.tags["suffice.until"] == "2026-03-02T00:59:00"
+    assert len(kept.data.tags["suffice.fingerprint"]) == 32
+    (data,) = kept.inputs.dataset_inputs
+    assert data.dataset.name == "log.parquet"
+    assert str(site / "log.parquet") in data.dataset.source
+    names = ("CARD.md", "report.html", "report.json", "cost_quality.png", "reliability.png")
+    files = {Path(file.path).name for file in client.list_artifacts(first["run_id"], "report")}
+    assert {*names, "slices.png"} == files
+    figures = kept.data.metrics
+    for name in ("policy.saving", "policy.quality_of_top", "policy.share_small", "dollar.aiq"):
+        assert figures[f"{name}.low"] <= figures[name] <= figures[f"{name}.high"]
+    assert len(figures) < 80
+    nested = mlflow.search_runs(
+        experiment_names=["suffice"],
+        filter_string=f"tags.`mlflow.parentRunId` = '{first['run_id']}'",
+        order_by=["metrics.merit DESC"],
+        output_format="list",
+    )
+    assert [run.data.tags.get("suffice.retrain.picked") for run in nested] == ["yes"]
+    assert nested[0].data.metrics["merit"] == figures["merit"]
+    assert nested[0].data.params["ridge_strength"] == "1"
+    version = client.get_model_version("suffice", first["version"])
+    assert version.description.startswith("Promoted. Saves")
+    assert version.tags["suffice.fingerprint"] == kept.data.tags["suffice.fingerprint"]
+    assert "champion" in client.get_registered_model("suffice").description
+    assert model.metadata.signature.inputs.input_names() == ["prompt"]
+    assert model.input_example["prompt"].tolist() == ["What is the capital of France?"]
+    kind = mlflow.get_experiment_by_name("suffice").tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
 
 
 @pytest.mark.slow
@@ -222,6 +258,14 @@ def test_a_server_that_is_down_exits_with_3_and_the_champion_serves(site, capsys
         ('folder = "serving/current"', "", ("[serve] folder is missing",)),
         ("challengers = 1", "challengers = 0", ("at least one",)),
         ("challengers = 1", "seed = -1", ("seed", "below 0")),
+        ("challengers = 1", 'labels = ["al"]', ("[train] labels", "did you mean 'all'")),
+        ("challengers = 1", 'labels = ["all", "firm"]\nchallengers = 1', ("label rule",)),
+        (
+            "challengers = 1",
+            'labels = ["all", "sufficed"]\nchallengers = 2\n[label]\nmargin = 0.1',
+            ("[train] labels", "[label] margin"),
+        ),
+        ("min_quality", "min_qualty", ("did you mean 'min_quality'",)),
         ("[train]", 'since = "soon"\n[train]', ("since", "90d")),
         ("[train]", 'since = "2027-01-01"\n[train]', ("the window is empty",)),
         ("[train]", "since = 2026-05-01\nuntil = 2026-04-01\n[train]", ("not before",)),
@@ -234,6 +278,105 @@ def test_a_wrong_configuration_is_refused_with_the_place(site, capsys, old, new,
     done, _ = run(capsys)
     done.refused(*words)
     assert not (site / "serving" / "current").exists()
+
+
+def test_a_log_whose_schema_changed_half_way_is_refused(site, capsys):
+    rows = pd.DataFrame(make_rows(200))
+    (site / "log").mkdir()
+    write_log(site / "log" / "1.parquet", rows)
+    write_log(site / "log" / "2.parquet", rows.assign(score="good"))
+    text = write_job(site).read_text(encoding="utf-8").replace("log.parquet", "log")
+    (site / "retrain.toml").write_text(text, encoding="utf-8")
+    run(capsys)[0].refused("2.parquet", "column score", "changed half-way")
+
+
+@pytest.fixture
+def small_disk(site):
+    """The serving folder on a disk of its own with room for one artifact, not for two."""
+    (site / "serving").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=28m", "tmpfs", str(site / "serving")]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield site
+    subprocess.run(["umount", str(site / "serving")], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_exits_with_3_and_the_champion_serves(small_disk, capsys):
+    first = run(capsys)[1]
+    folder = small_disk / "serving" / "current"
+    assert load_artifact(folder).version == first["artifact"]
+    champion = registry(small_disk).of(CHAMPION)
+    write_job(small_disk, gate="margin = 0.9")  # an equal challenger; nothing to gain
+    second = run(capsys)[1]
+    assert second["status"] == "champion kept"
+
+    def holds(done):
+        assert done.code == 3, done
+        assert "No space left" in done.err or "written" in done.err or "too large" in done.err
+        assert "the champion serves as before" in done.err
+        assert "Traceback" not in done.err
+        assert load_artifact(folder).version == first["artifact"]
+        assert registry(small_disk).of(CHAMPION) == champion
+        assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["current"]
+
+    holds(call(capsys, "promote", second["version"], "--folder", folder))
+    write_job(small_disk, gate="margin = 0.8")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, limit[1]))  # an artifact is larger
+    try:
+        done, _ = run(capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    holds(done)
+    assert not running(small_disk)
+
+
+@pytest.mark.slow
+def test_of_two_jobs_at_once_the_second_waits_and_finds_nothing_new(site, capsys):
+    text = write_job(site).read_text(encoding="utf-8") + "wait_seconds = 600\n"
+    (site / "retrain.toml").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "training.cli", "--quiet", "retrain", "--config"]
+    with subprocess.Popen([*command, "retrain.toml", "--json"], stdout=subprocess.PIPE) as job:
+        lock = FileLock(site / "serving" / ".current.lock")
+        while not _held(lock):
+            time.sleep(0.1)
+        done, second = run(capsys)
+        first = json.load(job.stdout)
+    assert first["status"] == "promoted"
+    assert done.code == 0, done
+    assert second["status"] == "nothing new"
+    assert second["run_id"] == first["run_id"]
+
+
+def _held(lock):
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@pytest.mark.slow
+def test_the_same_job_in_another_place_makes_the_same_bytes(site, capsys, monkeypatch):
+    write_job(site, challengers=2)
+    run(capsys)
+    there = site / "there"
+    there.mkdir()
+    for name in ("log.parquet", "tiers.toml", "retrain.toml"):
+        shutil.copy(site / name, there / name)
+    monkeypatch.chdir(there)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{there}/mlflow.db")
+    assert run(capsys)[1]["status"] == "promoted"
+    one, other = (folder / "serving" / "current" for folder in (site, there))
+    for name in ("heads.npz", "golden.jsonl", "embedder/vectors.npy", "embedder/tokenizer.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    facts = [json.loads((folder / "manifest.json").read_text()) for folder in (one, other)]
+    for manifest in facts:
+        del manifest["created_at"], manifest["files"]["CARD.md"]
+    assert facts[0] == facts[1]
 
 
 def test_a_window_keeps_requests_whole_and_the_latest(site):

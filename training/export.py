@@ -111,9 +111,20 @@ def place(source: Path, out: Path) -> str:
         BadInput: `out` exists and is not an artifact.
         ArtifactError: the source is refused.
     """
+    with placing(source, out) as version:
+        return version
+
+
+@contextmanager
+def placing(source: Path, out: Path) -> Iterator[str]:
+    """The same in two steps: the copy is made and verified, and put in place if the body succeeds.
+
+    So that what may fail (the disk is full) fails before the body's work, and the body's failure
+    leaves `out` as it was.
+    """
     with _beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        return _verified(folder)
+        yield _verified(folder)
 
 
 @contextmanager

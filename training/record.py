@@ -16,7 +16,8 @@ from training.decide.goals import Goal, goal_as_dict
 from training.decide.operating import Course
 from training.label.rule import LabelRule
 from training.log.requests import Requests, fingerprint
-from training.measure.report import Report, save_json, save_plots
+from training.measure.pictures import save_plots
+from training.measure.report import Report, save_json
 from training.measure.valuation import Valuation
 from training.show.card import describe_policy
 from training.tracking import EVIDENCE_TAG, log_run
@@ -140,9 +141,8 @@ def track(
             tags[EVIDENCE_TAG] = facts["evidence"]
         if report is not None:
             folders["report"] = Path(scratch) / "report"
-            if isinstance(report, Report):
-                folders["plots"] = Path(scratch) / "plots"
-                folders["plots"].mkdir()
-                save_plots(report, folders["plots"])
+            folders["plots"] = Path(scratch) / "plots"
+            folders["plots"].mkdir()
+            save_plots(report, folders["plots"])
             save_json(report, folders["report"] / "report.json")
         return log_run(f"suffice {name}", told, measured, tags, folders)

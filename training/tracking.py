@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,15 @@ from training.errors import EnvironmentProblem, SufficeError
 
 EXPERIMENT = "suffice"
 DEFAULT_STORE = "sqlite:///mlflow.db"
+_INTRODUCTION = {
+    "mlflow.experimentKind": "custom_model_development",  # not agents: no traces, no prompts
+    "mlflow.note.content": (
+        "Routers learned from logged LLM traffic. A **retrain** run's name says what became of "
+        "it, its description why: the gate's table. Its nested runs are the challengers; sort by "
+        "the metric `merit`. Pictures and the page for deciding are among its artifacts "
+        "(`report/`); what is served has the alias `champion` in the model registry."
+    ),
+}
 EVIDENCE_TAG = "suffice.evidence"  # of a run that holds evidence.npz: the file's sha256
 
 
@@ -105,14 +115,23 @@ def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
 
 
 @contextmanager
-def connected(failed: str) -> Iterator[tuple[Any, str]]:
+def connected(failed: str, safe: str = "the files asked for are in place") -> Iterator[Any]:
     """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence.
 
     Yields the module and the store's URI.
+
+    Args:
+        failed: what MLflow did if it fails.
+        safe: what is as it should be nevertheless.
+
+    Raises:
+        EnvironmentProblem: MLflow failed, or the disk is full.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With a server, links to runs would go to standard output, among the JSON that is asked for.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
@@ -124,15 +143,29 @@ def connected(failed: str) -> Iterator[tuple[Any, str]]:
             place = _beside(store)
             if place and mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 mlflow.create_experiment(EXPERIMENT, artifact_location=place)
-            mlflow.set_experiment(EXPERIMENT)
+            experiment = mlflow.set_experiment(EXPERIMENT)
+            _introduce(mlflow, experiment)
             yield mlflow, store
         except SufficeError:
             raise
         except Exception as error:
+            # The disk's errors have no class of their own (numpy's not even a number).
+            if type(error) is OSError or isinstance(error, shutil.Error):
+                raise EnvironmentProblem(
+                    f"the disk took not all that was written ({error}); {safe}. Make space and run "
+                    "the job again"
+                ) from error
             raise EnvironmentProblem(
-                f"MLflow at {store} {failed} ({type(error).__name__}: {error}); the files asked "
-                "for are in place. Check MLFLOW_TRACKING_URI and run the job again"
+                f"MLflow at {store} {failed} ({type(error).__name__}: {error}); {safe}. Check "
+                "MLFLOW_TRACKING_URI and run the job again"
             ) from error
+
+
+def _introduce(mlflow: Any, experiment: Any) -> None:
+    """Tell MLflow's pages that these are training runs, and people what they see."""
+    for name, value in _INTRODUCTION.items():
+        if name not in experiment.tags:
+            mlflow.MlflowClient().set_experiment_tag(experiment.experiment_id, name, value)
 
 
 def _beside(store: str) -> str | None:

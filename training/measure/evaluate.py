@@ -21,8 +21,9 @@ from training.learn.vectorize import estimate, estimates_of, vectorize
 from training.log.requests import Requests, fingerprint, prompts_of
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
+from training.measure.pictures import save_plots
 from training.measure.propensities import estimate_propensities
-from training.measure.report import Report, Rows, build_report, save_json, save_plots
+from training.measure.report import Report, Rows, build_report, save_json
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world
 from training.tracking import log_run
@@ -231,11 +232,10 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
         told = Path(scratch) / "report"
         told.mkdir()
         save_json(report, told / "report.json")
-        folders = {"artifact": artifact.path, "report": told}
-        if isinstance(report, Report):
-            folders["plots"] = plots or Path(scratch) / "plots"
-            folders["plots"].mkdir(parents=True, exist_ok=True)
-            save_plots(report, folders["plots"])
+        drawn = plots or Path(scratch) / "plots"
+        drawn.mkdir(parents=True, exist_ok=True)
+        save_plots(report, drawn)
+        folders = {"artifact": artifact.path, "report": told, "plots": drawn}
         log_run(
             f"evaluate {artifact.version}",
             {

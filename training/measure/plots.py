@@ -172,8 +172,13 @@ def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figur
     return figure
 
 
-def dots(methods: Sequence[Dot], chance: float, *, label: str, title: str) -> "Figure":
-    """One line per method, the last on top: its figure and 95 % interval, beside that of chance."""
+def dots(
+    methods: Sequence[Dot], chance: float, *, label: str, title: str, dashed: str = "at random"
+) -> "Figure":
+    """One line per method, the last on top: its figure and 95 % interval, beside that of chance.
+
+    dashed: what `chance` is the figure of.
+    """
     height = 1.4 + 0.42 * len(methods)
     figure, axes = _canvas("", "", (9.2, height))
     figure.text(0.02, 1 - 0.4 / height, title, fontsize=15, fontweight="bold", color=INK)
@@ -185,7 +190,7 @@ def dots(methods: Sequence[Dot], chance: float, *, label: str, title: str) -> "F
         axes.plot(found.value, place, "o", color=colour, markersize=8, markeredgecolor="white")
     axes.set_yticks(range(len(methods)), [method.label for method in methods])
     axes.set_ylim(-0.6, len(methods) - 0.4)
-    axes.set_xlabel(f"{label}; dashed: at random")
+    axes.set_xlabel(f"{label}; dashed: {dashed}")
     return figure
 
 

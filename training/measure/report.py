@@ -294,14 +294,6 @@ def save_json(report: Tellable, path: Path, **more: Any) -> None:
     beside.replace(path)
 
 
-def save_plots(report: Report, folder: Path, title: str = "") -> list[Path]:
-    """Draw the cost–quality curve and the reliability plot into `folder`."""
-    return [
-        drawing.save(curve_figure(report, title), folder / "cost_quality.png"),
-        drawing.save(drawing.reliability(report.reliability), folder / "reliability.png"),
-    ]
-
-
 def curve_figure(report: Report, title: str = "") -> "Figure":
     """The cost–quality curve of a report beside its rivals, with the chosen point."""
     curves = dict(report.curves)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
-from training.export import place
+from training.export import place, placing
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable, read_traffic
@@ -26,12 +26,19 @@ from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import Verdict, as_table, judge
 from training.retrain.lock import alone
-from training.retrain.registry import ANCHOR, CHAMPION, Registry, end_orphans
+from training.retrain.registry import ANCHOR, CHAMPION, SERVES, Registry, end_orphans
 from training.retrain.settings import Settings, read_settings
-from training.retrain.shown import describe_run, flat_values, show, version_tags
+from training.retrain.shown import (
+    describe_challenger,
+    describe_run,
+    gate_table,
+    headline_of,
+    show,
+    version_tags,
+)
 from training.retrain.window import cut, decay
 from training.tracking import EVIDENCE_TAG, connected
-from training.train import Ground, finish, lay_out
+from training.train import Finished, Ground, finish, lay_out
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -42,6 +49,7 @@ PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
 )
 JOB, KEY = "suffice.retrain.folder", "suffice.retrain.key"  # tags of a job's run
 STATUS = "suffice.retrain.status"
+PICKED = "suffice.retrain.picked"  # tag of the challenger that met the gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
     key = _key(settings, requests, settings.tiers)
     with (
         alone(settings.folder, settings.wait_seconds),
-        connected("failed the job") as (mlflow, store),
+        connected("failed the job", SERVES) as (mlflow, store),
     ):
         registry = Registry(mlflow, settings.model)
         if dry_run:
@@ -100,12 +108,12 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
         weighed = decay(requests, settings.window.half_life_days)
         with step("split"):
             ground = lay_out(weighed, notes, tiers, settings.config, settings.shares, settings.seed)
-        tags = {JOB: str(settings.folder.resolve()), "suffice.fingerprint": fingerprint(requests)}
-        name = f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M}"
-        with mlflow.start_run(run_name=name, tags=tags) as run:
-            describe_run(mlflow, settings, table, requests)
+        started, tags = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", {JOB: str(settings.folder.resolve())}
+        with mlflow.start_run(run_name=f"retrain {started}", tags=tags) as run:
+            describe_run(mlflow, settings, table, ground)
             best = _best(mlflow, ground, settings)
             outcome = _finish(mlflow, registry, settings, ground, table, best, run.info.run_id)
+            mlflow.set_tag("mlflow.runName", f"{outcome.status}, {started}")
             mlflow.set_tags({STATUS: outcome.status, KEY: key})
         return outcome
 
@@ -122,54 +130,65 @@ def _finish(
     """Choose the operating point, export, hold against the champion, register, promote."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, champion = Path(scratch) / "artifact", registry.of(CHAMPION)
-        name, report = _export(mlflow, settings, ground, best, folder, Path(scratch))
+        made = _export(mlflow, settings, ground, best, folder, Path(scratch))
         with step("gate"):
             others = _others(registry, settings, Path(scratch))
             rule = settings.config.label
             contest = hold(ground, best.features, folder, others, rule)
             verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
+        status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
+        headline = headline_of(status, made, contest.ground.names)
+        name = made.version
         with step("register"):
-            show(mlflow, folder, verdict, contest.notes, table, report, Path(scratch))
-            version = registry.register(folder, name, version_tags(verdict, best))
+            parts = (verdict, headline, contest.notes, table, made.report, Path(scratch))
+            show(mlflow, folder, *parts)
+            tags = version_tags(verdict, best, ground.requests)
+            told = f"{headline}\n\n{gate_table(verdict)}"
+            version = registry.register(folder, name, tags, told)
         if not verdict.passed:
-            status = KEPT if verdict.only_equal else REFUSED
             return Outcome(status, verdict.reasons, verdict, version.number, name, run_id)
-        with step("promote"):
+        with step("promote"), placing(folder, settings.folder):
             registry.promote(version)
-            place(folder, settings.folder)
     was = f", was {champion.artifact} (version {champion.number})" if champion else ""
     told = f"champion: {name} (version {version.number}){was}; served from {settings.folder}"
-    return Outcome(PROMOTED, (told,), verdict, version.number, name, run_id)
+    return Outcome(status, (told,), verdict, version.number, name, run_id)
 
 
 def _export(
     mlflow: Any, settings: Settings, ground: Ground, best: Challenger, folder: Path, scratch: Path
-) -> tuple[str, Any]:
-    """The challenger's artifact in `folder`, its evidence logged; returns version and report."""
+) -> Finished:
+    """The challenger's artifact in `folder`, its evidence logged."""
     kept = scratch / "evidence"
     kept.mkdir()
     parts = (ground, best.features, best.learned, settings.config, best.embedder, settings.seed)
     made = finish(*parts, datetime.now(UTC), folder, kept)
     mlflow.log_artifacts(str(kept), "evidence")
     mlflow.set_tags({"suffice.artifact": made.version, EVIDENCE_TAG: made.facts["evidence"]})
-    return made.version, made.report
+    return made
 
 
 def _best(mlflow: Any, ground: Ground, settings: Settings) -> Challenger:
     """Train the challengers, each a nested run, and keep the best by cross-fitting."""
     best: Challenger | None = None
-    made = train_challengers(ground, settings.embedders, settings.challengers, settings.seed)
+    made = train_challengers(
+        ground,
+        settings.embedders,
+        settings.labels,
+        settings.config.label,
+        settings.challengers,
+        settings.seed,
+    )
     with step(f"{settings.challengers} challengers"):
         for one in made:
-            with mlflow.start_run(run_name=one.name, nested=True):
+            with mlflow.start_run(run_name=one.name, nested=True) as run:
                 mlflow.set_tags({JOB: str(settings.folder.resolve())})
-                mlflow.log_params({"embedder": one.embedder} | flat_values(asdict(one.recipe)))
-                mlflow.log_metrics(one.merits)
+                describe_challenger(mlflow, one)
             if best is None or one.merit > best.merit:
-                best = one
+                best, picked = one, run.info.run_id
     assert best is not None
-    mlflow.log_params({"challenger": best.name, **flat_values(asdict(best.recipe))})
-    mlflow.log_metrics(best.merits)
+    mlflow.MlflowClient().set_tag(picked, PICKED, "yes")
+    mlflow.log_param("challenger", best.name)
+    describe_challenger(mlflow, best)
     return best
 
 
@@ -197,7 +216,8 @@ def _put_right(settings: Settings, registry: Registry) -> Iterator[str]:
         with registry.mlflow.start_run(
             run_name=f"adopt {served}", tags={JOB: str(settings.folder.resolve())}
         ):
-            adopted = registry.register(settings.folder, served, {"gate": "adopted"})
+            told = f"Adopted: {settings.folder} served it without a champion in the registry."
+            adopted = registry.register(settings.folder, served, {"gate": "adopted"}, told)
         registry.promote(adopted)
         yield (
             f"{settings.folder} serves {served}, but model {settings.model!r} has no champion: it "

@@ -5,8 +5,8 @@ Versions are of one registered model in MLflow; aliases say what they are: ``cha
 small losses do not add up). A version's tag names the artifact's own version.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from training.tracking import EXPERIMENT, plain_name
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)
+ALIASES_MEAN = (
+    "A router, one version a retraining job. **champion** is served; **challenger** is the latest "
+    "that is not; **previous** is what `suffice rollback` returns to; **anchor** is fixed, so that "
+    "small losses do not add up. A version's description says what the gate found."
+)
+SERVES = "the champion serves as before"
 ARTIFACT = "suffice.artifact"  # tag: the artifact's own version
+LONGEST = 5000  # characters that MLflow's tables take as a description
 _FOLDER = "data"  # of a logged model, in which its artifact is
 
 
@@ -46,17 +53,29 @@ class Registry:
 
     def of(self, alias: str) -> Version | None:
         """The version that carries an alias; None where there is none, or it was deleted."""
-        # MLflow tells a missing model, alias or version apart in words only.
-        with suppress(self.mlflow.exceptions.MlflowException):
-            found = self.client.get_model_version_by_alias(self.name, alias)
-            return _version(found)
+        with self._absent():
+            aliases = self.client.get_registered_model(self.name).aliases
+            if alias in aliases:
+                return _version(self.client.get_model_version(self.name, aliases[alias]))
         return None
+
+    @contextmanager
+    def _absent(self) -> Iterator[None]:
+        """Pass over MLflow's word that something does not exist, and over nothing else.
+
+        A server that fails must not look like a registry without a champion.
+        """
+        try:
+            yield
+        except self.mlflow.exceptions.MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
 
     def version(self, number: str) -> Version:
         """The version of a number or an alias; BadInput where there is none."""
         if number in ALIASES and (found := self.of(number)):
             return found
-        with suppress(self.mlflow.exceptions.MlflowException):
+        with self._absent():
             return _version(self.client.get_model_version(self.name, number))
         known = self.client.search_model_versions(f"name = '{self.name}'")
         told = ", ".join(sorted(str(one.version) for one in known)) or "none"
@@ -74,7 +93,7 @@ class Registry:
     def of_run(self, run_id: str, into: Path) -> Path:
         """Download the artifact that a run made: registered, or logged by `suffice train`."""
         asked = f"name = '{self.name}' and run_id = '{run_id}'"
-        with suppress(self.mlflow.exceptions.MlflowException):
+        with self._absent():
             for found in self.client.search_model_versions(asked):
                 return self.fetch(_version(found), into)
             if self.client.list_artifacts(run_id, "artifact"):
@@ -85,13 +104,19 @@ class Registry:
                 )
         raise BadInput(f"{run_id!r} is no artifact folder, and no run that made one")
 
-    def register(self, artifact: Path, name: str, tags: Mapping[str, str]) -> Version:
-        """Log an artifact folder as a model of the active run, and register it as a version."""
+    def register(
+        self, artifact: Path, name: str, tags: Mapping[str, str], description: str
+    ) -> Version:
+        """Log an artifact folder as a model of the active run, and register it as a version.
+
+        tags, description: of the version, the description in Markdown.
+        """
         example = pd.DataFrame({INPUT: ["What is the capital of France?"]})
         model = self.mlflow.pyfunc.log_model(
             name="model",
             loader_module="training.pyfunc",
             data_path=str(artifact),
+            input_example=example,
             signature=self.mlflow.models.infer_signature(
                 example, RoutingModel(artifact).predict(example)
             ),
@@ -101,6 +126,9 @@ class Registry:
         tags = {ARTIFACT: name, **{plain_name(key): value for key, value in tags.items()}}
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, made.version, key, value)
+        self.client.update_model_version(self.name, made.version, description[:LONGEST])
+        if not self.client.get_registered_model(self.name).description:
+            self.client.update_registered_model(self.name, ALIASES_MEAN)
         self.client.set_registered_model_alias(self.name, CHALLENGER, made.version)
         return Version(str(made.version), name, made.run_id or "")
 

@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from training.export import place
+from training.export import placing
 from training.retrain.lock import alone
-from training.retrain.registry import PREVIOUS, Registry, Version
+from training.retrain.registry import PREVIOUS, SERVES, Registry, Version
 from training.tracking import connected
 
 
@@ -16,13 +16,13 @@ def promote(model: str, number: str, folder: Path) -> str:
         BadInput: there is no such version.
         EnvironmentProblem: the registry failed, or a job is under way.
     """
-    with alone(folder, 0.0), connected("did not promote") as (mlflow, _):
+    with alone(folder, 0.0), connected("did not promote", SERVES) as (mlflow, _):
         registry = Registry(mlflow, model)
         version = registry.version(number)
         with tempfile.TemporaryDirectory() as scratch:
             artifact = registry.fetch(version, Path(scratch))
-            old = registry.promote(version)
-            place(artifact, folder)
+            with placing(artifact, folder):
+                old = registry.promote(version)
     return _told(version, old, folder)
 
 

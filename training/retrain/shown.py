@@ -6,80 +6,133 @@ from typing import Any
 
 import numpy as np
 
+from router.policy import Policy
 from training.console import say
 from training.errors import BadInput
-from training.log.requests import Requests
+from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable
 from training.measure.evaluate import prepare_table
-from training.measure.report import Report, save_json, save_plots
+from training.measure.pictures import save_plots
+from training.measure.report import Report, save_json
+from training.measure.valuation import Valuation
 from training.retrain.challengers import Challenger
 from training.retrain.gate import Verdict, as_table
 from training.retrain.settings import Settings
+from training.show.page import one_sided, views
 from training.show.page.html import page_of
 from training.tracking import plain_name
+from training.train import Finished, Ground
+
+# The curve's figures that a decision turns on; report.json has all of them.
+_CURVE = ("gain.apgr", "dollar.apgr_cost", "dollar.aiq", "dollar.saving_99", "dollar.saving_95")
 
 
-def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, requests: Requests) -> None:
+def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: Ground) -> None:
     """Parameters, tags and the lineage of the data."""
-    mlflow.log_params(
-        flat_values({name: value for name, value in settings.words.items() if name != "label"})
-    )
-    times = requests.at[~np.isnat(requests.at)]
-    if len(times):
-        mlflow.set_tags({"suffice.since": str(times.min()), "suffice.until": str(times.max())})
+    words = {name: value for name, value in settings.words.items() if name != "label"}
+    told = flat_values(words) | {
+        f"label.{key}": value for key, value in settings.config.label.as_dict().items()
+    }
+    told["tiers"] = ", ".join(f"{tier.name}={tier.model}" for tier in ground.tiers)
+    told["world"] = ground.world.name
+    for part in ("fit", "choose", "test"):
+        told[f"rows.{part}"] = len(getattr(ground.splits, part))
+    mlflow.log_params({plain_name(name): value for name, value in told.items()})
+    mlflow.set_tags(window_tags(ground.requests))
     frame = table.frame[["request_id", "tier", "model", "score"]]
-    source = str(settings.traffic)
+    source = str(settings.traffic.resolve())
     data = mlflow.data.from_pandas(frame, source=source, name=settings.traffic.name)
     mlflow.log_input(data, context="training")
+
+
+def describe_challenger(mlflow: Any, challenger: Challenger) -> None:
+    """What a challenger is made of, and how it fared, on the active run."""
+    told = {
+        name: f"{value:.4g}" if isinstance(value, float) else value
+        for name, value in challenger.parameters.items()
+    }
+    mlflow.log_params(told)
+    mlflow.log_metrics({"merit": challenger.merit} | challenger.merits)
 
 
 def show(
     mlflow: Any,
     folder: Path,
     verdict: Verdict,
+    headline: str,
     notes: tuple[str, ...],
     table: TrafficTable,
-    report: Any,
+    report: Report | Valuation | None,
     scratch: Path,
 ) -> None:
-    """What a reviewer decides by: the gate, the report, figures and the page."""
+    """What a reviewer decides by: the gate, the report, figures, the page and the model card.
+
+    headline: first line of the run's description.
+    """
     card = (folder / "CARD.md").read_text(encoding="utf-8")
-    mlflow.set_tag("mlflow.note.content", f"{verdict_table(verdict, notes)}\n{card}")
+    told = f"# {headline}\n\n{gate_table(verdict, notes)}\n{card}"
+    mlflow.set_tag("mlflow.note.content", told)
     mlflow.log_metrics({"gate.passed": float(verdict.passed)})
     mlflow.log_dict({"passed": verdict.passed, "checks": as_table(verdict.checks)}, "gate.json")
-    if report is None:
-        return
-    mlflow.log_metrics({plain_name(key): value for key, value in report.flat().items()})
     shown = scratch / "report"
     shown.mkdir()
-    save_json(report, shown / "report.json")
-    if isinstance(report, Report):
+    (shown / "CARD.md").write_text(card, encoding="utf-8")
+    if report is not None:
+        mlflow.log_metrics(_figures(report))
+        save_json(report, shown / "report.json")
         save_plots(report, shown)
-    try:
-        page = page_of(prepare_table(folder, table, "the window", False), "the window")[1]
-    except BadInput as error:
-        say(f"no page: {error}")
-    else:
-        (shown / "report.html").write_text(page, encoding="utf-8")
+        try:
+            page = page_of(prepare_table(folder, table, "the window", False), "the window")[1]
+        except BadInput as error:
+            say(f"no page: {error}")
+        else:
+            (shown / "report.html").write_text(page, encoding="utf-8")
     mlflow.log_artifacts(str(shown), "report")
 
 
-def verdict_table(verdict: Verdict, notes: tuple[str, ...]) -> str:
+def headline_of(status: str, made: Finished, names: tuple[str, ...]) -> str:
+    """What became of the challenger, and what it is worth on the test rows, in one line."""
+    told = _worth(made.report, made.policy, names)
+    return f"{status[:1].upper()}{status[1:]}. {told}".strip()
+
+
+def _worth(report: Report | Valuation | None, policy: Policy, names: tuple[str, ...]) -> str:
+    if report is None:
+        return ""
+    if isinstance(report, Report):
+        said = views.headline(report, policy, names)
+    else:
+        said = one_sided.headline(report, policy)
+    return f"{said['answer']} {said['sure']}"
+
+
+def gate_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:
     """The gate's rows as Markdown."""
     rows = [
         f"| {'✓' if check.passed else '✗'} | {check.name} | {check.value:.4g} | {check.limit:g} | "
         f"{check.sure} |"
         for check in verdict.checks
     ]
-    head = ["# Gate: " + ("passed" if verdict.passed else "refused"), ""]
+    head = ["## Gate: " + ("passed" if verdict.passed else "refused"), ""]
     head += ["| | check | value | limit | how sure |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
-def version_tags(verdict: Verdict, best: Challenger) -> dict[str, str]:
+def version_tags(verdict: Verdict, best: Challenger, requests: Requests) -> dict[str, str]:
     """Why a version is what it is, on the version."""
     reasons = {f"refused.{number}": why for number, why in enumerate(verdict.reasons, 1)}
-    return {"gate": "passed" if verdict.passed else "refused", "recipe": best.name, **reasons}
+    told = {"gate": "passed" if verdict.passed else "refused", "recipe": best.name, **reasons}
+    return told | window_tags(requests)
+
+
+def window_tags(requests: Requests) -> dict[str, str]:
+    """Which requests: the first and the last one's time (UTC), as far as known, and their hash."""
+    tags, times = {"suffice.fingerprint": fingerprint(requests)}, requests.at
+    times = times[~np.isnat(times)]
+    if len(times):
+        ends = (str(end.astype("datetime64[s]")) for end in (times.min(), times.max()))
+        tags |= dict(zip(("suffice.since", "suffice.until"), ends, strict=True))
+    return tags
 
 
 def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -91,3 +144,20 @@ def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = value
     return found
+
+
+def _figures(report: Report | Valuation) -> dict[str, float]:
+    """The report's figures with their limits, as many as a page of MLflow can show."""
+    found = report.flat()
+    if isinstance(report, Report):
+        ends = tuple(f"{name}{end}" for name in _CURVE for end in ("", ".low", ".high"))
+        found = {
+            name: value
+            for name, value in found.items()
+            if name.startswith(("policy.", "tier_")) or name in ends
+        }
+        for k, constant in enumerate(report.reliability):  # in the order of the tiers
+            for end in ("", ".low", ".high"):
+                if (share := found.pop(f"policy.share_{k}{end}", None)) is not None:
+                    found[f"policy.share_{constant}{end}"] = share
+    return {plain_name(name): value for name, value in found.items()}
