@@ -132,9 +132,9 @@ def test_the_pod_s_command_runs_on_its_own_configuration(tmp_path, monkeypatch, 
     places = {mount["mountPath"]: tmp_path / mount["name"] for mount in container["volumeMounts"]}
 
     def here(text: str) -> str:
-        for place, folder in places.items():
-            text = text.replace(f"{place}/", f"{folder}/")
-        return text
+        """The text with the pod's folders as folders of the test."""
+        mounts = "|".join(places)
+        return re.sub(rf"({mounts})(?=/)", lambda found: str(places[found[1]]), text)
 
     for folder in places.values():
         folder.mkdir()
