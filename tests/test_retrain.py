@@ -294,7 +294,7 @@ def test_a_log_whose_schema_changed_half_way_is_refused(site, capsys):
 def small_disk(site):
     """The serving folder on a disk of its own with room for one artifact, not for two."""
     (site / "serving").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=28m", "tmpfs", str(site / "serving")]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(site / "serving")]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small disk")
     yield site
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_exits_with_3_and_the_champion_serves(small_disk, ca
     holds(call(capsys, "promote", second["version"], "--folder", folder))
     write_job(small_disk, gate="margin = 0.8")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, limit[1]))  # an artifact is larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, limit[1]))  # an artifact is larger
     try:
         done, _ = run(capsys)
     finally:

@@ -31,7 +31,7 @@ from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import (
     describe_challenger,
     describe_run,
-    gate_table,
+    verdict_table,
     headline_of,
     show,
     version_tags,
@@ -143,7 +143,7 @@ def _finish(
             parts = (verdict, headline, contest.notes, table, made.report, Path(scratch))
             show(mlflow, folder, *parts)
             tags = version_tags(verdict, best, ground.requests)
-            told = f"{headline}\n\n{gate_table(verdict)}"
+            told = f"{headline}\n\n{verdict_table(verdict)}"
             version = registry.register(folder, name, tags, told)
         if not verdict.passed:
             return Outcome(status, verdict.reasons, verdict, version.number, name, run_id)

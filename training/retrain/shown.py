@@ -70,7 +70,7 @@ def show(
     headline: first line of the run's description.
     """
     card = (folder / "CARD.md").read_text(encoding="utf-8")
-    told = f"# {headline}\n\n{gate_table(verdict, notes)}\n{card}"
+    told = f"# {headline}\n\n{verdict_table(verdict, notes)}\n{card}"
     mlflow.set_tag("mlflow.note.content", told)
     mlflow.log_metrics({"gate.passed": float(verdict.passed)})
     mlflow.log_dict({"passed": verdict.passed, "checks": as_table(verdict.checks)}, "gate.json")
@@ -106,7 +106,7 @@ def _worth(report: Report | Valuation | None, policy: Policy, names: tuple[str, 
     return f"{said['answer']} {said['sure']}"
 
 
-def gate_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:
+def verdict_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:
     """The gate's rows as Markdown."""
     rows = [
         f"| {'✓' if check.passed else '✗'} | {check.name} | {check.value:.4g} | {check.limit:g} | "
