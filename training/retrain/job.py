@@ -31,9 +31,9 @@ from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import (
     describe_challenger,
     describe_run,
-    verdict_table,
     headline_of,
     show,
+    verdict_table,
     version_tags,
 )
 from training.retrain.window import cut, decay
