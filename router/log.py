@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Condition, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from router.decision import Decision
@@ -21,6 +21,7 @@ from router.request import Request
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_MESSAGES: Final = 2**20  # characters; longer messages are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
+_GATHER_SECONDS: Final = 0.02
 
 _FIELDS: Final = tuple(name for name in Decision.__dataclass_fields__ if name != "id")
 
@@ -175,9 +176,13 @@ class DecisionLog:
     def _next(self) -> Callable[[], dict[str, Any]] | None:
         """The next line, after a wait for it; None after a second without one."""
         with self._changed:
+            idle = not self._waiting
             self._changed.wait_for(lambda: self._waiting, 1.0)
             if not self._waiting:
                 return None
+        if idle:  # the request that woke this thread goes first, and some more may follow it
+            sleep(_GATHER_SECONDS)
+        with self._changed:
             self._writing = True
             return self._waiting.popleft()
 

@@ -5,12 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from router.artifact import FILES
-
-EVERY_FILE = ("manifest.json", "manifest.sha256", *FILES)
-_ROLES = ("user", "assistant", "system", "developer", "tool", "function", "critic", "", None, 3)
-_KINDS = ("text", "image_url", "input_image", "input_audio", "video", "", None, 7, "refusal")
-_KEYS = ("role", "content", "type", "text", "tool_calls", "name", "image_url", "\ud800", "x")
+ROLES = ("user", "assistant", "system", "developer", "tool", "function", "critic", "", None, 3)
+KINDS = ("text", "image_url", "input_image", "input_audio", "video", "", None, 7, "refusal")
+KEYS = ("role", "content", "type", "text", "tool_calls", "name", "image_url", "\ud800", "x")
 _ALPHABETS = (
     "abc ?.,\n",
     "\ud800\udfff",
@@ -47,7 +44,7 @@ class Fuzz:
             return pick.choice(some)
         if kind < 10:
             return [self.value(depth - 1) for _ in range(pick.randint(0, 4))]
-        return {pick.choice(_KEYS): self.value(depth - 1) for _ in range(pick.randint(0, 4))}
+        return {pick.choice(KEYS): self.value(depth - 1) for _ in range(pick.randint(0, 4))}
 
     def content(self) -> Any:
         """Text, parts of known and unknown types, or anything."""
@@ -57,7 +54,7 @@ class Fuzz:
         if pick < 0.6:
             return self.value()
         return [
-            {"type": self.random.choice(_KINDS), "text": self.value(1), "image_url": self.value(1)}
+            {"type": self.random.choice(KINDS), "text": self.value(1), "image_url": self.value(1)}
             for _ in range(self.random.randint(0, 4))
         ]
 
@@ -66,7 +63,7 @@ class Fuzz:
         pick = self.random
         if pick.random() < 0.1:
             return self.value()
-        message = {"role": pick.choice(_ROLES), "content": self.content()}
+        message = {"role": pick.choice(ROLES), "content": self.content()}
         if pick.random() < 0.2:
             message["tool_calls"] = self.value()
         return message
@@ -85,7 +82,8 @@ class Fuzz:
     def damage(self, folder: Path) -> Callable[[], None]:
         """Damage an artifact in place; returns what undoes it."""
         pick = self.random
-        file = folder / pick.choice(EVERY_FILE)
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        file = pick.choice(files)
         raw = file.read_bytes()
         at = pick.randrange(len(raw))
         how = pick.randrange(7)
@@ -102,8 +100,7 @@ class Fuzz:
         elif how == 5:
             new = b""
         else:
-            other = folder / pick.choice([name for name in EVERY_FILE if folder / name != file])
-            new = other.read_bytes()
+            new = pick.choice([other for other in files if other != file]).read_bytes()
         if how == 5 and pick.random() < 0.5:
             file.unlink()
         else:

@@ -4,6 +4,9 @@ The same, a hundred times longer, is in tests/benchmarks/bench_service.py.
 """
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,25 @@ def test_no_damaged_artifact_loads(tmp_path: Path) -> None:
                 Router.load(folder)
         restore()
     assert Router.load(folder).route("x").reason == "policy"
+
+
+@pytest.mark.slow
+def test_no_request_raises_that_fuzzing_finds(tmp_path: Path) -> None:
+    """Guided by which lines of `router` a request reaches."""
+    pytest.importorskip("atheris", reason="atheris has no wheel for this Python or machine")
+    folder = make_artifact(tmp_path / "artifact")
+    call = [sys.executable, "-m", "tests.guided_fuzz", str(folder), "-runs=5000", "-seed=1"]
+    done = subprocess.run(
+        [*call, "-max_len=1000", f"-artifact_prefix={tmp_path}/"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Done 5000 runs" in done.stderr
+    [covered, *_] = reversed(re.findall(r"cov: (\d+)", done.stderr))
+    assert int(covered) > 200  # it went through the router, and not past it
 
 
 @pytest.mark.slow
