@@ -4,6 +4,7 @@
     manifest.sha256  of manifest.json
     heads.npz        arrays of heads, neighbours, n-grams and token models
     embedder/        tokenizer.json and vectors.npy (protocol 1), or model.onnx (protocol 2)
+    second/          of two stages (protocol 3) the second's tokenizer.json and model.onnx
     golden.jsonl     prompts and the probabilities that training computed for them
     CARD.md          the model card
 
@@ -17,7 +18,7 @@ import json
 import stat
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +31,16 @@ from router.cost import TokenModel
 from router.embedder import Embedder, StaticEmbedder
 from router.features import CURRENT, FeatureSpec
 from router.forest import Forest
+from router.gate import Gate
 from router.head import Blend, Constant, Head, Linear
 from router.neighbours import Neighbours
 from router.ngrams import NGrams
 from router.policy import Policy
-from router.predictor import Predictor
+from router.predictor import Predictor, Second
 from router.prompt import Prompt
 from router.rules import Rules
 from router.rules_file import parse_rules
-from router.tier import parse_tiers
+from router.tier import Tier, parse_tiers
 from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
@@ -49,9 +51,12 @@ FILES: Final = (
     "golden.jsonl",
     "CARD.md",
 )
-# What the manifest calls the embedder, its file of weights, and the first protocol that has it.
-EMBEDDERS: Final = {"static": ("embedder/vectors.npy", 1), "onnx": ("embedder/model.onnx", 2)}
-PROTOCOLS: Final = (1, 2)
+SECOND_FILES: Final = ("second/tokenizer.json", "second/model.onnx")
+SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
+# What the manifest calls an embedder, and its file of weights.
+EMBEDDERS: Final = {"static": "vectors.npy", "onnx": "model.onnx"}
+# Embedders of the first stage and of the second, where there is one → protocol.
+PROTOCOLS: Final = {("static", None): 1, ("onnx", None): 2, ("static", "onnx"): 3}
 MAX_DRIFT: Final = 0.05  # of a probability, on another processor than that of training
 _TRIED: Final = 8  # golden prompts, some milliseconds each
 MAX_BYTES: Final = 512 * 2**20
@@ -107,11 +112,13 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
     }
     try:
         arrays = _read_arrays(contents["heads.npz"])
-        predictor = _build(manifest, contents, arrays)
-        policy = Policy.from_dict(manifest["policy"], len(predictor.tiers))
-        golden = _golden(contents["golden.jsonl"], [tier.name for tier in predictor.tiers])
-        if not isinstance(predictor.vectorizer.embedder, StaticEmbedder):
-            _check_machine(predictor, golden)
+        tiers = parse_tiers(manifest["tiers"])
+        policy = Policy.from_dict(manifest["policy"], len(tiers))
+        predictor = _build(manifest, tiers, policy, contents, arrays)
+        golden = _golden(contents["golden.jsonl"], [tier.name for tier in tiers], predictor)
+        reader = predictor if predictor.second is None else predictor.second.predictor
+        if not isinstance(reader.vectorizer.embedder, StaticEmbedder):
+            _check_machine(reader, golden)
         stated = manifest.get("rules")
         rules = None if stated is None else parse_rules(stated, predictor.tiers)
     except KeyError as error:
@@ -138,18 +145,20 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path}: manifest.json is not a JSON object")
     protocol = manifest.get("protocol")
-    if type(protocol) is not int or protocol not in PROTOCOLS:
+    if type(protocol) is not int or protocol not in PROTOCOLS.values():
+        known = ", ".join(map(str, PROTOCOLS.values()))
         raise ArtifactError(
-            f"{path}: protocol {protocol!r} is unknown; this router reads "
-            f"{', '.join(map(str, PROTOCOLS))}: update suffice, or export the artifact again"
+            f"{path}: protocol {protocol!r} is unknown; this router reads {known}: update suffice, "
+            "or export the artifact again"
         )
     for name, kind in (("tiers", list), ("features", dict), ("policy", dict), ("files", dict)):
         if not isinstance(manifest.get(name), kind):
             raise ArtifactError(f"{path}: manifest.json: {name} must be a {kind.__name__}")
-    entry = manifest.get("embedder", {"kind": "static"})
-    named = entry.get("kind") if isinstance(entry, dict) else None
-    if type(named) is not str or named not in EMBEDDERS or EMBEDDERS[named][1] != protocol:
-        raise ArtifactError(f"{path}: manifest.json: embedder {entry!r} is not of this protocol")
+    entry, second = manifest.get("embedder", {"kind": "static"}), manifest.get("second")
+    kinds = (_kind(entry), None if second is None else _kind(second))
+    if PROTOCOLS.get(kinds) != protocol:
+        stated = f"embedder {entry!r}" + (f" and second {second!r}" if "second" in manifest else "")
+        raise ArtifactError(f"{path}: manifest.json: {stated} is not of this protocol")
     if set(manifest["files"]) != set(files_of(manifest)):
         raise ArtifactError(
             f"{path}: manifest.json must list exactly {', '.join(files_of(manifest))}"
@@ -157,10 +166,16 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
     return manifest
 
 
+def _kind(entry: Any) -> str:
+    named = entry.get("kind") if isinstance(entry, dict) else None
+    return named if type(named) is str else ""
+
+
 def files_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the files that a manifest of known protocol and embedder has to list."""
-    weights, _ = EMBEDDERS[manifest.get("embedder", {"kind": "static"})["kind"]]
-    return tuple(weights if name == "embedder/vectors.npy" else name for name in FILES)
+    weights = f"embedder/{EMBEDDERS[manifest.get('embedder', {'kind': 'static'})['kind']]}"
+    first = tuple(weights if name == "embedder/vectors.npy" else name for name in FILES)
+    return first if manifest.get("second") is None else (*first, *SECOND_FILES)
 
 
 def _read_checked(path: Path, name: str, stated: Any) -> bytes:
@@ -196,20 +211,25 @@ def _parse_json(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def _golden(raw: bytes, tiers: list[str]) -> tuple[Mapping[str, Any], ...]:
+def _golden(raw: bytes, tiers: list[str], predictor: Predictor) -> tuple[Mapping[str, Any], ...]:
     lines = [_parse_json(line) for line in raw.decode("utf-8").split("\n") if line]
+    stated = ("p_suffices",) if predictor.second is None else ("p_suffices", "second")
     for number, line in enumerate(lines, start=1):
-        if not isinstance(line, dict) or set(line.get("p_suffices") or ()) != set(tiers):
+        if not isinstance(line, dict) or any(set(line.get(p) or ()) != set(tiers) for p in stated):
             raise ValueError(f"golden.jsonl: line {number} does not state a probability per tier")
     return tuple(lines)
 
 
-def _check_machine(predictor: Predictor, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Hold this machine's int8 arithmetic to that of training: old processors saturate its sums."""
-    names = [tier.name for tier in predictor.tiers]
+def _check_machine(transformer: Predictor, golden: Sequence[Mapping[str, Any]]) -> None:
+    """Hold this machine's int8 arithmetic to that of training: old processors saturate its sums.
+
+    Of two stages the golden lines state what the second says of every prompt, asked or not.
+    """
+    names = [tier.name for tier in transformer.tiers]
     for line in golden[:_TRIED]:
-        p, _ = predictor.estimate_one(Prompt.of(line["messages"]))
-        worst = max(abs(p[k] - line["p_suffices"][name]) for k, name in enumerate(names))
+        p, *_ = transformer.estimate_one(Prompt.of(line["messages"]))
+        stated = line.get("second", line["p_suffices"])
+        worst = max(abs(p[k] - stated[name]) for k, name in enumerate(names))
         if not worst <= MAX_DRIFT:
             raise ValueError(
                 f"on this machine the encoder gives other vectors than in training: a golden "
@@ -219,7 +239,11 @@ def _check_machine(predictor: Predictor, golden: Sequence[Mapping[str, Any]]) ->
 
 
 def _build(
-    manifest: Mapping[str, Any], contents: Mapping[str, bytes], arrays: Mapping[str, NDArray[Any]]
+    manifest: Mapping[str, Any],
+    tiers: tuple[Tier, ...],
+    policy: Policy,
+    contents: Mapping[str, bytes],
+    arrays: Mapping[str, NDArray[Any]],
 ) -> Predictor:
     spec = manifest["features"]
     stated = FeatureSpec(tuple(spec["names"]), spec["version"], spec["text_version"])
@@ -228,11 +252,23 @@ def _build(
             f"features {stated.version}/{stated.text_version} are not this router's "
             f"({CURRENT.version}/{CURRENT.text_version}): train again"
         )
-    tiers = parse_tiers(manifest["tiers"])
+    stated_first = manifest.get("embedder", {"kind": "static"})
+    predictor = _predictor(tiers, _embedder(stated_first, "embedder", contents), arrays)
+    if manifest.get("second") is None:
+        return predictor
+    own = {name.removeprefix(SECOND): arrays[name] for name in arrays if name.startswith(SECOND)}
+    reader = _predictor(tiers, _embedder(manifest["second"], "second", contents), own)
+    dial = None if policy.constant is not None else policy.mu
+    return replace(predictor, second=Second(reader, _gate(arrays), dial))
+
+
+def _predictor(
+    tiers: tuple[Tier, ...], embedder: Embedder, arrays: Mapping[str, NDArray[Any]]
+) -> Predictor:
     return Predictor(
         tiers=tiers,
         vectorizer=Vectorizer(
-            _embedder(manifest.get("embedder"), contents),
+            embedder,
             NGrams(arrays["ngrams.idf"], arrays["ngrams.projection"], arrays["ngrams.scale"]),
         ),
         neighbours=_neighbours(arrays),
@@ -242,26 +278,27 @@ def _build(
     )
 
 
-def _embedder(entry: Mapping[str, Any] | None, contents: Mapping[str, bytes]) -> Embedder:
-    tokenizer = _tokenizer(contents["embedder/tokenizer.json"])
-    if entry is not None and entry["kind"] == "onnx":
+def _embedder(entry: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Embedder:
+    name = f"{folder}/tokenizer.json"
+    tokenizer = _tokenizer(contents[name], name)
+    if entry["kind"] == "onnx":
         from router.onnx_embedder import OnnxEmbedder  # a static artifact never needs it
 
-        return OnnxEmbedder(tokenizer, contents["embedder/model.onnx"], entry["max_tokens"])
+        return OnnxEmbedder(tokenizer, contents[f"{folder}/model.onnx"], entry["max_tokens"])
     try:
-        table = np.load(io.BytesIO(contents["embedder/vectors.npy"]), allow_pickle=False)
+        table = np.load(io.BytesIO(contents[f"{folder}/vectors.npy"]), allow_pickle=False)
     except Exception as error:
-        raise ValueError(f"embedder/vectors.npy: {error}") from error
+        raise ValueError(f"{folder}/vectors.npy: {error}") from error
     return StaticEmbedder.from_table(tokenizer, table)
 
 
-def _tokenizer(raw: bytes) -> Tokenizer:
+def _tokenizer(raw: bytes, name: str) -> Tokenizer:
     try:
         return Tokenizer.from_str(raw.decode("utf-8"))
     except BaseException as error:
         raise_panic(error)
         if isinstance(error, Exception):
-            raise ValueError(f"embedder/tokenizer.json: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
         raise
 
 
@@ -319,6 +356,18 @@ def _tokens(arrays: Mapping[str, NDArray[Any]], prefix: str) -> TokenModel:
         bias=_number(arrays[f"{prefix}bias"]),
         low=_number(arrays[f"{prefix}low"]),
         high=_number(arrays[f"{prefix}high"]),
+    )
+
+
+def _gate(arrays: Mapping[str, NDArray[Any]]) -> Gate:
+    return Gate(
+        weights=_floats(arrays["gate.weights"], np.float64),
+        **{
+            name: _number(arrays[f"gate.{name}"])
+            for name in ("bias", "low", "high", "share", "limit")
+        },
+        dials=_floats(arrays["gate.dials"], np.float64),
+        floors=_floats(arrays["gate.floors"], np.float64),
     )
 
 

@@ -20,6 +20,7 @@ class Decision:
         router_version: first 12 digits of the artifact's manifest hash.
         prompt_hash: keyed hash of the embedded text; None without a key.
         latency_us: time the decision took, microseconds.
+        stage: 2 where an artifact of two stages asked its second, else 1.
         id: unique, to join outcomes by.
         at: seconds since the epoch.
     """
@@ -33,5 +34,6 @@ class Decision:
     router_version: str
     prompt_hash: str | None
     latency_us: float
+    stage: int = 1
     id: str = field(default_factory=lambda: uuid4().hex)
     at: float = field(default_factory=time)

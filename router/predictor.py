@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.cost import TokenModel
+from router.gate import Gate, both
 from router.head import Blend, Constant, Head
 from router.neighbours import Neighbours
 from router.prompt import Prompt
 from router.tier import Tier
-from router.vectorizer import Vector, Vectorizer
+from router.vectorizer import Vector, Vectorizer, text_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +22,35 @@ class Estimates:
     Attributes:
         p: float64[n, tiers], P(tier suffices).
         usd: float64[n, tiers], expected cost, USD.
+        stage: int64[n], 1, or 2 where a second stage was asked; None: there is only one.
     """
 
     p: NDArray[np.float64]
     usd: NDArray[np.float64]
+    stage: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """The second of two stages, which reads the prompts that the first is not sure of.
+
+    Attributes:
+        predictor: of the second stage; its token models are the first's, which knows the costs.
+        gate: which prompts it reads.
+        dial: of the policy that is served; None where that asks no model (always one tier).
+    """
+
+    predictor: "Predictor"
+    gate: Gate
+    dial: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Everything that training learned, ready to be evaluated with numpy alone."""
+    """Everything that training learned, ready to be evaluated with numpy alone.
+
+    With a `second` stage the other attributes are the first's.
+    """
 
     tiers: tuple[Tier, ...]
     vectorizer: Vectorizer
@@ -37,6 +58,7 @@ class Predictor:
     heads: tuple[Head | Constant, ...]
     blend: Blend
     tokens: tuple[TokenModel, ...]
+    second: Second | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other.
@@ -54,6 +76,8 @@ class Predictor:
             head.check(dim)
         for tokens in self.tokens:
             tokens.check(dim)
+        if self.second is not None:
+            self.second.gate.check(dim)
 
     @property
     def learned(self) -> list[int]:
@@ -63,15 +87,32 @@ class Predictor:
     def estimate(self, prompts: Sequence[Prompt]) -> Estimates:
         """Estimate many prompts, one after the other: exactly what `route` computes for each."""
         p = np.empty((len(prompts), len(self.tiers)))
-        usd = np.empty_like(p)
+        usd, stage = np.empty_like(p), np.empty(len(prompts), dtype=np.int64)
         for i, prompt in enumerate(prompts):
-            p[i], usd[i] = self.estimate_one(prompt)
-        return Estimates(p, usd)
+            p[i], usd[i], stage[i] = self.estimate_one(prompt)
+        return Estimates(p, usd, None if self.second is None else stage)
 
-    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float]]:
-        """P(tier suffices) and expected USD, one of each per tier."""
+    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float], int]:
+        """P(tier suffices) and expected USD, one of each per tier, and the stage that said so."""
         vector = self.vectorizer.vector(prompt)
-        return self.probabilities(vector), self.costs(vector)
+        p, usd = self.probabilities(vector), self.costs(vector)
+        second = self.second
+        if second is None or not self.unsure(prompt, vector, p, usd):
+            return p, usd, 1
+        reader = second.predictor
+        found = reader.probabilities(reader.vectorizer.vector(prompt))
+        return both(p, found, second.gate.share), usd, 2
+
+    def unsure(
+        self, prompt: Prompt, vector: Vector, p: Sequence[float], usd: Sequence[float]
+    ) -> bool:
+        """Whether the second stage is to read a prompt, of which the first said p and usd."""
+        if self.second is None or self.second.dial is None:
+            return False
+        mu, gate = self.second.dial, self.second.gate
+        value = [chance - mu * cost for chance, cost in zip(p, usd, strict=True)]
+        tokens = text_tokens(prompt, vector.tokens)
+        return gate.opens(value, vector.dense, tokens, gate.floor(mu))
 
     def probabilities(self, vector: Vector) -> list[float]:
         """P(tier suffices), one per tier."""

@@ -29,6 +29,7 @@ class Choice:
         usd: expected cost on each tier, USD; empty where the model was not asked.
         reason: ``"policy"`` or ``"rule:<name>"``.
         tokens: input tokens per tier where the session's memory needs them, else empty.
+        stage: 2 where the second of two stages was asked.
     """
 
     tier: int
@@ -37,6 +38,7 @@ class Choice:
     usd: Sequence[float]
     reason: str
     tokens: Sequence[float] = ()
+    stage: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class Served:
     @property
     def quick(self) -> bool:
         """Whether a decision takes less than handing it to a thread would."""
-        return isinstance(self.artifact.predictor.vectorizer.embedder, StaticEmbedder)
+        predictor = self.artifact.predictor
+        table = isinstance(predictor.vectorizer.embedder, StaticEmbedder)
+        return table and predictor.second is None
 
     def says(self, prompt: Prompt, request: Request) -> dict[str, Any]:
         """What this one would decide, for the log of another; never raises."""
@@ -70,6 +74,7 @@ class Served:
             "p_suffices": dict(zip(names, choice.p, strict=False)),
             "expected_cost_usd": dict(zip(names, choice.usd, strict=False)),
             "reason": choice.reason,
+            "stage": choice.stage,
         }
 
     def choose(self, raw: Any, prompt: Prompt, request: Request, seen: Seen | None) -> Choice:
@@ -100,14 +105,14 @@ class Served:
         return self._under(verdict, prompt, cached, counted)
 
     def _by_policy(self, prompt: Prompt) -> Choice:
-        p, usd = self._estimate(prompt)
+        p, usd, stage = self._estimate(prompt)
         tier = self.artifact.policy.choose_one(p, usd)
-        return Choice(tier, tuple(range(len(p))), p, usd, "policy")
+        return Choice(tier, tuple(range(len(p))), p, usd, "policy", stage=stage)
 
     def _under(
         self, verdict: Verdict, prompt: Prompt, cached: dict[int, float], counted: list[float]
     ) -> Choice:
-        p, usd = self._estimate(prompt)
+        p, usd, stage = self._estimate(prompt)
         policy = self.artifact.policy
         free = policy.choose_one(p, usd)
         tier, reason = free, "policy"
@@ -118,7 +123,7 @@ class Served:
         if tier not in verdict.allowed:
             reason = f"rule:{verdict.removed[tier]}"
             tier = policy.choose_among(p, usd, verdict.allowed)
-        return Choice(tier, verdict.allowed, p, usd, reason, counted)
+        return Choice(tier, verdict.allowed, p, usd, reason, counted, stage)
 
     def _cached(
         self, prompt: Prompt, request: Request, seen: Seen | None, tokens: Any
@@ -147,8 +152,8 @@ class Served:
         counted.extend(max(model.input_tokens(own), own * 0.5) + more for model in models)
         return counted
 
-    def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float]]:
-        p, usd = self.artifact.predictor.estimate_one(prompt)
+    def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float], int]:
+        p, usd, stage = self.artifact.predictor.estimate_one(prompt)
         if not (isfinite(sum(p)) and isfinite(sum(usd))):
             raise ArithmeticError("an estimate is not a finite number")  # max would take NaN
-        return p, usd
+        return p, usd, stage

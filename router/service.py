@@ -272,6 +272,7 @@ class Router:
             router_version=served.artifact.version,
             prompt_hash=self._hash(prompt.text),
             latency_us=(perf_counter() - started) * 1e6,
+            stage=choice.stage,
         )
         if request.session is not None and served.rules is not None:
             tokens = choice.tokens[index] if choice.tokens else 0.0

@@ -83,3 +83,8 @@ class Vectorizer:
 def count_tokens(prompt: Prompt, tokens: int) -> float:
     """Input tokens of the whole request: those of its text, scaled up to all of its characters."""
     return tokens * max(prompt.chars / max(len(prompt.text), 1), 1.0)
+
+
+def text_tokens(prompt: Prompt, tokens: float) -> float:
+    """Tokens of the text alone, of those of the whole request: what `count_tokens` began with."""
+    return tokens / max(prompt.chars / max(len(prompt.text), 1), 1.0)

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from time import sleep
 from typing import Any, Final, Protocol
 
-from router.artifact import FILES, Artifact, ArtifactError, load_artifact
+from router.artifact import FILES, SECOND_FILES, Artifact, ArtifactError, load_artifact
 from router.forks import renew_after_fork
 
 _TRIES: Final = 4
@@ -35,7 +35,9 @@ def mark(path: Path, rules: Path | None = None) -> Mark | None:
         stated = sealed.read_bytes()[:200]
     except OSError:
         return None
-    files = [path / name for name in ("manifest.json", *FILES)] + ([rules] if rules else [])
+    files = [path / name for name in ("manifest.json", *FILES, *SECOND_FILES)] + (
+        [rules] if rules else []
+    )
     return stated, *map(_stamp, files)
 
 

@@ -1,13 +1,15 @@
 """Small, valid parts of a router, made without training.
 
 `python -m tests.builders FOLDER [ENCODER]` writes an artifact as kept under tests/artifacts/:
-protocol 1, or with a folder of an exported encoder (tests/encoder), protocol 2.
+protocol 1, or with a folder of an exported encoder (tests/encoder), protocol 2; with the word
+``staged`` after it, both, protocol 3.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ from router.calibration import Calibration
 from router.cost import TokenModel
 from router.embedder import Embedder, StaticEmbedder
 from router.forest import Forest
+from router.gate import Gate
 from router.head import Blend, Constant, Head, Linear
 from router.neighbours import Neighbours
 from router.ngrams import BUCKETS, NGrams
 from router.policy import Policy, Promise
-from router.predictor import Predictor
+from router.predictor import Predictor, Second
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.export import export
@@ -159,20 +162,39 @@ def make_predictor(
     )
 
 
+def make_staged(policy: Policy, second: Embedder, small: int = 3) -> Predictor:
+    """Two stages of random numbers, whose gate is open for some prompts and not for others."""
+    first, other = (make_predictor(small=small, embedder=one) for one in (None, second))
+    weights = np.random.default_rng(5).normal(size=first.vectorizer.dim) * 0.02
+    dials, floors = np.array([0.0, 100.0, 400.0]), np.array([1e-3, 2e-3, 4e-3])
+    gate = Gate(weights, -2.0, 0.01, 0.5, 0.75, 32.0, dials, floors)
+    dial = None if policy.constant is not None else policy.mu
+    return replace(first, second=Second(other, gate, dial))
+
+
 POLICY = Policy(200.0, None, Promise("min_quality", 0.99, 0.95, 500, 0.995, 0.991, True), "built")
 
 
 def make_artifact(
-    out: Path, policy: Policy = POLICY, small: int = 3, embedder: Embedder | None = None
+    out: Path,
+    policy: Policy = POLICY,
+    small: int = 3,
+    embedder: Embedder | None = None,
+    second: Embedder | None = None,
 ) -> Path:
-    """Write an artifact by the training job's own export."""
+    """Write an artifact by the training job's own export; of two stages with a `second`."""
     embedder = embedder or make_embedder()
     predictor = make_predictor(small=small, embedder=embedder)
-    stated = predictor.estimate(golden_prompts()).p
-    lines = golden_lines(stated, [tier.name for tier in predictor.tiers])
+    stated, other = predictor.estimate(golden_prompts()).p, None
+    if second is not None:
+        predictor = make_staged(policy, second, small)
+        assert predictor.second is not None
+        other = predictor.second.predictor.estimate(golden_prompts()).p
+    lines = golden_lines(stated, [tier.name for tier in predictor.tiers], other)
     card = "# Built by tests/builders.py\n\nOf random numbers; it knows nothing of any traffic.\n"
     fitted = np.arange(3, dtype=np.uint64)
-    export(out, predictor, embedder, policy, lines, card, fitted, {"label": {"threshold": 0.5}})
+    facts = {"label": {"threshold": 0.5}}
+    export(out, predictor, embedder, policy, lines, card, fitted, facts, second=second)
     return out
 
 
@@ -213,4 +235,5 @@ def edit_arrays(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 if __name__ == "__main__":
     made = load_export(Path(sys.argv[2])) if len(sys.argv) > 2 else None
-    make_artifact(Path(sys.argv[1]), small=1, embedder=made)
+    stages = (None, made) if "staged" in sys.argv[3:] else (made, None)
+    make_artifact(Path(sys.argv[1]), small=1, embedder=stages[0], second=stages[1])

@@ -190,10 +190,10 @@ class Broken:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float]]:
+    def estimate_one(self, prompt: Prompt) -> tuple[list[float], list[float], int]:
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return self.answer, self.answer
+        return self.answer, self.answer, 1
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), MemoryError(), RecursionError(), KeyError("k")])

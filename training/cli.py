@@ -182,7 +182,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
     config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
-    embedder: Annotated[str, typer.Option(help="static, minilm or a folder.")] = "static",
+    embedder: Annotated[
+        str, typer.Option(help="static, minilm, a folder, or static+minilm.")
+    ] = "static",
     split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
     policy: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import EMBEDDERS, Artifact, files_of, load_artifact, read_artifact
+from router.artifact import PROTOCOLS, SECOND, Artifact, files_of, load_artifact, read_artifact
 from router.embedder import Embedder
 from router.features import CURRENT
 from router.head import Constant
@@ -22,6 +22,7 @@ from router.predictor import Predictor
 from router.tier import Tier
 from training.errors import BadInput, SufficeError
 from training.golden import TOLERANCE, replay
+from training.learn.stages import Stages
 
 
 class ParityError(SufficeError):
@@ -40,6 +41,7 @@ def export(
     fitted: NDArray[np.uint64],
     facts: Mapping[str, Any],
     references: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    second: Embedder | None = None,
 ) -> str:
     """Write the artifact folder `out`, replacing an older artifact there.
 
@@ -49,6 +51,7 @@ def export(
         fitted: uint64[·], hashes of the request ids used for fitting and choosing.
         references: arrays for explanations, see `training.learn.reference`.
         facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
+        second: the embedder of a second stage, where the predictor has one.
 
     Returns:
         The artifact's version.
@@ -62,9 +65,12 @@ def export(
         arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         embedder.save(folder / "embedder")
+        if second is not None:
+            (folder / "second").mkdir()
+            second.save(folder / "second")
         (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, predictor.tiers, policy, facts, embedder.entry)
+        _write_manifest(folder, predictor.tiers, policy, facts, embedder, second)
         return _verified(folder)
 
 
@@ -76,6 +82,7 @@ def reissue(
     card: str,
     chosen: NDArray[np.uint64],
     facts: Mapping[str, Any],
+    stages: Stages | None = None,
 ) -> str:
     """Write an artifact with the same heads and embedder under another policy or other prices.
 
@@ -84,6 +91,7 @@ def reissue(
         tiers: the same tiers, maybe at other prices.
         chosen: uint64[·], hashes of the request ids used for choosing now.
         facts: the rest of the manifest.
+        stages: whose dials and floors the gate between two stages gets.
 
     Returns:
         The new artifact's version.
@@ -98,9 +106,13 @@ def reissue(
             shutil.copyfile(source.path / name, folder / name)
         arrays = dict(read_artifact(source.path)[1])
         arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
+        if stages is not None:
+            arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, tiers, policy, facts, source.predictor.vectorizer.embedder.entry)
+        first, more = source.predictor, source.predictor.second
+        second = None if more is None else more.predictor.vectorizer.embedder
+        _write_manifest(folder, tiers, policy, facts, first.vectorizer.embedder, second)
         return _verified(folder)
 
 
@@ -192,6 +204,11 @@ def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:
     for k, tokens in enumerate(predictor.tokens):
         for name in tokens.__dataclass_fields__:
             arrays[f"{k}.tokens.{name}"] = getattr(tokens, name)
+    if predictor.second is not None:
+        own = arrays_of(predictor.second.predictor)
+        arrays |= {f"{SECOND}{name}": array for name, array in own.items()}
+        gate = predictor.second.gate
+        arrays |= {f"gate.{name}": getattr(gate, name) for name in gate.__dataclass_fields__}
     return {name: np.asarray(value) for name, value in arrays.items()}
 
 
@@ -206,10 +223,13 @@ def _write_manifest(
     tiers: Sequence[Tier],
     policy: Policy,
     facts: Mapping[str, Any],
-    embedder: Mapping[str, Any],
+    embedder: Embedder,
+    second: Embedder | None,
 ) -> None:
+    entries = [one.entry for one in (embedder, second) if one is not None]
+    first, other = entries[0]["kind"], entries[1]["kind"] if second is not None else None
     manifest = {
-        "protocol": EMBEDDERS[embedder["kind"]][1],
+        "protocol": PROTOCOLS[first, other],
         "tiers": [tier.to_dict() for tier in tiers],
         "features": {
             "names": list(CURRENT.names),
@@ -217,7 +237,7 @@ def _write_manifest(
             "text_version": CURRENT.text_version,
         },
         "policy": policy.to_dict(),
-        "embedder": dict(embedder),
+        **dict(zip(("embedder", "second"), entries, strict=False)),
         **facts,
     }
     manifest["files"] = {name: _described(folder / name) for name in files_of(manifest)}

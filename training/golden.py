@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,21 +68,45 @@ def golden_prompts() -> list[Prompt]:
     return [Prompt.of(messages) for messages in PROMPTS]
 
 
-def golden_lines(p: NDArray[np.float64], names: Sequence[str]) -> str:
-    """JSON lines of the prompts and the probabilities p, float64[prompts, k], of training."""
+def golden_lines(
+    p: NDArray[np.float64], names: Sequence[str], second: NDArray[np.float64] | None = None
+) -> str:
+    """JSON lines of the prompts and what training computed for them.
+
+    Args:
+        p: float64[prompts, k], probabilities; of two stages by the first.
+        names: of the k tiers.
+        second: float64[prompts, k], by the second, of every prompt: asked or not.
+    """
+    stated = {"p_suffices": p} | ({} if second is None else {"second": second})
     lines = [
         json.dumps(
-            {"messages": messages, "p_suffices": dict(zip(names, row.tolist(), strict=True))},
+            {"messages": messages}
+            | {
+                key: dict(zip(names, rows[i].tolist(), strict=True)) for key, rows in stated.items()
+            },
             ensure_ascii=False,
         )
-        for messages, row in zip(PROMPTS, p, strict=True)
+        for i, messages in enumerate(PROMPTS)
     ]
     return "\n".join(lines) + "\n"
 
 
 def replay(predictor: Predictor, golden: Sequence[Any]) -> float:
-    """Largest difference of a probability between the golden lines and the predictor's answers."""
+    """Largest difference of a probability between the golden lines and the predictor's answers.
+
+    Of two stages each is held to its own lines.
+    """
     names = [tier.name for tier in predictor.tiers]
-    stated = np.array([[line["p_suffices"][name] for name in names] for line in golden])
-    answered = predictor.estimate([Prompt.of(line["messages"]) for line in golden]).p
-    return float(np.abs(stated - answered).max())
+    prompts = [Prompt.of(line["messages"]) for line in golden]
+    asked = {"p_suffices": replace(predictor, second=None)}
+    if predictor.second is not None:
+        asked["second"] = predictor.second.predictor
+    return max(
+        float(np.abs(_stated(golden, key, names) - one.estimate(prompts).p).max())
+        for key, one in asked.items()
+    )
+
+
+def _stated(golden: Sequence[Any], key: str, names: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[line[key][name] for name in names] for line in golden])

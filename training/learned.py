@@ -1,21 +1,26 @@
 """What a job learns from the fit rows: heads, token models, and the predictor that is exported."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.embedder import Embedder
 from router.head import Head
-from router.predictor import Predictor
+from router.policy import Policy
+from router.predictor import Predictor, Second
+from router.prompt import Prompt
 from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.decide.evidence import Basis
+from training.decide.operating import Course, plan_course
 from training.learn.costs import expected_tokens, fit_tokens, priced
 from training.learn.flatten import flatten
-from training.learn.heads import FittedHeads, fit_heads
+from training.learn.heads import FittedHeads, fit_heads, probabilities
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
+from training.learn.stages import Stages, fit_gate, read_stages, read_tokens, with_floors
 from training.learn.weak import firm_only, matched_labels, weak_labels
 from training.log.requests import Requests
 
@@ -31,6 +36,7 @@ class Learned:
         basis: what the fit rows say of the order in which to try operating points.
         references: what explanations compare with, one per learned head.
         notes: what the log does not tell, in words.
+        second: of two stages the second; the other attributes are the first's then.
     """
 
     predictor: Predictor
@@ -39,6 +45,7 @@ class Learned:
     basis: Basis
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    second: "Learned | None" = None
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -49,6 +56,38 @@ class Learned:
     def usd(self) -> NDArray[np.float64]:
         """Expected costs of the fit rows, float64[m, k], beside `heads.p`."""
         return priced(self.basis.tokens, self.tiers)
+
+    @property
+    def crossfit(self) -> NDArray[np.float64]:
+        """Cross-fitted probabilities of the fit rows; of two stages as served at a middle dial."""
+        stages = self.basis.stages
+        if stages is None:
+            return self.heads.p
+        return stages.mixed(self.heads.p, self.usd, float(np.median(stages.dials)))
+
+    @property
+    def course(self) -> Course:
+        """The order in which operating points are tried, fixed on the fit rows."""
+        stages = self.basis.stages
+        return plan_course(self.heads.p if stages is None else stages.p, self.usd)
+
+    def stages(self, x: Matrix, second: Matrix | None, prompts: Sequence[Prompt]) -> Stages | None:
+        """What two stages say of prompts, whose vectors are x by the first, `second` by the second.
+
+        None where there is one stage only.
+        """
+        if self.second is None or second is None or self.predictor.second is None:
+            return None
+        p = (probabilities(self.heads, x), probabilities(self.second.heads, second))
+        return read_stages(self.predictor.second.gate, x.dense, *p, prompts, x.tokens)
+
+    def served(self, policy: Policy) -> "Learned":
+        """The same, its second stage (if any) asked as a policy needs it."""
+        if self.predictor.second is None:
+            return self
+        dial = None if policy.constant is not None else policy.mu
+        second = replace(self.predictor.second, dial=dial)
+        return replace(self, predictor=replace(self.predictor, second=second))
 
 
 def learn(
@@ -92,3 +131,40 @@ def learn(
     growths = [flatten(booster)[1] for booster in heads.boosters]
     references = references_of(learned, heads.neighbours, x, growths)
     return Learned(predictor, heads, embedder, basis, references, notes)
+
+
+def join(
+    first: Learned,
+    second: Learned,
+    fitted: tuple[Matrix, Requests],
+    asked: tuple[Matrix, Sequence[Prompt]],
+) -> Learned:
+    """Two stages from what each learned of the same fit rows, and a gate between them.
+
+    Args:
+        first: whose token models stay.
+        second: whose embedder is a transformer.
+        fitted: vectors of the fit rows by the first, and the rows.
+        asked: vectors by the first, and prompts, by which the gate's floors are set.
+    """
+    x, requests = fitted
+    limit = float(second.embedder.entry["max_tokens"])
+    p = (first.heads.p, second.heads.p)
+    gate = fit_gate(*p, requests.score, requests.weight, x.dense, limit)
+    stages = read_stages(gate, x.dense, *p, list(requests.prompts), x.tokens)
+    dials = plan_course(stages.p, first.usd).dials
+    new, prompts = asked
+    usd = priced(expected_tokens(new, first.predictor.tokens), first.tiers)
+    tokens = read_tokens(prompts, new.tokens, limit)
+    gate = with_floors(gate, probabilities(first.heads, new), usd, new.dense, tokens, dials)
+    notes = (
+        *(f"second stage, {note}" for note in second.heads.notes),
+        f"where the second stage is asked, it counts {gate.share:.0%} and the first the rest",
+    )
+    return replace(
+        first,
+        predictor=replace(first.predictor, second=Second(second.predictor, gate, None)),
+        basis=replace(first.basis, stages=stages.at_floors(gate.dials, gate.floors)),
+        notes=(*first.notes, *notes),
+        second=second,
+    )

@@ -46,12 +46,19 @@ def describe_job(
             "until": ends[1],
             "rows": dict(sizes),
             "fingerprint": fingerprint(requests),
-            "embedder": embedder_name if embedder_name in ("static", "minilm") else "custom",
+            "embedder": _named(embedder_name),
             "seed": seed,
             "notes": list(notes),
         },
         "metrics": report.flat() if report else {},
     }
+
+
+def _named(embedder: str) -> str:
+    """What is told of an embedder: a name of ours, never a path; of two stages both."""
+    parts = embedder.split("+")
+    known = all(part in ("static", "minilm") for part in parts)
+    return embedder if known else "custom"
 
 
 def describe_making(started: datetime | None = None) -> dict[str, Any]:
@@ -121,6 +128,7 @@ def track(
         **{f"rows.{key}": value for key, value in facts["training"]["rows"].items()},
     }
     measured = dict(facts["metrics"]) | dict(metrics or {}) | {"policy.mu": policy.mu}
+    measured |= {f"stages.{key}": value for key, value in (facts.get("stages") or {}).items()}
     if policy.promise is not None:
         measured |= {
             "promise.estimate": policy.promise.estimate,

@@ -30,6 +30,7 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
+from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
 from training.measure.overlap import certifiable
 from training.measure.world import logged
@@ -87,10 +88,11 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     with step("operating point"):
         x = vectorize(predictor.vectorizer, list(used.prompts))
         p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
+        stages = stages_of(predictor, x, list(used.prompts))
         tiers = predictor.tiers
         names = tuple(tier.name for tier in tiers)
         outcomes = None if world.paired else certifiable(logged(used), p, names)
-        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule, outcomes)
+        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule, outcomes, stages)
         policy = choose(goal, course, evidence, names)
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "
@@ -141,12 +143,25 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
             note = "new prices; operating point chosen again on the choose rows of its training"
             old, basis = found
             evidence = old.repriced(artifact.predictor.tiers, tiers)
-            course = plan_course(basis.p, priced(basis.tokens, tiers))
+            course, evidence, basis = _replanned(evidence, basis, tiers)
             policy = choose(goal, course, evidence, [tier.name for tier in tiers])
     training = _retold(artifact.manifest, note, {"test": 0})
     nothing = np.empty(0, dtype=np.uint64)
     done = _issue(artifact, out, tiers, policy, goal, course, evidence, basis, training, nothing)
     return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
+
+
+def _replanned(
+    evidence: Evidence, basis: Basis, tiers: Sequence[Tier]
+) -> tuple[Course, Evidence, Basis]:
+    """The course at other prices, and of two stages the gate between them."""
+    usd, stages = priced(basis.tokens, tiers), basis.stages
+    if stages is None or evidence.stages is None:
+        return plan_course(basis.p, usd), evidence, basis
+    course, now = plan_course(stages.p, usd), evidence.stages
+    floors = fit_floors(evidence.p, evidence.usd, now.spread, now.tokens, course.dials)
+    evidence = replace(evidence, stages=now.at_floors(course.dials, floors))
+    return course, evidence, replace(basis, stages=stages.at_floors(course.dials, floors))
 
 
 def _issue(
@@ -165,6 +180,7 @@ def _issue(
     old = artifact.manifest
     metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}
     facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
+    facts |= _stages(old, evidence, policy)
     with tempfile.TemporaryDirectory() as scratch:
         sha256 = None
         if evidence is not None and basis is not None:
@@ -172,11 +188,24 @@ def _issue(
         facts |= describe_choice(goal, course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
-            version = reissue(artifact, out, tiers, policy, card, chosen, facts)
+            gate = None if evidence is None else evidence.stages
+            version = reissue(artifact, out, tiers, policy, card, chosen, facts, gate)
         with step("MLflow run"):
             came = {"from": artifact.version}
             run_id, store = track(out, version, facts, policy, tiers, Path(scratch), None, came)
     return Reissued(out, version, policy, run_id, store, ())
+
+
+def _stages(
+    old: Mapping[str, Any], evidence: Evidence | None, policy: Policy
+) -> dict[str, dict[str, float]]:
+    """The manifest's part on two stages, at the times that the training took."""
+    known = old.get("stages")
+    if known is None or evidence is None:
+        return {}
+    pace = Pace(known["first_us"], known["second_us_per_token"])
+    found = evidence.stage_facts(policy, pace)
+    return {} if found is None else {"stages": found}
 
 
 def _fetch(artifact: Artifact) -> tuple[Evidence, Basis] | None:

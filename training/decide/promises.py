@@ -69,7 +69,7 @@ def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> 
 def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk: float) -> bool:
     """Whether a constant tier is shown to be at most `by` of mean score worse than a policy."""
     rows = np.arange(len(evidence.score))
-    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
+    routed = evidence.score[rows, evidence.tiers(policy)]
     gain = _per_session(evidence.score[:, tier] - routed, evidence.session) + by
     low, high = evidence.gap_range(np.ones(1))
     return bool(shown_above_zero(gain[:, None], low + by, high + by, risk)[0])
@@ -78,7 +78,7 @@ def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk:
 def _qualities(policy: Policy, evidence: Evidence) -> tuple[Floats, Floats]:
     """Mean score of the routed tier and of the top tier, per session."""
     rows = np.arange(len(evidence.score))
-    routed = evidence.score[rows, policy.choose(evidence.p, evidence.usd)]
+    routed = evidence.score[rows, evidence.tiers(policy)]
     return (
         _per_session(routed, evidence.session),
         _per_session(evidence.score[:, -1], evidence.session),
@@ -90,7 +90,7 @@ def _bad(policy: Policy, evidence: Evidence) -> Floats:
     if evidence.sufficed is None:
         raise BadInput("max_bad_downgrade needs requests on which two tiers are seen together")
     rows = np.arange(len(evidence.score))
-    tier = policy.choose(evidence.p, evidence.usd)
+    tier = evidence.tiers(policy)
     bad = evidence.sufficed[:, -1] & ~evidence.sufficed[rows, tier]
     return _per_session(bad.astype(np.float64), evidence.session)
 

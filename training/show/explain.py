@@ -1,7 +1,8 @@
 """Why a prompt goes to a tier, and what would change that: for people, and as JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import Artifact, read_artifact
+from router.artifact import SECOND, Artifact, read_artifact
 from router.embedder import cut_tokens
 from router.features import NAMES
+from router.gate import both
 from router.head import MEMBERS, Head
 from router.ngrams import buckets_of
 from router.predictor import Predictor
@@ -44,6 +46,7 @@ class Explanation:
         tokens: the prompt's own tokens and pairs of tokens, strongest first, float64[learned] each.
         near: the prototypes nearest to the prompt: likeness, weight, rows and rate by tier.
         near_rows, near_rate: float64[learned], weighted rows behind the neighbours, their rate.
+        stage: which of two stages decided, and is taken apart; None where there is one only.
         rivals: for every other tier, what would make it win; none under a constant policy.
         alone, together: the parts that carry the decision, see `training.show.changes.flipping`.
     """
@@ -61,6 +64,7 @@ class Explanation:
     near: tuple[dict[str, Any], ...]
     near_rows: NDArray[np.float64]
     near_rate: NDArray[np.float64]
+    stage: int | None
     rivals: tuple[Rival, ...]
     alone: tuple[str, ...]
     together: tuple[str, ...]
@@ -85,8 +89,16 @@ def explain(path: Path, prompt: str | Messages, tools: Sequence[Any] | None = No
     artifact, arrays = read_artifact(path)
     predictor, policy = artifact.predictor, artifact.policy
     asked = Prompt.of(prompt, tools)
+    said, costs, stage = predictor.estimate_one(asked)
+    p, usd = np.array(said), np.array(costs)
+    answer = partial(_probabilities, predictor)
+    if stage == 2 and predictor.second is not None:
+        answer = partial(_with_first, predictor, asked)
+        predictor = predictor.second.predictor
+        arrays = {
+            name.removeprefix(SECOND): a for name, a in arrays.items() if name.startswith(SECOND)
+        }
     vector = predictor.vectorizer.vector(asked)
-    p, usd = np.array(predictor.probabilities(vector)), np.array(predictor.costs(vector))
     chosen = int(policy.choose(p[None], usd[None])[0])
     references, words = read_references(arrays, predictor)
     contributions, points, p_reference = None, np.zeros(0), p
@@ -94,12 +106,12 @@ def explain(path: Path, prompt: str | Messages, tools: Sequence[Any] | None = No
     together: tuple[str, ...] = ()
     if predictor.learned:
         contributions = contribute(predictor, references, vector)
-        p_reference = _probabilities(predictor, contributions.base)
-        points = _points(predictor, contributions)
+        p_reference = answer(contributions.base)
+        points = _points(answer, predictor.learned, contributions)
         if policy.constant is None:
 
             def lead(moved: NDArray[np.float64]) -> float:
-                value = _probabilities(predictor, contributions.margin + moved) - policy.mu * usd
+                value = answer(contributions.margin + moved) - policy.mu * usd
                 return float(value[chosen] - np.delete(value, chosen).max())
 
             pushes = {name: part.sum(axis=0) for name, part in contributions.by_group.items()}
@@ -119,6 +131,7 @@ def explain(path: Path, prompt: str | Messages, tools: Sequence[Any] | None = No
         near=near,
         near_rows=near_rows,
         near_rate=near_rate,
+        stage=stage if artifact.predictor.second is not None else None,
         rivals=rivals(p, usd, policy) if policy.constant is None else (),
         alone=alone,
         together=together,
@@ -138,12 +151,25 @@ def _probabilities(predictor: Predictor, margins: NDArray[np.float64]) -> NDArra
     )
 
 
-def _points(predictor: Predictor, contributions: Contributions) -> NDArray[np.float64]:
+def _with_first(
+    predictor: Predictor, asked: Prompt, margins: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The same of a second stage's margins, averaged with what the first says of the prompt."""
+    assert predictor.second is not None
+    first = predictor.probabilities(predictor.vectorizer.vector(asked))
+    second = _probabilities(predictor.second.predictor, margins).tolist()
+    return np.array(both(first, second, predictor.second.gate.share))
+
+
+def _points(
+    answer: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    learned: list[int],
+    contributions: Contributions,
+) -> NDArray[np.float64]:
     """Slope of each learned tier's probability between the reference and the prompt."""
     low, high = contributions.base, contributions.margin
     high = np.where(np.abs(high - low) < 1e-6, low + 1e-6, high)
-    change = _probabilities(predictor, high) - _probabilities(predictor, low)
-    return np.asarray(change[predictor.learned] / (high - low))
+    return np.asarray((answer(high) - answer(low))[learned] / (high - low))
 
 
 def _tokens(
@@ -204,6 +230,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
     return {
         "artifact": e.artifact.version,
         "tier": e.names[e.chosen],
+        "stage": e.stage,
         "dial": None if policy.constant is not None else policy.mu,
         "constant": None if policy.constant is None else e.names[policy.constant],
         "tiers": {

@@ -27,10 +27,18 @@ MEANINGS = {
 }
 
 
+_STAGES = {
+    1: "Of two stages the first decided alone: asking the second was not worth its time.",
+    2: "Of two stages the second was asked, too; its part in the answer is taken apart here.",
+}
+
+
 def lines(explanation: Explanation) -> Iterator[str]:
     """Everything, ready to print."""
     yield render(_decision(explanation))
     yield from _dial(explanation)
+    if explanation.stage is not None:
+        yield _STAGES[explanation.stage]
     if explanation.artifact.rules is not None:
         yield "Rules come before all this, and may decide otherwise; `suffice inspect` lists them."
     if explanation.contributions is not None:

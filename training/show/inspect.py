@@ -13,7 +13,7 @@ from training.golden import replay
 from training.label.rule import LabelRule
 from training.log.requests import plain_model
 from training.log.traffic import read_traffic
-from training.show.card import describe_policy, describe_rule
+from training.show.card import describe_policy, describe_rule, describe_stages
 
 _CHECK = "# Tiers, cheapest first. Check every price before training."
 _UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
@@ -47,6 +47,8 @@ def _describe_artifact(path: Path) -> Iterator[str]:
             f"{tier.output_usd_per_mtok:g} USD per million input / output tokens"
         )
     yield describe_policy(artifact.policy, predictor.tiers)
+    if (stages := describe_stages(manifest)) is not None:
+        yield stages
     if artifact.rules is not None:
         yield from artifact.rules.describe()
     yield f"label rule: {describe_rule(LabelRule(**manifest['label']))}"
