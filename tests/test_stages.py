@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import ArtifactError, Policy, Router
@@ -66,6 +66,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 # The gate
 
 
+@settings(deadline=None)
 @given(lead=st.floats(0.0, 1.0), spread=st.floats(0.005, 0.5))
 def test_the_gain_is_the_mean_of_what_a_logistic_error_leaves(lead: float, spread: float) -> None:
     quantiles = (np.arange(20_000) + 0.5) / 20_000
@@ -115,8 +116,9 @@ def rows() -> Rows:
     tokens = rng.integers(5, 200, 800).astype(float)
     usd = np.column_stack([np.full(800, 1e-4), rng.uniform(1e-3, 2e-3, 800)])
     gate = fit_gate(first, second, score, np.ones((800, 2)), dense, 256.0)
-    gate = with_floors(gate, first, usd, dense, tokens, np.array([1.0, 30.0, 100.0, 300.0]))
     spread = np.array([gate.spread(row) for row in dense])
+    dials = np.array([1.0, 30.0, 100.0, 300.0])
+    gate = with_floors(gate, first, usd, spread, tokens, dials)
     both = averaged(first, second, gate.share)
     stages = Stages(both, spread, tokens, gate.dials, gate.floors)
     return Rows(first, second, score, dense, tokens, usd, gate, stages)
@@ -143,6 +145,7 @@ def test_the_better_stage_counts_for_more(rows: Rows) -> None:
     assert worse.share <= 0.375
 
 
+@settings(deadline=None)
 @given(p=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=4), share=st.floats(0.1, 1.0))
 def test_both_lie_between_the_two(p: list[float], share: float) -> None:
     other = p[::-1]

@@ -20,7 +20,7 @@ from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads, probabilities
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
-from training.learn.stages import Stages, fit_gate, read_stages, read_tokens, with_floors
+from training.learn.stages import Stages, fit_gate, read_stages, with_floors
 from training.learn.weak import firm_only, matched_labels, weak_labels
 from training.log.requests import Requests
 
@@ -133,30 +133,21 @@ def learn(
     return Learned(predictor, heads, embedder, basis, references, notes)
 
 
-def join(
-    first: Learned,
-    second: Learned,
-    fitted: tuple[Matrix, Requests],
-    asked: tuple[Matrix, Sequence[Prompt]],
-) -> Learned:
+def join(first: Learned, second: Learned, x: Matrix, requests: Requests) -> Learned:
     """Two stages from what each learned of the same fit rows, and a gate between them.
 
     Args:
         first: whose token models stay.
         second: whose embedder is a transformer.
-        fitted: vectors of the fit rows by the first, and the rows.
-        asked: vectors by the first, and prompts, by which the gate's floors are set.
+        x: vectors of the fit rows by the first.
+        requests: the fit rows.
     """
-    x, requests = fitted
+    p, prompts = (first.heads.p, second.heads.p), list(requests.prompts)
     limit = float(second.embedder.entry["max_tokens"])
-    p = (first.heads.p, second.heads.p)
     gate = fit_gate(*p, requests.score, requests.weight, x.dense, limit)
-    stages = read_stages(gate, x.dense, *p, list(requests.prompts), x.tokens)
+    stages = read_stages(gate, x.dense, *p, prompts, x.tokens)
     dials = plan_course(stages.p, first.usd).dials
-    new, prompts = asked
-    usd = priced(expected_tokens(new, first.predictor.tokens), first.tiers)
-    tokens = read_tokens(prompts, new.tokens, limit)
-    gate = with_floors(gate, probabilities(first.heads, new), usd, new.dense, tokens, dials)
+    gate = with_floors(gate, first.heads.p, first.usd, stages.spread, stages.tokens, dials)
     notes = (
         *(f"second stage, {note}" for note in second.heads.notes),
         f"where the second stage is asked, it counts {gate.share:.0%} and the first the rest",

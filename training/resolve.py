@@ -158,9 +158,9 @@ def _replanned(
     usd, stages = priced(basis.tokens, tiers), basis.stages
     if stages is None or evidence.stages is None:
         return plan_course(basis.p, usd), evidence, basis
-    course, now = plan_course(stages.p, usd), evidence.stages
-    floors = fit_floors(evidence.p, evidence.usd, now.spread, now.tokens, course.dials)
-    evidence = replace(evidence, stages=now.at_floors(course.dials, floors))
+    course = plan_course(stages.p, usd)
+    floors = fit_floors(basis.p, usd, stages.spread, stages.tokens, course.dials)
+    evidence = replace(evidence, stages=evidence.stages.at_floors(course.dials, floors))
     return course, evidence, replace(basis, stages=stages.at_floors(course.dials, floors))
 
 

@@ -222,10 +222,7 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> Learne
     learned = learn(x, ground.fit_rows, group, *parts, seed, recipe)
     if features.second is None:
         return learned
-    second = fit(ground, features.second, seed, recipe)
-    chosen = ground.requests.take(ground.chosen)
-    asked = (features.x.take(ground.chosen), list(chosen.prompts))  # no outcome of these is used
-    return join(learned, second, (x, ground.fit_rows), asked)
+    return join(learned, fit(ground, features.second, seed, recipe), x, ground.fit_rows)
 
 
 def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
@@ -328,7 +325,7 @@ def time_stages(ground: Ground, learned: Learned, settled: Settled) -> dict[str,
     """How long both stages take, and what the gate does on the choose rows; None with one stage."""
     if learned.second is None:
         return None
-    some = list(ground.requests.take(ground.chosen[:TIMED]).prompts)
+    some = list(ground.requests.take(ground.splits.choose[:TIMED]).prompts)
     pace = measure_pace(learned.predictor, learned.second.predictor, some)
     return settled.evidence.stage_facts(settled.policy, pace)
 

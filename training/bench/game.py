@@ -102,7 +102,7 @@ def play(
     standings = {}
     for name, embedder in embedders.items():
         with step(f"seed {seed}: {name}"):
-            features = featurize(ground, embedder, seed)
+            features = featurize(ground, (embedder,), seed)
             standings[name], usd, paid = _suffice(ground, features, config, seed, asked, timed)
     x = features.x.dense[:, SURFACE : SURFACE + embedder.dim]
     train = np.concatenate([ground.splits.fit, ground.splits.choose])
@@ -149,7 +149,8 @@ def _suffice(
     predictor = replace(learned.predictor, vectorizer=vectorizer)
 
     def decide(prompt: Prompt) -> int:
-        return policy.choose_one(*predictor.estimate_one(prompt))
+        p, usd, _ = predictor.estimate_one(prompt)
+        return policy.choose_one(p, usd)
 
     standing = Standing(gain, dollar, microseconds(decide, timed), {}, policy.choose(p, usd))
     return standing, usd, account(x, asked, learned.predictor.tokens, learned.tiers)

@@ -69,8 +69,8 @@ class Evidence:
         return served(self.p, self.usd, self.stages, policy)
 
     def stage_facts(self, policy: Policy, pace: Pace) -> dict[str, float] | None:
-        """What the gate does on these rows under a policy; None where there is one stage only."""
-        if self.stages is None:
+        """What the gate does on these rows under a policy; None without rows or a second stage."""
+        if self.stages is None or not len(self.p):
             return None
         asked = np.zeros(len(self.p), dtype=np.bool_)
         if policy.constant is None:
