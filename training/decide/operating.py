@@ -129,7 +129,7 @@ def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step
     rows, top = np.arange(len(evidence.p)), evidence.p.shape[1] - 1
     found = []
     for policy in course.steps:
-        tier = policy.choose(evidence.p, evidence.usd)
+        tier = evidence.tiers(policy)
         cost = float(evidence.paid[rows, tier].mean())
         told = promise(goal, policy, evidence, risk)
         found.append(Step(policy, cost, float((tier == top).mean()), told))
