@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
 from router.artifact import Artifact, load_artifact, read_artifact
-from router.predictor import Estimates
+from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes

@@ -128,7 +128,7 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
     requests, _ = labelled_requests(table, tiers, settings.config.label)
     if np.isnat(requests.at).any():
         raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
-    check_embedder(resolve_embedder(settings.embedders[0]), list(requests.prompts))
+    check_embedder(resolve_stages(settings.embedders[0])[0], list(requests.prompts))
     periods = []
     with tempfile.TemporaryDirectory() as scratch:
         for period in _walk(settings, requests, every_days, Path(scratch)):
