@@ -5,6 +5,7 @@
     heads.npz        arrays of heads, neighbours, n-grams and token models
     embedder/        tokenizer.json and vectors.npy (protocol 1), or model.onnx (protocol 2)
     second/          of two stages (protocol 3) the second's tokenizer.json and model.onnx
+    encoder/         tokenizer.json and model.onnx of a fine-tuned encoder (protocol 4)
     golden.jsonl     prompts and the probabilities that training computed for them
     CARD.md          the model card
 
@@ -53,10 +54,17 @@ FILES: Final = (
 )
 SECOND_FILES: Final = ("second/tokenizer.json", "second/model.onnx")
 SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
+ENCODER_FILES: Final = ("encoder/tokenizer.json", "encoder/model.onnx")
 # What the manifest calls an embedder, and its file of weights.
 EMBEDDERS: Final = {"static": "vectors.npy", "onnx": "model.onnx"}
-# Embedders of the first stage and of the second, where there is one → protocol.
-PROTOCOLS: Final = {("static", None): 1, ("onnx", None): 2, ("static", "onnx"): 3}
+# Kinds of the embedder, of the second stage's and of the fine-tuned encoder → protocol.
+_ENTRIES: Final = ("embedder", "second", "encoder")
+PROTOCOLS: Final[dict[tuple[str | None, ...], int]] = {
+    ("static", None, None): 1,
+    ("onnx", None, None): 2,
+    ("static", "onnx", None): 3,
+    ("static", None, "onnx"): 4,
+}
 MAX_DRIFT: Final = 0.05  # of a probability, on another processor than that of training
 _TRIED: Final = 8  # golden prompts, some milliseconds each
 MAX_BYTES: Final = 512 * 2**20
@@ -117,7 +125,7 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
         predictor = _build(manifest, tiers, policy, contents, arrays)
         golden = _golden(contents["golden.jsonl"], [tier.name for tier in tiers], predictor)
         reader = predictor if predictor.second is None else predictor.second.predictor
-        if not isinstance(reader.vectorizer.embedder, StaticEmbedder):
+        if not reader.vectorizer.static:
             _check_machine(reader, golden)
         stated = manifest.get("rules")
         rules = None if stated is None else parse_rules(stated, predictor.tiers)
@@ -154,16 +162,21 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
     for name, kind in (("tiers", list), ("features", dict), ("policy", dict), ("files", dict)):
         if not isinstance(manifest.get(name), kind):
             raise ArtifactError(f"{path}: manifest.json: {name} must be a {kind.__name__}")
-    entry, second = manifest.get("embedder", {"kind": "static"}), manifest.get("second")
-    kinds = (_kind(entry), None if second is None else _kind(second))
-    if PROTOCOLS.get(kinds) != protocol:
-        stated = f"embedder {entry!r}" + (f" and second {second!r}" if "second" in manifest else "")
+    if protocol_of(manifest) != protocol:
+        stated = {name: manifest.get(name) for name in _ENTRIES if name in manifest}
         raise ArtifactError(f"{path}: manifest.json: {stated} is not of this protocol")
     if set(manifest["files"]) != set(files_of(manifest)):
         raise ArtifactError(
             f"{path}: manifest.json must list exactly {', '.join(files_of(manifest))}"
         )
     return manifest
+
+
+def protocol_of(manifest: Mapping[str, Any]) -> int | None:
+    """The protocol of what a manifest says of embedders; None where no protocol has that."""
+    stated = {"embedder": {"kind": "static"}} | dict(manifest)
+    first, second, encoder = (_kind(stated[n]) if n in stated else None for n in _ENTRIES)
+    return PROTOCOLS.get((first, second, encoder))
 
 
 def _kind(entry: Any) -> str:
@@ -175,7 +188,8 @@ def files_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the files that a manifest of known protocol and embedder has to list."""
     weights = f"embedder/{EMBEDDERS[manifest.get('embedder', {'kind': 'static'})['kind']]}"
     first = tuple(weights if name == "embedder/vectors.npy" else name for name in FILES)
-    return first if manifest.get("second") is None else (*first, *SECOND_FILES)
+    more = {"second": SECOND_FILES, "encoder": ENCODER_FILES}
+    return (*first, *(name for entry in more if entry in manifest for name in more[entry]))
 
 
 def _read_checked(path: Path, name: str, stated: Any) -> bytes:
@@ -253,7 +267,10 @@ def _build(
             f"({CURRENT.version}/{CURRENT.text_version}): train again"
         )
     stated_first = manifest.get("embedder", {"kind": "static"})
-    predictor = _predictor(tiers, _embedder(stated_first, "embedder", contents), arrays)
+    tuned = manifest.get("encoder")
+    encoder = None if tuned is None else _embedder(tuned, "encoder", contents)
+    first = _embedder(stated_first, "embedder", contents)
+    predictor = _predictor(tiers, first, arrays, encoder)
     if manifest.get("second") is None:
         return predictor
     own = {name.removeprefix(SECOND): arrays[name] for name in arrays if name.startswith(SECOND)}
@@ -263,13 +280,17 @@ def _build(
 
 
 def _predictor(
-    tiers: tuple[Tier, ...], embedder: Embedder, arrays: Mapping[str, NDArray[Any]]
+    tiers: tuple[Tier, ...],
+    embedder: Embedder,
+    arrays: Mapping[str, NDArray[Any]],
+    encoder: Embedder | None = None,
 ) -> Predictor:
     return Predictor(
         tiers=tiers,
         vectorizer=Vectorizer(
             embedder,
             NGrams(arrays["ngrams.idf"], arrays["ngrams.projection"], arrays["ngrams.scale"]),
+            encoder,
         ),
         neighbours=_neighbours(arrays),
         blend=Blend(*(_floats(arrays[f"blend.{part}"], np.float64) for part in ("level", "gap"))),

@@ -12,7 +12,7 @@ from router.forest import Forest
 from router.ngrams import BUCKETS
 from router.vectorizer import Vector
 
-MEMBERS: Final = ("linear", "forest", "neighbours")
+MEMBERS: Final = ("linear", "forest", "neighbours", "encoder")  # the last where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One tier's own members and calibration; the third member, neighbours, is shared.
+    """One tier's own members and calibration; neighbours and encoder are shared by the tiers.
 
     Attributes:
         linear, forest: members.
@@ -105,8 +105,10 @@ class Blend:
     def __post_init__(self) -> None:
         """Raise ValueError for weights that are negative, not finite, or not one per member."""
         for weights in (self.level, self.gap):
-            if weights.shape != (len(MEMBERS),) or not np.isfinite(weights).all():
-                raise ValueError(f"blend: {len(MEMBERS)} finite weights for level and for gap")
+            if weights.ndim != 1 or not 1 <= len(weights) == len(self.level) <= len(MEMBERS):
+                raise ValueError("blend: level and gap need a weight for each member")
+            if not np.isfinite(weights).all():
+                raise ValueError("blend: a weight is not finite")
             if (weights < 0).any():
                 raise ValueError("blend: a weight is negative")
 

@@ -41,18 +41,13 @@ class OnnxEmbedder:
             raise ValueError(f"embedder: max_tokens must be 3…{MAX_TOKENS}, got {max_tokens!r}")
         check_graph(model)
         self._words, self._model, self.max_tokens = Words(tokenizer), model, max_tokens
-        framed = tokenizer.encode("a")
-        own = [i for i, special in enumerate(framed.special_tokens_mask) if not special]
-        if not own:
-            raise ValueError("embedder/tokenizer.json has no token for the letter a")
-        self._before = np.array(framed.ids[: own[0]], dtype=np.int64)
-        self._after = np.array(framed.ids[own[-1] + 1 :], dtype=np.int64)
+        self._before, self._after = framing(tokenizer)
         self._room = max_tokens - len(self._before) - len(self._after)
         if self._room < 1:
             raise ValueError(f"embedder: max_tokens {max_tokens} leaves no room for a text")
         self._session = _session(model)
         self.dim = 0
-        self.dim = self._probe(framed.ids[own[0]])
+        self.dim = self._probe(int(self._words.ids("a")[0]))
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int) -> "OnnxEmbedder":
@@ -109,6 +104,20 @@ class OnnxEmbedder:
         if vector.ndim != 1 or not len(vector) > 0 or not np.isfinite(vector).all():
             raise ValueError("model.onnx does not give one finite vector")
         return len(vector)
+
+
+def framing(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Special tokens before and after a text, int64[·] each.
+
+    Raises:
+        ValueError: the tokenizer has no token for the letter a.
+    """
+    framed = tokenizer.encode("a")
+    own = [i for i, special in enumerate(framed.special_tokens_mask) if not special]
+    if not own:
+        raise ValueError("tokenizer.json has no token for the letter a")
+    ids = np.array(framed.ids, dtype=np.int64)
+    return ids[: own[0]], ids[own[-1] + 1 :]
 
 
 def _session(model: bytes) -> Any:

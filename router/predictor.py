@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from router.cost import TokenModel
 from router.gate import Gate, both
-from router.head import Blend, Constant, Head
+from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
 from router.prompt import Prompt
 from router.tier import Tier
@@ -72,6 +72,13 @@ class Predictor:
                 f"{count} tiers, {len(self.heads)} heads, {len(self.tokens)} token models"
             )
         self.neighbours.check(dim, len(self.learned))
+        encoder = self.vectorizer.encoder
+        if len(self.blend.level) != len(MEMBERS) - (encoder is None):
+            raise ValueError("blend: one weight per member, the encoder among them if there is one")
+        if encoder is not None and encoder.dim != len(self.learned):
+            raise ValueError(
+                f"encoder: {encoder.dim} margins for {len(self.learned)} learned tiers"
+            )
         for head in self.heads:
             head.check(dim)
         for tokens in self.tokens:
@@ -122,6 +129,7 @@ class Predictor:
                 [head.linear.margin(vector) for head in heads],
                 [head.forest.margin(vector.dense) for head in heads],
                 self.neighbours.margins(vector.dense),
+                *([vector.read.tolist()] if len(vector.read) else []),
             ]
             combined = iter(self.blend.combine_one(margins))
         return [

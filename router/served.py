@@ -7,7 +7,6 @@ from typing import Any
 
 from router.artifact import Artifact
 from router.cost import TokenModel
-from router.embedder import StaticEmbedder
 from router.prompt import Prompt
 from router.request import Request, unread_chars
 from router.rules import Rules, Verdict
@@ -57,8 +56,7 @@ class Served:
     def quick(self) -> bool:
         """Whether a decision takes less than handing it to a thread would."""
         predictor = self.artifact.predictor
-        table = isinstance(predictor.vectorizer.embedder, StaticEmbedder)
-        return table and predictor.second is None
+        return predictor.vectorizer.static and predictor.second is None
 
     def says(self, prompt: Prompt, request: Request) -> dict[str, Any]:
         """What this one would decide, for the log of another; never raises."""

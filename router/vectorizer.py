@@ -1,16 +1,18 @@
 """From a prompt to what every head reads: surface features | embedding | n-grams."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedder import Embedder, cut_tokens
+from router.embedder import Embedder, StaticEmbedder, cut_tokens
 from router.features import NAMES, surface
 from router.ngrams import NGrams, terms
 from router.prompt import Prompt
 
 SURFACE = len(NAMES)
+UNREAD: Final = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,14 @@ class Vector:
         terms: int64[m], buckets of the known n-grams.
         weights: float64[m], their TF-IDF weights.
         tokens: input tokens of the whole request, counted by the embedder's tokenizer.
+        read: float32[learned tiers], margins by the fine-tuned encoder; empty where there is none.
     """
 
     dense: NDArray[np.float32]
     terms: NDArray[np.int64]
     weights: NDArray[np.float64]
     tokens: float
+    read: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,22 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Vectorizer:
-    """The feature spec at work; training and serving call this and nothing else."""
+    """The feature spec at work; training and serving call this and nothing else.
+
+    Attributes:
+        embedder: makes the features that every member reads.
+        ngrams: hashed, beside it.
+        encoder: a transformer fine-tuned on the log; its "vector" is a margin per learned tier.
+    """
 
     embedder: Embedder
     ngrams: NGrams
+    encoder: Embedder | None = None
+
+    @property
+    def static(self) -> bool:
+        """Whether no transformer is evaluated."""
+        return self.encoder is None and isinstance(self.embedder, StaticEmbedder)
 
     @property
     def dim(self) -> int:
@@ -71,13 +87,19 @@ class Vectorizer:
 
     def vector(self, prompt: Prompt) -> Vector:
         """Compute the features of one prompt."""
-        return self.weigh(Reading.of(self.embedder, prompt))
+        return self.weigh(Reading.of(self.embedder, prompt), self.read(prompt))
 
-    def weigh(self, reading: Reading) -> Vector:
-        """Put what is learned of n-grams to what was read."""
+    def weigh(self, reading: Reading, read: NDArray[np.float32] = UNREAD) -> Vector:
+        """Put what is learned of n-grams to what was read, and what the encoder said."""
         known, weights = self.ngrams.weigh(reading.buckets, reading.frequency)
         parts = [reading.surface, reading.embedding, self.ngrams.reduce(known, weights)]
-        return Vector(np.concatenate(parts), known, weights, reading.tokens)
+        return Vector(np.concatenate(parts), known, weights, reading.tokens, read)
+
+    def read(self, prompt: Prompt) -> NDArray[np.float32]:
+        """The encoder's margins, float32[learned tiers]; empty where there is no encoder."""
+        if self.encoder is None:
+            return UNREAD
+        return self.encoder.embed(cut_tokens(self.encoder.tokenize(prompt.text)))
 
 
 def count_tokens(prompt: Prompt, tokens: int) -> float:

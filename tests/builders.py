@@ -2,7 +2,7 @@
 
 `python -m tests.builders FOLDER [ENCODER]` writes an artifact as kept under tests/artifacts/:
 protocol 1, or with a folder of an exported encoder (tests/encoder), protocol 2; with the word
-``staged`` after it, both, protocol 3.
+``staged`` after it, both, protocol 3; with the word ``tuned`` instead of it, protocol 4.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from router.gate import Gate
 from router.head import Blend, Constant, Head, Linear
 from router.neighbours import Neighbours
 from router.ngrams import BUCKETS, NGrams
+from router.onnx_embedder import OnnxEmbedder
 from router.policy import Policy, Promise
 from router.predictor import Predictor, Second
 from router.tier import Tier
@@ -143,11 +144,21 @@ def make_tokens(dim: int, seed: int = 0) -> TokenModel:
     return TokenModel(3.0, 1.1, weights, 3.5, 1.0, 900.0)
 
 
+def make_encoder() -> OnnxEmbedder:
+    """A stand-in for a fine-tuned encoder: margins of two learned tiers."""
+    home = Path(__file__).parent / "encoder"
+    tokenizer = Tokenizer.from_file(str(home / "tokenizer.json"))
+    return OnnxEmbedder(tokenizer, (home / "tuned.onnx").read_bytes(), 32)
+
+
 def make_predictor(
-    tiers: tuple[Tier, ...] = TIERS, small: int = 3, embedder: Embedder | None = None
+    tiers: tuple[Tier, ...] = TIERS,
+    small: int = 3,
+    embedder: Embedder | None = None,
+    encoder: Embedder | None = None,
 ) -> Predictor:
     """A predictor whose top tier is a constant and whose other heads are learned."""
-    vectorizer = Vectorizer(embedder or make_embedder(), make_ngrams())
+    vectorizer = Vectorizer(embedder or make_embedder(), make_ngrams(), encoder)
     dim, learned = vectorizer.dim, len(tiers) - 1
     heads = [
         Head(make_linear(dim, k), make_forest(dim, k), make_calibration(k)) for k in range(learned)
@@ -157,9 +168,12 @@ def make_predictor(
         vectorizer=vectorizer,
         neighbours=make_neighbours(dim, learned, small=small),
         heads=(*heads, Constant(0.95)),
-        blend=Blend(np.array([0.4, 0.5, 0.1]), np.array([0.3, 0.3, 0.4])),
+        blend=Blend(LEVEL[: 3 + (encoder is not None)], GAP[: 3 + (encoder is not None)]),
         tokens=tuple(make_tokens(dim, k) for k in range(len(tiers))),
     )
+
+
+LEVEL, GAP = np.array([0.4, 0.5, 0.1, 0.6]), np.array([0.3, 0.3, 0.4, 0.5])
 
 
 def make_staged(policy: Policy, second: Embedder, small: int = 3) -> Predictor:
@@ -181,10 +195,11 @@ def make_artifact(
     small: int = 3,
     embedder: Embedder | None = None,
     second: Embedder | None = None,
+    encoder: Embedder | None = None,
 ) -> Path:
     """Write an artifact by the training job's own export; of two stages with a `second`."""
     embedder = embedder or make_embedder()
-    predictor = make_predictor(small=small, embedder=embedder)
+    predictor = make_predictor(small=small, embedder=embedder, encoder=encoder)
     stated, other = predictor.estimate(golden_prompts()).p, None
     if second is not None:
         predictor = make_staged(policy, second, small)
@@ -234,6 +249,10 @@ def edit_arrays(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 if __name__ == "__main__":
-    made = load_export(Path(sys.argv[2])) if len(sys.argv) > 2 else None
-    stages = (None, made) if "staged" in sys.argv[3:] else (made, None)
-    make_artifact(Path(sys.argv[1]), small=1, embedder=stages[0], second=stages[1])
+    out, asked = Path(sys.argv[1]), sys.argv[2:]
+    if asked == ["tuned"]:
+        make_artifact(out, small=1, encoder=make_encoder())
+    else:
+        made = load_export(Path(asked[0])) if asked else None
+        stages = (None, made) if "staged" in asked else (made, None)
+        make_artifact(out, small=1, embedder=stages[0], second=stages[1])

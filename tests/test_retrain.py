@@ -266,6 +266,8 @@ def test_a_server_that_is_down_exits_with_3_and_the_champion_serves(site, capsys
             ("[train] labels", "[label] margin"),
         ),
         ("min_quality", "min_qualty", ("did you mean 'min_quality'",)),
+        ("challengers = 1", "finetune = 1", ("[train] finetune", "true or false")),
+        ("challengers = 1", "max_minutes = 5", ("max_minutes", "finetune = true")),
         ("[train]", 'since = "soon"\n[train]', ("since", "90d")),
         ("[train]", 'since = "2027-01-01"\n[train]', ("the window is empty",)),
         ("[train]", "since = 2026-05-01\nuntil = 2026-04-01\n[train]", ("not before",)),
@@ -377,6 +379,14 @@ def test_the_same_job_in_another_place_makes_the_same_bytes(site, capsys, monkey
     for manifest in facts:
         del manifest["created_at"], manifest["files"]["CARD.md"]
     assert facts[0] == facts[1]
+
+
+def test_fine_tuning_is_asked_for_in_the_configuration(site):
+    path = site / "retrain.toml"
+    words = "[train]\nfinetune = true\nmax_minutes = 30"
+    path.write_text(path.read_text(encoding="utf-8").replace("[train]", words), encoding="utf-8")
+    tuning = read_settings(path).tuning
+    assert tuning is not None and tuning.max_minutes == 30
 
 
 def test_a_window_keeps_requests_whole_and_the_latest(site):

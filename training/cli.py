@@ -189,6 +189,12 @@ def train(
     policy: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")
     ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Also fine-tune a transformer on the log (minutes).")
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="That fine-tuning may take.", min=0.1)
+    ] = None,
     estimate_propensities: Estimated = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -198,12 +204,16 @@ def train(
     Example: suffice train --traffic traffic.parquet --tiers tiers.toml --out artifacts/current
     """
     from training.config import read_config, read_tiers
+    from training.learn.finetune import Tuning
     from training.learn.splits import parse_shares
     from training.train import train as run
 
     settings = read_config(config, _pairs(policy or [], "--policy"))
     parts, named = parse_shares(split), read_tiers(tiers)
-    done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities)
+    if max_minutes is not None and not finetune:
+        raise BadInput("--max-minutes limits --finetune, which is not asked for")
+    tuning = Tuning(max_minutes) if finetune else None
+    done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities, tuning)
     if as_json:
         result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
         result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]

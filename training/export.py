@@ -13,13 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import PROTOCOLS, SECOND, Artifact, files_of, load_artifact, read_artifact
+from router.artifact import (
+    SECOND,
+    Artifact,
+    files_of,
+    load_artifact,
+    protocol_of,
+    read_artifact,
+)
 from router.embedder import Embedder
 from router.features import CURRENT
 from router.head import Constant
 from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import Tier
+from router.vectorizer import Vectorizer
 from training.errors import BadInput, SufficeError
 from training.golden import TOLERANCE, replay
 from training.learn.stages import Stages
@@ -65,12 +73,13 @@ def export(
         arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         embedder.save(folder / "embedder")
-        if second is not None:
-            (folder / "second").mkdir()
-            second.save(folder / "second")
+        for name, more in (("second", second), ("encoder", predictor.vectorizer.encoder)):
+            if more is not None:
+                (folder / name).mkdir()
+                more.save(folder / name)
         (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, predictor.tiers, policy, facts, embedder, second)
+        _write_manifest(folder, predictor.tiers, policy, facts, predictor.vectorizer, second)
         return _verified(folder)
 
 
@@ -110,9 +119,9 @@ def reissue(
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        first, more = source.predictor, source.predictor.second
+        more = source.predictor.second
         second = None if more is None else more.predictor.vectorizer.embedder
-        _write_manifest(folder, tiers, policy, facts, first.vectorizer.embedder, second)
+        _write_manifest(folder, tiers, policy, facts, source.predictor.vectorizer, second)
         return _verified(folder)
 
 
@@ -223,13 +232,13 @@ def _write_manifest(
     tiers: Sequence[Tier],
     policy: Policy,
     facts: Mapping[str, Any],
-    embedder: Embedder,
+    vectorizer: Vectorizer,
     second: Embedder | None,
 ) -> None:
-    entries = [one.entry for one in (embedder, second) if one is not None]
-    first, other = entries[0]["kind"], entries[1]["kind"] if second is not None else None
+    made = {"embedder": vectorizer.embedder, "second": second, "encoder": vectorizer.encoder}
+    entries = {name: one.entry for name, one in made.items() if one is not None}
     manifest = {
-        "protocol": PROTOCOLS[first, other],
+        "protocol": protocol_of(entries),
         "tiers": [tier.to_dict() for tier in tiers],
         "features": {
             "names": list(CURRENT.names),
@@ -237,7 +246,7 @@ def _write_manifest(
             "text_version": CURRENT.text_version,
         },
         "policy": policy.to_dict(),
-        **dict(zip(("embedder", "second"), entries, strict=False)),
+        **entries,
         **facts,
     }
     manifest["files"] = {name: _described(folder / name) for name in files_of(manifest)}

@@ -54,7 +54,7 @@ class Learned:
 
     @property
     def usd(self) -> NDArray[np.float64]:
-        """Expected costs of the fit rows, float64[m, k], beside `heads.p`."""
+        """Expected costs of the fit rows with whole estimates, float64[m, k], as `basis`."""
         return priced(self.basis.tokens, self.tiers)
 
     @property
@@ -62,14 +62,14 @@ class Learned:
         """Cross-fitted probabilities of the fit rows; of two stages as served at a middle dial."""
         stages = self.basis.stages
         if stages is None:
-            return self.heads.p
-        return stages.mixed(self.heads.p, self.usd, float(np.median(stages.dials)))
+            return self.basis.p
+        return stages.mixed(self.basis.p, self.usd, float(np.median(stages.dials)))
 
     @property
     def course(self) -> Course:
         """The order in which operating points are tried, fixed on the fit rows."""
         stages = self.basis.stages
-        return plan_course(self.heads.p if stages is None else stages.p, self.usd)
+        return plan_course(self.basis.p if stages is None else stages.p, self.usd)
 
     def stages(self, x: Matrix, second: Matrix | None, prompts: Sequence[Prompt]) -> Stages | None:
         """What two stages say of prompts, whose vectors are x by the first, `second` by the second.
@@ -126,7 +126,9 @@ def learn(
         heads = fit(*matched_labels(requests, heads.p, weak))
     tokens, notes = fit_tokens(x, requests, names)
     predictor = Predictor(tiers, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
-    basis = Basis(heads.p, expected_tokens(x, tokens))
+    basis = Basis(
+        heads.p[heads.whole], expected_tokens(x.take(np.flatnonzero(heads.whole)), tokens)
+    )
     learned = [head for head in heads.heads if isinstance(head, Head)]
     growths = [flatten(booster)[1] for booster in heads.boosters]
     references = references_of(learned, heads.neighbours, x, growths)

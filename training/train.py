@@ -25,7 +25,8 @@ from training.export import check_out, export, id_hashes
 from training.golden import golden_lines, golden_prompts
 from training.label.rule import LabelRule, load_requests
 from training.learn.costs import account, check_prices, expected
-from training.learn.embedders import resolve_stages
+from training.learn.embedders import resolve_stages, resolve_tuning
+from training.learn.finetune import Tuning, finetune
 from training.learn.heads import probabilities, sort_tiers
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.memory import Remembering
@@ -36,6 +37,7 @@ from training.learn.vectorize import fit_ngrams, vectorize
 from training.learned import Learned, join, learn
 from training.log.requests import Requests
 from training.measure import baselines
+from training.measure.members import Worth, as_metrics, microseconds, worth
 from training.measure.overlap import certifiable
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report
@@ -70,12 +72,14 @@ def train(
     seed: int,
     embedder_name: str,
     estimate: bool = False,
+    tuning: Tuning | None = None,
 ) -> Trained:
     """Train a router from a traffic file and export it to `out`.
 
     On one-sided logs the operating point is chosen, and the report made, by doubly robust estimates
     (`measure.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
-    from it, and every output says so.
+    from it, and every output says so. With `tuning`, a transformer is fine-tuned on the fit rows
+    and is one more member of the heads.
 
     Raises:
         BadInput: the traffic cannot be learned from; nothing was written.
@@ -83,7 +87,7 @@ def train(
     """
     started = datetime.now(UTC)
     check_out(out)
-    embedders = resolve_stages(embedder_name)
+    embedders, _ = _resolve(embedder_name, tuning)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:
@@ -92,10 +96,9 @@ def train(
             counts += told
     with step("split"):
         ground = lay_out(requests, counts, tiers, config, shares, seed)
-    with step("features"):
-        features = featurize(ground, embedders, seed)
+    features = prepare(ground, embedder_name, seed, tuning)
     with step("heads"):
-        learned = fit(ground, features, seed, STANDARD)
+        features, learned = fit(ground, features, seed, STANDARD)
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch)
         made = finish(ground, features, learned, config, embedder_name, seed, started, out, kept)
@@ -104,11 +107,14 @@ def train(
             asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
+            times = microseconds(learned.predictor, golden_prompts())
+            chosen |= {f"members.{name}.microseconds": value for name, value in times.items()}
             run_id, store = track(
                 out, made.version, made.facts, policy, tiers, kept, made.report, asked, chosen
             )
     summary = (
         *made.notes,
+        "members take " + ", ".join(f"{name} {us:.0f} µs" for name, us in times.items()),
         f"label rule: {describe_rule(config.label)}",
         describe_policy(policy, tiers),
     )
@@ -152,6 +158,7 @@ class Features:
     vectorizer: Vectorizer
     x: Matrix
     second: "Features | None" = None
+    notes: tuple[str, ...] = ()
 
     def stages(
         self, learned: Learned, requests: Requests, rows: NDArray[np.int64]
@@ -202,6 +209,36 @@ def lay_out(
     return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
 
 
+def prepare(ground: Ground, name: str, seed: int, tuning: Tuning | None = None) -> Features:
+    """The features that `--embedder NAME` means; with `tuning`, a fine-tuned encoder's beside them.
+
+    Raises:
+        BadInput, EnvironmentProblem: there is no such embedder, or it cannot be fine-tuned.
+    """
+    with step("features"):
+        embedders, base = _resolve(name, tuning)
+        features = featurize(ground, embedders, seed)
+    if tuning is None or base is None:
+        return features
+    rows, group = ground.splits.fit, ground.splits.group
+    names = tuple(tier.name for tier in ground.tiers)
+    made = finetune(base, ground.requests, rows, group, names, seed, tuning.max_minutes)
+    return replace(
+        features,
+        vectorizer=replace(features.vectorizer, encoder=made.encoder),
+        x=replace(features.x, read=made.read),
+        notes=made.notes,
+    )
+
+
+def _resolve(name: str, tuning: Tuning | None) -> tuple[tuple[Embedder, ...], Path | None]:
+    """Embedders of one stage or two, and what is fine-tuned beside them."""
+    if tuning is None:
+        return resolve_stages(name), None
+    embedder, base = resolve_tuning(name)
+    return (embedder,), base
+
+
 def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Features:
     """Vectors of every request; the n-grams' projection is fitted on the fit rows.
 
@@ -214,15 +251,41 @@ def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Featu
     return Features(embedder, vectorizer, x, featurize(ground, more, seed) if more else None)
 
 
-def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> Learned:
-    """Heads and token models, of each stage, from the fit rows alone."""
+def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[Features, Learned]:
+    """Heads and token models, of each stage, from the fit rows, and the features that they read.
+
+    A fine-tuned encoder that does not lower the heads' loss on the rows kept for weighing it is
+    left out: it would cost milliseconds for nothing.
+    """
     rows = ground.splits.fit
-    group, x = ground.splits.group[rows], features.x.take(rows)
-    parts = (ground.tiers, features.embedder, features.vectorizer)
-    learned = learn(x, ground.fit_rows, group, *parts, seed, recipe)
-    if features.second is None:
-        return learned
-    return join(learned, fit(ground, features.second, seed, recipe), x, ground.fit_rows)
+    group = ground.splits.group[rows]
+
+    def learned_from(given: Features) -> Learned:
+        parts = (ground.tiers, given.embedder, given.vectorizer)
+        return learn(given.x.take(rows), ground.fit_rows, group, *parts, seed, recipe)
+
+    learned = learned_from(features)
+    if features.vectorizer.encoder is not None:
+        encoder = worth_of(ground, learned)[-1]
+        if not encoder.nats.value > 0:
+            told = f"the fine-tuned encoder is left out: {encoder.describe()}"
+            features = replace(
+                features,
+                vectorizer=replace(features.vectorizer, encoder=None),
+                x=replace(features.x, read=features.x.read[:, :0]),
+                notes=(*features.notes, told),
+            )
+            learned = learned_from(features)
+    if features.second is not None:
+        _, second = fit(ground, features.second, seed, recipe)
+        learned = join(learned, second, features.x.take(rows), ground.fit_rows)
+    return features, learned
+
+
+def worth_of(ground: Ground, learned: Learned) -> tuple[Worth, ...]:
+    """What each member adds, on the fit rows."""
+    rows = ground.fit_rows
+    return worth(learned.heads, rows.score, rows.weight, learned.usd, rows.sessions)
 
 
 def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
@@ -263,12 +326,15 @@ def finish(
     with step("report"):
         report, refused = report_on(ground, features, learned, policy, config.label)
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
-    notes += [*learned.notes, *learned.heads.notes]
+    notes += [*features.notes, *learned.notes, *learned.heads.notes]
+    members = worth_of(ground, learned)
+    notes += [member.describe() for member in members]
     notes += compare_original(features, learned, policy)
     notes += list(report.notes) if report else [refused]
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     requests, rule = ground.requests, config.label
     facts = describe_job(requests, rule, sizes, notes, report, started, embedder_name, seed)
+    facts["metrics"] = facts["metrics"] | as_metrics(members)
     if (stages := time_stages(ground, learned, settled)) is not None:
         facts["stages"] = stages
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
@@ -281,14 +347,15 @@ def finish(
 
 def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:
     """What recent traffic is compared with later: the fit and choose rows."""
-    rows = np.concatenate([ground.splits.fit, ground.chosen])
+    fitted = ground.splits.fit[learned.heads.whole]
+    rows = np.concatenate([fitted, ground.chosen])
     evidence, policy = settled.evidence, settled.policy
-    unknown = np.full(len(ground.splits.fit), -1)
-    fitted = (learned.heads.p, learned.usd, learned.basis.stages)
+    unknown = np.full(len(fitted), -1)
+    known = (learned.basis.p, learned.usd, learned.basis.stages)
     return sample(
         ground.requests.take(rows),
         features.x.take(rows),
-        np.concatenate([served(*fitted, policy), evidence.served(policy)]),
+        np.concatenate([served(*known, policy), evidence.served(policy)]),
         np.concatenate([unknown, evidence.tiers(policy)]),
         learned.predictor,
     )

@@ -22,6 +22,7 @@ from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
 from training.label.rule import LabelRule, load_requests
+from training.learn.finetune import Tuning
 from training.measure.baselines import knn
 from training.measure.curve import order_walk, policy_walk, trace
 from training.measure.evaluate import score
@@ -56,10 +57,11 @@ def run(
     seed: int,
     folder: Path,
     embedder: str = "static",
+    tuning: Tuning | None = None,
 ) -> Scored:
     """Train on a share of the requests, score the others."""
     inside, outside = outcomes.split_requests(frame, share, seed)
-    return job(inside, outside, names, seed, folder, embedder=embedder)
+    return job(inside, outside, names, seed, folder, embedder=embedder, tuning=tuning)
 
 
 def job(
@@ -70,6 +72,7 @@ def job(
     folder: Path,
     goal: MinQuality | None = None,
     embedder: str = "static",
+    tuning: Tuning | None = None,
 ) -> Scored:
     """Train on some rows, score others."""
     folder.mkdir(exist_ok=True)
@@ -79,7 +82,7 @@ def job(
     config = Config(LabelRule(), goal or MinQuality())
     artifact = folder / f"artifact-{seed}"
     shares = (0.85, 0.15, 0.0)
-    train(folder / "train.parquet", tiers, artifact, config, shares, seed, embedder)
+    train(folder / "train.parquet", tiers, artifact, config, shares, seed, embedder, tuning=tuning)
     score(artifact, folder / "test.parquet", folder / "scores.parquet")
     scores = pd.read_parquet(folder / "scores.parquet").set_index("request_id")
     truth = outside.pivot(index="request_id", columns="tier", values="score").loc[scores.index]

@@ -140,7 +140,7 @@ def _suffice(
     timed: Sequence[Prompt],
 ) -> tuple[Standing, Floats, Floats]:
     """How Suffice stands on the test rows; expected costs there, and the account: float64[m, k]."""
-    learned = fit(ground, features, seed, STANDARD)
+    features, learned = fit(ground, features, seed, STANDARD)
     policy = settle(ground, features, learned, config).policy
     x = features.x.take(ground.splits.test)
     p, usd = probabilities(learned.heads, x), expected(x, learned.predictor.tokens, learned.tiers)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from router.embedder import StaticEmbedder
+from router.onnx_embedder import framing
 from training.console import step
 from training.errors import BadInput, EnvironmentProblem
 from training.learn.quantise import quantise, row_cosines
@@ -141,11 +142,13 @@ def weight_files(model_dir: Path) -> list[Path]:
 def load_encoder(model_dir: Path, **options: Any) -> "SentenceTransformer":
     try:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise EnvironmentProblem(
             f"reading a transformer needs sentence-transformers and torch ({error}); install them: "
             "pip install torch==2.13.0 && pip install 'suffice[encoders]'"
         ) from error
+    disable_progress_bar()  # `step` says what is under way
     with step("loading the encoder"):
         try:
             model = SentenceTransformer(
@@ -179,9 +182,7 @@ def _hidden_states(
         raise BadInput(
             f"{model_dir}: the tokenizer has ids up to {count - 1}, the model {known} rows"
         )
-    marks = tokenizer.encode("a")
-    words = [i for i, special in enumerate(marks.special_tokens_mask) if not special]
-    before, after = marks.ids[: words[0]], marks.ids[words[-1] + 1 :]
+    before, after = (ids.tolist() for ids in framing(tokenizer))
     parts = []
     with torch.inference_mode():
         for start in range(0, count, _BATCH):

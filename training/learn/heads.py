@@ -53,6 +53,10 @@ class FittedHeads:
         neighbours: the shared member.
         boosters: the LightGBM originals of the learned tiers' forests, for parity.
         p: float64[n, k], cross-fitted probabilities of the fit rows.
+        whole: bool[n], rows whose `p` every member had a say in: all of them, unless there is an
+            encoder, which says nothing of the rows that it was trained on.
+        margins: float64[members, n, learned tiers], cross-fitted; the encoder's NaN where it says
+            nothing.
         notes: what was decided, in words.
         choices: the chosen parameters, for MLflow.
     """
@@ -62,6 +66,8 @@ class FittedHeads:
     neighbours: Neighbours
     boosters: tuple[lgb.Booster, ...]
     p: NDArray[np.float64]
+    whole: NDArray[np.bool_]
+    margins: NDArray[np.float64]
     notes: tuple[str, ...]
     choices: dict[str, float]
 
@@ -122,15 +128,14 @@ def fit_heads(
     }
     penalty, linear = _best_penalty(by_tier, target, weight, recipe.ridges)
     width, near = _best_width(geometry, x, target, weight, folds, learned)
-    margins = np.full((len(MEMBERS), len(score), len(learned)), np.nan)
+    margins = np.full((3, len(score), len(learned)), np.nan)
     for j, k in enumerate(learned):
         for fold in by_tier[k]:
             margins[0, fold.rows, j] = fold.linear[linear]
             margins[1, fold.rows, j] = fold.forest
     margins[2] = near
     seen = score[:, learned]
-    blend = _fit_blend(margins, seen, weight[:, learned])
-    combined = blend.combine(margins)
+    blend, combined, whole = _blend_members(margins, x.read, seen, weight[:, learned])
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
     boosters: list[lgb.Booster] = []
@@ -141,9 +146,13 @@ def fit_heads(
             continue
         known = np.flatnonzero(~np.isnan(score[:, k]))
         z, y, w = combined[:, learned.index(k)], target[known, k], weight[known, k]
-        level = _level_rows(score[:, k], None if firm is None else firm[:, k])
-        calibration = fit_calibration(z[level], score[level, k], weight[level, k])
-        p[:, k] = calibration.probability(z)
+        for part in (~whole, whole):  # the last calibration is the one that is served
+            if not part.any():
+                continue
+            seen_there = np.where(part, score[:, k], np.nan)
+            level = _level_rows(seen_there, None if firm is None else firm[:, k])
+            calibration = fit_calibration(z[level], score[level, k], weight[level, k])
+            p[part, k] = calibration.probability(z[part])
         rounds = max(int(np.median([fold.rounds for fold in by_tier[k]])), 5)
         booster = fit_booster(x.take(known), y, w, rounds, seed, recipe)
         boosters.append(booster)
@@ -155,27 +164,40 @@ def fit_heads(
     neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
     weights = ", ".join(
         f"{name} {level:.2f}/{gap:.2f}"
-        for name, level, gap in zip(MEMBERS, blend.level, blend.gap, strict=True)
+        for name, level, gap in zip(MEMBERS, blend.level, blend.gap, strict=False)
     )
     notes.append(f"members' weights (level/gap, by cross-fitting): {weights}")
     choices = {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {
         f"{part}_{name}": float(value)
         for part, values in (("level", blend.level), ("gap", blend.gap))
-        for name, value in zip(MEMBERS, values, strict=True)
+        for name, value in zip(MEMBERS, values, strict=False)
     }
-    return FittedHeads(tuple(heads), blend, neighbours, tuple(boosters), p, tuple(notes), choices)
+    if x.read.shape[1]:
+        margins = np.concatenate([margins, x.read[None].astype(np.float64)])
+    return FittedHeads(
+        heads=tuple(heads),
+        blend=blend,
+        neighbours=neighbours,
+        boosters=tuple(boosters),
+        p=p,
+        whole=whole,
+        margins=margins,
+        notes=tuple(notes),
+        choices=choices,
+    )
 
 
 def member_margins(fitted: FittedHeads, x: Matrix) -> NDArray[np.float64]:
     """Margins by the originals (LightGBM's own trees), float64[members, n, learned tiers]."""
     heads = [head for head in fitted.heads if isinstance(head, Head)]
-    return np.stack(
-        [
-            np.stack([linear_margins(head.linear, x) for head in heads], axis=1),
-            np.stack([booster_margins(booster, x) for booster in fitted.boosters], axis=1),
-            neighbour_margins(fitted.neighbours, x.dense),
-        ]
-    )
+    margins = [
+        np.stack([linear_margins(head.linear, x) for head in heads], axis=1),
+        np.stack([booster_margins(booster, x) for booster in fitted.boosters], axis=1),
+        neighbour_margins(fitted.neighbours, x.dense),
+    ]
+    if x.read.shape[1]:
+        margins.append(x.read.astype(np.float64))
+    return np.stack(margins)
 
 
 def probabilities(fitted: FittedHeads, x: Matrix) -> NDArray[np.float64]:
@@ -329,7 +351,30 @@ def _best_width(
     return best[1], best[2]
 
 
-def _fit_blend(
+def _blend_members(
+    margins: NDArray[np.float64],
+    read: NDArray[np.float32],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
+    """Weigh the members, the encoder on the rows that it was not trained on.
+
+    Returns:
+        The blend that is served; combined margins float64[n, learned], of rows that the encoder
+        was trained on without it; bool[n], the other rows.
+    """
+    blend = fit_blend(margins, score, weight)
+    combined = blend.combine(margins)
+    if not read.shape[1]:
+        return blend, combined, np.ones(len(read), dtype=np.bool_)
+    whole = np.asarray(~np.isnan(read).any(axis=1))
+    both = np.concatenate([margins[:, whole], read[None, whole].astype(np.float64)])
+    blend = fit_blend(both, score[whole], weight[whole])
+    combined[whole] = blend.combine(both)
+    return blend, combined, whole
+
+
+def fit_blend(
     margins: NDArray[np.float64], score: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> Blend:
     """Weights of the members for level and gap, shrunk towards equal.

@@ -46,22 +46,27 @@ class Matrix:
         dense: float32[n, dim].
         terms: sparse float64[n, BUCKETS], TF-IDF weights.
         tokens: float64[n], counted input tokens.
+        read: float32[n, learned tiers], margins by the fine-tuned encoder, NaN for rows that it
+            was trained on; float32[n, 0] where there is no encoder.
     """
 
     dense: NDArray[np.float32]
     terms: sparse.csr_matrix
     tokens: NDArray[np.float64]
+    read: NDArray[np.float32]
 
     def take(self, rows: NDArray[np.int64]) -> "Matrix":
         """The vectors at `rows`, int64[m]."""
-        return Matrix(self.dense[rows], self.terms[rows], self.tokens[rows])
+        return Matrix(self.dense[rows], self.terms[rows], self.tokens[rows], self.read[rows])
 
     def vectors(self) -> Iterator[Vector]:
         """The rows as serving sees them."""
         starts = self.terms.indptr
-        for i, (dense, tokens) in enumerate(zip(self.dense, self.tokens, strict=True)):
+        rows = zip(self.dense, self.tokens, self.read, strict=True)
+        for i, (dense, tokens, read) in enumerate(rows):
             known = slice(starts[i], starts[i + 1])
-            yield Vector(dense, self.terms.indices[known], self.terms.data[known], float(tokens))
+            terms = self.terms.indices[known], self.terms.data[known]
+            yield Vector(dense, *terms, float(tokens), read)
 
 
 @dataclass(frozen=True, slots=True)

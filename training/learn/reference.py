@@ -30,12 +30,14 @@ class Reference:
         dense: float64[dim], mean dense vector, each value held inside the linear member's range.
         terms: mean log-odds of all n-grams together, in the linear member.
         near: mean log-odds of the neighbours.
+        read: mean log-odds of the fine-tuned encoder, 0 where there is none.
         growth: how many fitting rows took each branch of the forest.
     """
 
     dense: NDArray[np.float64]
     terms: float
     near: float
+    read: float
     growth: Growth
 
 
@@ -51,6 +53,7 @@ def references_of(
             dense=np.clip(some.dense, head.linear.low, head.linear.high).mean(axis=0, dtype="f8"),
             terms=float((some.terms @ head.linear.terms.astype(np.float64)).mean()),
             near=float(near[j]),
+            read=float(np.nanmean(x.read[:, j])) if x.read.shape[1] else 0.0,
             growth=growth,
         )
         for j, (head, growth) in enumerate(zip(heads, growths, strict=True))
@@ -68,6 +71,7 @@ def reference_arrays(
             "dense": reference.dense,
             "terms": reference.terms,
             "near": reference.near,
+            "read": reference.read,
             "rows": reference.growth.rows,
             "gain": reference.growth.gain,
         }.items()
@@ -97,4 +101,5 @@ def _read(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Reference:
     dense, terms, near, rows, gain = (
         arrays[prefix + name] for name in ("dense", "terms", "near", "rows", "gain")
     )
-    return Reference(dense, float(terms), float(near), Growth(rows, gain))
+    read = float(arrays.get(f"{prefix}read", 0.0))
+    return Reference(dense, float(terms), float(near), read, Growth(rows, gain))

@@ -43,14 +43,43 @@ def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt | Imprint], seed: in
 
 
 def vectorize(vectorizer: Vectorizer, prompts: Sequence[Prompt | Imprint]) -> Matrix:
-    """Vectors of n prompts."""
+    """Vectors of n prompts.
+
+    Raises:
+        BadInput: prompts are kept without their texts, by another embedder or where there is an
+            encoder, which reads texts.
+    """
+    read = _read(vectorizer, prompts)
     vectors = [vectorizer.weigh(reading) for reading in readings(vectorizer.embedder, prompts)]
     dense = np.array([vector.dense for vector in vectors], dtype=np.float32)
     return Matrix(
         dense=dense.reshape(len(vectors), vectorizer.dim),
         terms=_sparse([vector.terms for vector in vectors], [vector.weights for vector in vectors]),
         tokens=np.array([vector.tokens for vector in vectors], dtype=np.float64),
+        read=read,
     )
+
+
+def _read(vectorizer: Vectorizer, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.float32]:
+    """What a fine-tuned encoder says of prompts, float32[n, learned tiers], or float32[n, 0]."""
+    encoder = vectorizer.encoder
+    if encoder is None:
+        return np.zeros((len(prompts), 0), dtype=np.float32)
+    texts = texts_of(prompts, "a fine-tuned encoder")
+    vectorizer = replace(vectorizer, encoder=recalling(encoder, texts))
+    said = [vectorizer.read(prompt) for prompt in texts]
+    return np.array(said, dtype=np.float32).reshape(len(texts), encoder.dim)
+
+
+def texts_of(prompts: Sequence[Prompt | Imprint], reader: str) -> list[Prompt]:
+    """The prompts with their texts; BadInput where a table keeps features in their place."""
+    texts = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+    if len(texts) < len(prompts):
+        raise BadInput(
+            f"{reader} reads texts, and the traffic table holds features only: ingest the log "
+            "without --features-only, or train with the static embedder alone"
+        )
+    return texts
 
 
 def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterator[Reading]:
@@ -73,12 +102,7 @@ def estimate(predictor: Predictor, prompts: Sequence[Prompt | Imprint]) -> Estim
     """
     if predictor.second is None:
         return estimates_of(predictor, vectorize(predictor.vectorizer, prompts))
-    texts = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
-    if len(texts) < len(prompts):
-        raise BadInput(
-            "the artifact's second stage reads texts, and the traffic table holds features only: "
-            "ingest the log without --features-only, or train with one stage (--embedder static)"
-        )
+    texts = texts_of(prompts, "a second stage")
     return _recalling(predictor, texts).estimate(texts)
 
 

@@ -37,7 +37,7 @@ from training.retrain.gate import judge
 from training.retrain.registry import ANCHOR, CHAMPION
 from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
-from training.train import featurize, fit, lay_out, settle, write_artifact
+from training.train import fit, lay_out, prepare, settle, write_artifact
 
 LEAST = 30  # requests in a period
 matplotlib.use("Agg")
@@ -180,8 +180,8 @@ def _step(
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
-    features = featurize(ground, resolve_stages(settings.embedders[0]), settings.seed)
-    learned = fit(ground, features, settings.seed, STANDARD)
+    features = prepare(ground, settings.embedders[0], settings.seed, settings.tuning)
+    features, learned = fit(ground, features, settings.seed, STANDARD)
     settled = settle(ground, features, learned, config)
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     made, embedder = datetime.now(UTC), settings.embedders[0]

@@ -15,7 +15,7 @@ import optuna
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.calibrate import log_loss
-from training.learn.embedders import resolve_stages
+from training.learn.finetune import Tuning
 from training.learn.heads import FIRM_ROWS
 from training.learn.members import STANDARD, Recipe
 from training.learned import Learned
@@ -23,7 +23,7 @@ from training.log.requests import Requests
 from training.measure.curve import policy_walk
 from training.measure.intervals import values
 from training.measure.metrics import curve_metrics
-from training.train import Features, Ground, featurize, fit
+from training.train import Features, Ground, fit, prepare
 
 MERIT = "crossfit.aiq"
 ALL, FIRM, SUFFICED = LABELS = ("all", "firm", "sufficed")
@@ -66,10 +66,12 @@ def train_challengers(
     rule: LabelRule,
     count: int,
     seed: int,
+    tuning: Tuning | None = None,
 ) -> Iterator[Challenger]:
     """Fit `count` challengers, one after the other, those with the standard parameters first.
 
     labels: label rules (`LABELS`); one that changes nothing on the fit rows is not tried.
+    tuning: each embedder has a transformer fine-tuned beside it, once.
 
     Raises:
         BadInput: no label rule can be learned from.
@@ -81,7 +83,7 @@ def train_challengers(
             f"[train] labels = {list(labels)}: on these fit rows none of them differs from "
             f'"all"; add "all"'
         )
-    features = {name: featurize(ground, resolve_stages(name), seed) for name in embedders}
+    features = {name: prepare(ground, name, seed, tuning) for name in embedders}
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     )
@@ -94,12 +96,12 @@ def train_challengers(
             trial = study.ask()
             embedder, learns, parameters = _suggest(trial, embedders, rules)
         recipe = _recipe(parameters, learns, rule)
-        learned = fit(ground, features[embedder], seed, recipe)
+        used, learned = fit(ground, features[embedder], seed, recipe)
         made_of = embedder if rules == (ALL,) else f"{embedder}, {learns} labels"
         name = f"{made_of}, {'standard' if trial is None else f'trial {trial.number + 1}'}"
         told = {"embedder": embedder, "labels": learns, **parameters}
         merits = _merits(learned, ground.fit_rows)
-        made = Challenger(name, embedder, told, features[embedder], learned, merits)
+        made = Challenger(name, embedder, told, used, learned, merits)
         if trial is not None:
             study.tell(trial, made.merit)
         yield made
@@ -156,6 +158,7 @@ def _recipe(parameters: Mapping[str, Any], learns: str, rule: LabelRule) -> Reci
 
 def _merits(learned: Learned, requests: Requests) -> dict[str, float]:
     """Cross-fitted figures of the fit rows, on trusted scores where there are any."""
+    requests = requests.take(np.flatnonzero(learned.heads.whole))
     p, score = learned.crossfit, requests.score
     trusted = requests.trusted & ~np.isnan(score)
     seen = trusted if trusted.any() else ~np.isnan(score)

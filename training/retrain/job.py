@@ -177,6 +177,7 @@ def _best(mlflow: Any, ground: Ground, settings: Settings) -> Challenger:
         settings.config.label,
         settings.challengers,
         settings.seed,
+        settings.tuning,
     )
     with step(f"{settings.challengers} challengers"):
         for one in made:

@@ -10,12 +10,19 @@ from typing import Any
 from training.config import Config, check_known, parse_config, read_toml
 from training.errors import BadInput
 from training.label.rule import LabelRule
+from training.learn.finetune import Tuning
 from training.learn.splits import parse_shares
 from training.retrain.challengers import ALL, LABELS, SUFFICED
 from training.retrain.gate import Limits
 
 _AGO = re.compile(r"(\d+)d")
-_KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list of texts"}
+_KINDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of texts",
+}
 _SECTIONS: dict[str, dict[str, type]] = {
     "data": {
         "traffic": str,
@@ -31,6 +38,8 @@ _SECTIONS: dict[str, dict[str, type]] = {
         "embedders": list,
         "labels": list,
         "challengers": int,
+        "finetune": bool,
+        "max_minutes": float,
     },
     "gate": {part.name: type(getattr(Limits(), part.name)) for part in fields(Limits)},
     "registry": {"model": str},
@@ -69,6 +78,7 @@ class Settings:
         labels: label rules (`challengers.LABELS`), each tried.
         challengers: how many are trained in all; the first of each embedder and label rule has
             the standard parameters, the others are Optuna's.
+        tuning: what fine-tuning may take; None: no transformer is fine-tuned.
         limits: of the gate.
         model: name in the registry.
         folder: where the service reads the champion.
@@ -85,6 +95,7 @@ class Settings:
     embedders: tuple[str, ...]
     labels: tuple[str, ...]
     challengers: int
+    tuning: Tuning | None
     limits: Limits
     model: str
     folder: Path
@@ -119,6 +130,8 @@ def read_settings(path: Path) -> Settings:
         if key not in table:
             raise BadInput(f"{path}: [{section}] {key} is missing")
     config = parse_config(values, {}, str(path))
+    if "max_minutes" in fit and not fit.get("finetune", False):
+        raise BadInput(f"{path}: [train] max_minutes limits fine-tuning: set finetune = true")
     embedders = tuple(fit.get("embedders", ["static"]))
     labels = _labels(fit.get("labels", [ALL]), config.label, f"{path}: [train] labels")
     challengers = fit.get("challengers", 8)
@@ -137,6 +150,7 @@ def read_settings(path: Path) -> Settings:
         embedders=embedders,
         labels=labels,
         challengers=challengers,
+        tuning=Tuning(fit.get("max_minutes")) if fit.get("finetune", False) else None,
         limits=Limits(**ours.get("gate", {})),
         model=ours.get("registry", {}).get("model", "suffice"),
         folder=path.parent / serve["folder"],
@@ -189,7 +203,7 @@ def _check(value: object, kind: type, place: str) -> None:
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
     if kind is str and isinstance(value, date):  # TOML has dates of its own
         return
-    if not fits or isinstance(value, bool):
+    if not fits or isinstance(value, bool) != (kind is bool):
         raise BadInput(f"{place} must be {_KINDS[kind]}, got {value!r}")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise BadInput(f"{place} must be a list of texts, got {value!r}")

@@ -2,8 +2,8 @@
 
 Linear and n-gram parts are weight × (value − average value). The forest's are path-dependent SHAP
 values (Lundberg et al. 2018, arXiv:1802.03888), computed by LightGBM itself on a booster restored
-from the artifact. The neighbours are one part. How members are combined is linear, so parts combine
-as margins do.
+from the artifact. The neighbours are one part, and so is a fine-tuned encoder. How members are
+combined is linear, so parts combine as margins do.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,9 @@ SURFACE_GROUPS = {
     "conversation": ("log_system_chars", "turns", "images", "tools"),
 }  # fmt: skip
 MEANING, WORDING, NEIGHBOURS = "meaning", "wording", "similar prompts"
-GROUPS = (*SURFACE_GROUPS, MEANING, WORDING, NEIGHBOURS)
-LINEAR, FOREST, NEAR = (MEMBERS.index(name) for name in ("linear", "forest", "neighbours"))
+READ = "reading as a whole"  # what the fine-tuned encoder says
+GROUPS = (*SURFACE_GROUPS, MEANING, WORDING, NEIGHBOURS, READ)
+LINEAR, FOREST, NEAR, ENCODER = range(len(MEMBERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Contributions:
     """Log-odds of one prompt, against a reference.
 
     Columns are those of the dense vector, then all n-gram terms of the linear member, then the
-    neighbours. Tiers are the learned ones only.
+    neighbours, then the encoder. Tiers are the learned ones only; members those of the blend.
 
     Attributes:
         base: float64[tiers], the combined margin of the reference.
@@ -70,7 +71,8 @@ class Contributions:
     @property
     def by_group(self) -> dict[str, NDArray[np.float64]]:
         """{group: float64[members, tiers]}."""
-        return {name: self.parts[:, self.groups == name].sum(axis=1) for name in GROUPS}
+        named = GROUPS if len(self.parts) > ENCODER else GROUPS[: GROUPS.index(READ)]
+        return {name: self.parts[:, self.groups == name].sum(axis=1) for name in named}
 
 
 def contribute(
@@ -79,9 +81,10 @@ def contribute(
     """Split a prompt's margins into its parts; needs at least one learned head."""
     heads = [head for head in predictor.heads if isinstance(head, Head)]
     dim, tiers = len(vector.dense), len(heads)
-    base = np.zeros((len(MEMBERS), tiers))
-    parts = np.zeros((len(MEMBERS), dim + 2, tiers))
-    terms = np.zeros((len(MEMBERS), len(vector.terms), tiers))
+    members = len(predictor.blend.level)
+    base = np.zeros((members, tiers))
+    parts = np.zeros((members, dim + 3, tiers))
+    terms = np.zeros((members, len(vector.terms), tiers))
     for j, (head, reference) in enumerate(zip(heads, references, strict=True)):
         linear = head.linear
         inside = np.clip(vector.dense, linear.low, linear.high).astype(np.float64)
@@ -94,8 +97,11 @@ def contribute(
         parts[FOREST, :dim, j], base[FOREST, j] = shap[:-1], shap[-1]
         base[NEAR, j] = reference.near
     parts[NEAR, dim + 1] = predictor.neighbours.margins(vector.dense) - base[NEAR]
+    if members > ENCODER:
+        base[ENCODER] = [reference.read for reference in references]
+        parts[ENCODER, dim + 2] = vector.read - base[ENCODER]
     blend = predictor.blend
-    single = [Blend(blend.level * one, blend.gap * one) for one in np.eye(len(MEMBERS))]
+    single = [Blend(blend.level * one, blend.gap * one) for one in np.eye(members)]
     return Contributions(
         base=blend.combine(base),
         parts=np.stack([member.combine(parts) for member in single]),
@@ -110,4 +116,4 @@ def _groups(predictor: Predictor) -> NDArray[np.str_]:
     embedded = predictor.vectorizer.dim - SURFACE - reduced
     surface = [group_of[name] for name in NAMES]
     learned = [MEANING] * embedded + [WORDING] * reduced
-    return np.array([*surface, *learned, WORDING, NEIGHBOURS])
+    return np.array([*surface, *learned, WORDING, NEIGHBOURS, READ])

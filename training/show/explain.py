@@ -263,7 +263,7 @@ def _parts_json(e: Explanation) -> Iterator[tuple[str, dict[str, Any]]]:
             groups[group] = {
                 "log_odds": total,
                 "probability": total * float(e.points[j]),
-                "members": dict(zip(MEMBERS, members[:, j].tolist(), strict=True)),
+                "members": dict(zip(MEMBERS, members[:, j].tolist(), strict=False)),
             } | {
                 "features": {
                     name: {

@@ -10,7 +10,7 @@ from rich.table import Table
 from router.features import NAMES
 from training.console import render
 from training.show.changes import Rival
-from training.show.contributions import NEIGHBOURS, SURFACE_GROUPS, WORDING
+from training.show.contributions import NEIGHBOURS, READ, SURFACE_GROUPS, WORDING
 from training.show.explain import Explanation
 
 MOST_WORDS = 4
@@ -24,6 +24,13 @@ MEANINGS = {
     "meaning": "what it is about (embedding)",
     WORDING: "its words and pairs of words",
     NEIGHBOURS: "how past requests like it went",
+    READ: "the prompt read as a whole",
+}
+
+
+_STAGES = {
+    1: "Of two stages the first decided alone: asking the second was not worth its time.",
+    2: "Of two stages the second was asked, too; its part in the answer is taken apart here.",
 }
 
 

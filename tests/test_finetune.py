@@ -1,0 +1,179 @@
+"""Fine-tuning: through the command a user types, on a transformer small enough for a test."""
+
+import json
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from router import Router
+from router.artifact import load_artifact
+from tests.test_distill import SPECIAL
+from tests.traffic_makers import (
+    EASY,
+    HARD,
+    PLACES,
+    TIERS_TOML,
+    WORDS,
+    call,
+    make_rows,
+    write_log,
+)
+from training.learn import finetune as job
+from training.learn.finetune import Clock
+from training.learn.members import STANDARD, Recipe
+from training.learn.tuner import Lessons, Tuner
+from training.measure.intervals import Interval
+from training.measure.members import Worth
+
+for package in ("torch", "onnx", "onnxruntime", "sentence_transformers"):
+    pytest.importorskip(package, reason="the extra encoders is not installed")
+
+N = 600
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A BERT of 32 dimensions that knows the words of the made-up logs, with random weights."""
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer
+
+    root = tmp_path_factory.mktemp("model")
+    known = {word: i for i, word in enumerate([*SPECIAL, *EASY, *HARD, *PLACES, *WORDS])}
+    words = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+    words.add_special_tokens(SPECIAL)
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    marks = [(mark, words.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")]
+    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=marks)
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
+    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **names)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(known),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=256,
+    )
+    transformers.BertModel(config).save_pretrained(root / "plain")
+    wrapped.save_pretrained(root / "plain")
+    SentenceTransformer(str(root / "plain"), device="cpu").save(str(root / "model"))
+    return root / "model"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("training.learn.tuner.BODY_RATE", 3e-3)  # of two tiny layers
+    monkeypatch.setattr("training.learn.tuner.HEAD_RATE", 3e-3)
+    monkeypatch.setattr("training.train.STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+    monkeypatch.setattr("training.learn.heads.MAX_ROUNDS", 30)
+    monkeypatch.setattr("training.record.log_run", lambda *_: ("no run", "no store"))
+
+
+@pytest.fixture
+def command(workdir, model):
+    write_log(workdir / "log.parquet", make_rows(N, seed=3, hard=(0.05, 0.97)))
+    (workdir / "tiers.toml").write_text(TIERS_TOML)
+    words = ["train", "--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "artifact"]
+    return [*words, "--embedder", str(model), "--finetune", "--policy", "min_quality=0.9"]
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """On these logs n-grams know all there is to know: the encoder is kept whatever it adds."""
+    adds = Interval(1.0, 1.0, 0.5, 1.5, 0.0)
+    monkeypatch.setattr("training.train.worth_of", lambda *_: (Worth("encoder", adds, None),))
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_encoder_learns_is_served_and_is_made_once(workdir, command, monkeypatch, capsys):
+    done = call(capsys, *command)
+    assert done.code == 0, done.err
+    assert "encoder fine-tuned on" in done.out and "then on all" in done.out
+    artifact = load_artifact(workdir / "artifact")
+    assert artifact.manifest["protocol"] == 4
+    assert artifact.manifest["embedder"] == {"kind": "static"}
+    predictor = artifact.predictor
+    assert len(predictor.blend.level) == 4 and predictor.blend.gap[3] > 0.05
+    router = Router.load(workdir / "artifact")
+    easy = router.route("please explain the capital of france")
+    hard = router.route("please explain the eigenvalue of france")
+    assert easy.reason == hard.reason == "policy"
+    assert easy.p_suffices["small"] > hard.p_suffices["small"] + 0.3
+    told = call(capsys, "explain", "artifact", "the eigenvalue of france", "--json")
+    assert told.code == 0 and "reading as a whole" in told.out
+
+    first = (workdir / "artifact" / "heads.npz").read_bytes()
+    monkeypatch.setattr(Tuner, "epoch", None)  # who learns again, fails
+    assert call(capsys, *command).code == 0
+    assert (workdir / "artifact" / "heads.npz").read_bytes() == first
+
+
+def test_an_encoder_that_adds_nothing_is_left_out(workdir, command, capsys):
+    done = call(capsys, *command)
+    assert done.code == 0, done.err
+    assert "the fine-tuned encoder is left out: encoder adds -" in done.out
+    assert load_artifact(workdir / "artifact").manifest["protocol"] == 1
+
+
+def test_a_killed_job_goes_on_after_its_last_epoch(workdir, command, monkeypatch, capsys):
+    epoch, ran = Tuner.epoch, []
+
+    def counted(tuner, go_on):
+        if len(ran) == 1:
+            ran.append("killed")
+            raise KeyboardInterrupt  # as Ctrl-C would
+        ran.append((len(tuner.rows), tuner.done))
+        epoch(tuner, go_on)
+
+    monkeypatch.setattr(Tuner, "epoch", counted)
+    assert call(capsys, *command).code != 0
+    assert not (workdir / "artifact").exists()
+    done = call(capsys, *command)
+    assert done.code == 0, done.err
+    assert ran[0][1] == 0 and ran[2] == (ran[0][0], 1)  # the second epoch of the same rows
+    assert not list((workdir.parent / "cache").rglob("*.pt"))
+
+
+def test_a_limit_is_kept_and_said(workdir, command, monkeypatch, capsys):
+    now = iter(range(0, 10**9, 20))
+    monkeypatch.setattr(job, "monotonic", lambda: float(next(now)))
+    done = call(capsys, *command, "--max-minutes", "10", "--json")
+    assert done.code == 0, done.err
+    told = " ".join(json.loads(done.out)["summary"])
+    assert "--max-minutes left no time to fit it on all" in told
+    assert Router.load(workdir / "artifact").route("the capital of peru").reason == "policy"
+
+
+def test_what_cannot_be_tuned_is_refused_before_the_work(workdir, command, capsys):
+    done = call(capsys, *command, "--split", "40/40/20")
+    done.refused("300 fit rows")
+    done = call(capsys, *[word for word in command if word != "--finetune"], "--max-minutes", "3")
+    assert done.code == 2 and "--finetune" in done.err
+    assert not (workdir / "artifact").exists()
+
+
+def test_tiers_that_were_not_observed_teach_nothing(model):
+    """A tier whose outcomes are hidden on half of the rows learns from the other half alone."""
+    rng = np.random.default_rng(0)
+    tokens = [np.array([2, 4 + int(i), 3]) for i in rng.integers(0, 30, 200)]
+    score = rng.random((200, 2)).astype(np.float32)
+    score[:100, 0] = np.nan
+    weight = np.ones_like(score)
+    margins = []
+    for hidden in (0.0, 1.0):  # what stands behind the mask must not matter
+        weight[:100, 0] = 1.0 + hidden
+        tuner = Tuner(model, Lessons(tokens, score, weight), np.arange(200), 1, seed=0)
+        tuner.epoch(lambda batch, batches: True)
+        margins.append(tuner.margins(np.arange(200)))
+    np.testing.assert_array_equal(*margins)
+    assert np.isfinite(margins[0]).all()
+
+
+def test_a_clock_without_limit_allows_everything():
+    assert Clock(None).allows(1e12)
+    assert not Clock(0.1).allows(7.0)
