@@ -45,11 +45,11 @@ def manifest() -> dict[str, dict]:
 
 
 def site(folder: Path, *, gate: str = "") -> Path:
-    """A folder with a log, tiers and a job, quick to fit."""
-    write_log(folder / "log.parquet", make_rows(600, easy=(0.99, 0.99)))
+    """A folder with a log, tiers and a job."""
+    write_log(folder / "log.parquet", make_rows(1500))
     write_tiers(folder)
-    text = TOML.format(challengers=1, quality=0.8, data="", gate=gate, model="suffice")
-    (folder / "retrain.toml").write_text(text.replace("min_rows = 100", "min_rows = 20"))
+    text = TOML.format(challengers=1, quality=0.9, data="", gate=gate, model="suffice")
+    (folder / "retrain.toml").write_text(text, encoding="utf-8")
     return folder
 
 
