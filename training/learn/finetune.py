@@ -114,7 +114,8 @@ def finetune(
     learned, _, _ = sort_tiers(requests.score[fit], names)
     lessons = _lessons(folder, prompts, requests, learned)
     learn, stop, blend = _divide(fit, group[fit], seed)
-    home = cache_folder() / "finetuned" / _key(folder, lessons, (learn, stop, blend), seed)
+    key = _key(folder, lessons, (learn, stop, blend), (seed, max_minutes))
+    home = cache_folder() / "finetuned" / key
     clock = Clock(max_minutes)
     first, last = home / "first", home / "last"
     if not _made(first):
@@ -253,9 +254,14 @@ def _divide(
     return fit, stop, blend
 
 
-def _key(folder: Path, lessons: Lessons, parts: tuple[NDArray[np.int64], ...], seed: int) -> str:
-    """Hash of all that the result depends on."""
-    digest = sha256(f"{VERSION} {MAX_TOKENS} {EPOCHS} {seed} {model_identity(folder)}".encode())
+def _key(
+    folder: Path,
+    lessons: Lessons,
+    parts: tuple[NDArray[np.int64], ...],
+    told: tuple[int, float | None],
+) -> str:
+    """Hash of all that the result depends on: a limit, too, may have cut it short."""
+    digest = sha256(f"{VERSION} {MAX_TOKENS} {EPOCHS} {told} {model_identity(folder)}".encode())
     for row in lessons.tokens:
         digest.update(blake2b(row.tobytes()).digest())
     for values in (lessons.score, lessons.weight, *parts):
