@@ -266,9 +266,10 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[
 
     learned = learned_from(features)
     if features.vectorizer.encoder is not None:
-        encoder = worth_of(ground, learned)[-1]
-        if not encoder.nats.value > 0:
-            told = f"the fine-tuned encoder is left out: {encoder.describe()}"
+        encoder = worth_of(ground, learned)[-1:]  # none, where its rows are of one session
+        if not any(member.nats.value > 0 for member in encoder):
+            shown = [member.describe() for member in encoder] or ["nothing shows what it adds"]
+            told = f"the fine-tuned encoder is left out: {shown[0]}"
             features = replace(
                 features,
                 vectorizer=replace(features.vectorizer, encoder=None),
