@@ -1,0 +1,44 @@
+"""How long it takes to replay twelve months of a log, 1,000 requests each, retraining every month.
+
+Run with: pytest tests/benchmarks/bench_backtest.py -m benchmark -s
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import pandas as pd
+import pytest
+
+from tests.test_retrain import write_job
+from tests.traffic_makers import make_rows, write_log, write_tiers
+
+pytestmark = pytest.mark.benchmark
+MONTHS, A_MONTH, LIMIT = 12, 1000, 180
+
+
+def test_twelve_months(tmp_path: Path) -> None:
+    rows = pd.DataFrame(make_rows(MONTHS * A_MONTH))
+    month = rows["request_id"].str[1:].astype(int) // A_MONTH
+    first = rows.groupby(month)["at"].transform("min")
+    start = pd.Timestamp("2026-01-01T00:00:00Z")
+    rows["at"] = start + pd.to_timedelta(30 * month, unit="D") + (rows["at"] - first)
+    write_log(tmp_path / "log.parquet", rows)
+    write_tiers(tmp_path)
+    write_job(tmp_path)
+    command = [sys.executable, "-m", "training.cli", "--quiet", "backtest", "--config"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    started = perf_counter()
+    done = subprocess.run(
+        [*command, "retrain.toml", "--every", "30"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    took = perf_counter() - started
+    print(f"\n{MONTHS} months, {len(rows)} rows: {took:.0f} s (limit {LIMIT})\n{done.stdout}")
+    assert done.returncode == 0, done.stderr
