@@ -207,13 +207,18 @@ def _install(site: Path, module: str, entry_points: dict[str, dict[str, str]]) -
 @pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
 def test_every_relative_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, f"{page}: no heading for {target}"
-        elif not target.startswith("https://"):
-            assert ((ROOT / page).parent / target).exists(), f"{page}: no file {target}"
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), f"{page}: no file {target}"
+        assert not anchor or anchor in _anchors(file), f"{page}: no heading for {target}"
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_the_picture_is_small() -> None:
