@@ -402,7 +402,7 @@ def test_what_a_retraining_job_registers_is_served(
     experiment = registry.get_experiment_by_name("e")
     assert experiment is not None
     with mlflow.start_run(experiment_id=experiment.experiment_id):
-        ours.promote(ours.register(kinds[1], name, {}))
+        ours.promote(ours.register(kinds[1], name, {}, "made by a test"))
     served = Router.load("models:/suffice@champion")
     assert (served.artifact.version, served.route("x").tier) == (name, "middle")
 
