@@ -91,7 +91,7 @@ def litellm_spend(url: str, out: Path) -> None:
     """Rows of the proxy's spend log, in a Python of its own (`tests.gateway`)."""
     from tests.gateway import spending
 
-    folder = out / "proxy"
+    folder = out.parent / f"{out.name}-proxy"  # beside the log, which is read as a whole
     folder.mkdir()
     told = {"litellm_session_id": SESSION, "metadata": {"tags": ["team:a"]}}
     with spending(folder, url) as proxy:
