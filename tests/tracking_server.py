@@ -77,6 +77,9 @@ def model_server(model: str, folder: Path, tracking: str) -> Iterator[int]:
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1"]
     environment = server_environment() | {"MLFLOW_TRACKING_URI": tracking}
+    # MLflow starts uvicorn by its name, and nobody has to have activated this environment.
+    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**environment, "PATH": own}
     with _running([*command], folder / "model.log", cwd=folder, env=environment):
         _until(lambda: _healthy(f"http://127.0.0.1:{port}/ping"), folder / "model.log")
         yield port
