@@ -26,6 +26,16 @@ def say(line: str) -> None:
     _console.print(line, markup=False)
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Say nothing meanwhile."""
+    was, _console.quiet = _console.quiet, True
+    try:
+        yield
+    finally:
+        _console.quiet = was
+
+
 def complain(line: str) -> None:
     """Print an error, also under `--quiet`."""
     was, _console.quiet = _console.quiet, False

@@ -16,16 +16,17 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
 from training.config import read_tiers
-from training.console import say, step
+from training.console import say, silence
 from training.errors import BadInput
 from training.label.rule import labelled_requests
 from training.learn.costs import account
 from training.learn.embedders import resolve_stages
-from training.learn.members import STANDARD
+from training.learn.members import STANDARD, Matrix
 from training.learn.vectorize import check_embedder, estimates_of, vectorize
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
@@ -37,7 +38,7 @@ from training.retrain.gate import judge
 from training.retrain.registry import ANCHOR, CHAMPION
 from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
-from training.train import fit, lay_out, prepare, settle, write_artifact
+from training.train import Ground, fit, lay_out, prepare, settle, write_artifact
 
 LEAST = 30  # requests in a period
 matplotlib.use("Agg")
@@ -149,34 +150,54 @@ def _walk(
     settings: Settings, requests: Requests, every_days: float, scratch: Path
 ) -> Iterator[Period]:
     length = np.timedelta64(round(every_days * 86_400), "s")
-    start, end = requests.at.min() + length, requests.at.max()
+    steps = np.arange(requests.at.min() + length, requests.at.max(), length)
     folders: dict[str, Path] = {}
     champion: int | None = None
     latest: Path | None = None  # whose token models tell costs that were not billed
-    for number, since in enumerate(np.arange(start, end, length)):
-        known = np.flatnonzero(requests.at < since)
+    # What a step learns does not depend on who is champion: as many are trained at once as there
+    # are cores.
+    trained = Parallel(n_jobs=cpu_count(), return_as="generator")(
+        delayed(_train)(
+            settings, requests.take(np.flatnonzero(requests.at < since)), scratch / str(number)
+        )
+        for number, since in enumerate(steps)
+    )
+    for number, (since, made) in enumerate(zip(steps, trained, strict=True)):
         ahead = np.flatnonzero((requests.at >= since) & (requests.at < since + length))
         judged = requests.take(ahead[requests.paired[ahead]])
-        try:
-            with step(f"{str(since)[:10]}, {len(known)} requests"):
-                folder, passed = _step(settings, requests.take(known), folders, scratch, number)
-        except BadInput as problem:
-            status = f"not trained ({problem})"
+        if isinstance(made, BadInput):
+            status = f"not trained ({made})"
         else:
-            status, latest = "promoted" if passed else "refused", folder
+            latest, passed = made.folder, _passes(made, folders, settings)
+            status = "promoted" if passed else "refused"
             if passed:
-                champion, folders[CHAMPION] = number, folder
-                folders.setdefault(ANCHOR, folder)
+                champion, folders[CHAMPION] = number, latest
+                folders.setdefault(ANCHOR, latest)
         if latest is not None and len(judged) >= LEAST:
             ends = (str(since), str(since + length))
             serving = folders.get(CHAMPION)
             yield _judge(judged, serving, latest, champion, status, ends, settings)
 
 
-def _step(
-    settings: Settings, known: Requests, others: dict[str, Path], scratch: Path, number: int
-) -> tuple[Path, bool]:
-    """Train on what is known and ask the gate."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A challenger, and the requests that it was made from, with their vectors."""
+
+    folder: Path
+    ground: Ground
+    x: Matrix
+
+
+def _train(settings: Settings, known: Requests, folder: Path) -> _Made | BadInput:
+    """Train a challenger on what is known by then; or why it cannot be."""
+    try:
+        with silence(), parallel_config(backend="sequential"):
+            return _challenger(settings, known, folder)
+    except BadInput as problem:
+        return problem
+
+
+def _challenger(settings: Settings, known: Requests, folder: Path) -> _Made:
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
@@ -187,10 +208,14 @@ def _step(
     made, embedder = datetime.now(UTC), settings.embedders[0]
     facts = describe_job(known, config.label, sizes, [], None, made, embedder, settings.seed)
     facts |= describe_choice(config.policy, settled.course, None, config.rules)
-    folder = scratch / str(number)
     write_artifact(folder, ground, features, learned, settled.policy, facts, None)
-    contest = hold(ground, features, folder, others, config.label)
-    return folder, judge(contest.ground, contest.entrant, contest.standing, settings.limits).passed
+    return _Made(folder, ground, features.x)
+
+
+def _passes(made: _Made, others: dict[str, Path], settings: Settings) -> bool:
+    """What the gate says."""
+    contest = hold(made.ground, made.x, made.folder, others, settings.config.label)
+    return judge(contest.ground, contest.entrant, contest.standing, settings.limits).passed
 
 
 def _judge(

@@ -18,13 +18,13 @@ from training.export import id_hashes
 from training.golden import golden_prompts, replay
 from training.label.rule import LabelRule
 from training.learn.costs import account
+from training.learn.members import Matrix
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
 from training.measure.world import logged, valuable
 from training.retrain.gate import Entrant, Ground, Ints
-from training.train import Features
 from training.train import Ground as Job
 
 TIMED = 300  # prompts that the latency is measured on
@@ -42,7 +42,7 @@ class Contest:
 
 def hold(
     job: Job,
-    features: Features,
+    vectors: Matrix,
     challenger: Path,
     others: Mapping[str, Path],
     rule: LabelRule,
@@ -51,7 +51,7 @@ def hold(
 
     Args:
         job: requests and splits.
-        features: of the challenger.
+        vectors: of all requests, as the challenger sees them.
         challenger: its folder.
         others: {``champion``, ``anchor``: folder}.
         rule: what sufficing means.
@@ -69,7 +69,7 @@ def hold(
         if seen.any():
             notes.append(f"{int(seen.sum())} test rows were known to the {name} and are left out")
         rows, hashes = rows[~seen], hashes[~seen]
-    used, x = job.requests.take(rows), features.x.take(rows)
+    used, x = job.requests.take(rows), vectors.take(rows)
     ours = read_artifact(challenger)[0]
     estimates = estimate(ours.predictor, list(used.prompts))
     tier = ours.policy.choose(estimates.p, estimates.usd)

@@ -134,7 +134,7 @@ def _finish(
         with step("gate"):
             others = _others(registry, settings, Path(scratch))
             rule = settings.config.label
-            contest = hold(ground, best.features, folder, others, rule)
+            contest = hold(ground, best.features.x, folder, others, rule)
             verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
         headline = headline_of(status, made, contest.ground.names)
