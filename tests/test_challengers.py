@@ -9,11 +9,11 @@ from tests.traffic_makers import TIERS, make_rows, requests_of
 from training.config import Config
 from training.decide.goals import MinQuality
 from training.errors import BadInput
+from training.ground import lay_out
 from training.label.rule import LabelRule
 from training.learn import heads
 from training.learn.weak import firm_only
 from training.retrain.challengers import ALL, FIRM, SUFFICED, train_challengers
-from training.train import lay_out
 
 RULE = LabelRule(sufficed_at=0.6)
 

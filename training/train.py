@@ -1,7 +1,7 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,38 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import SECOND
-from router.embedder import Embedder
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
-from router.vectorizer import SURFACE, Vectorizer
-from training.config import Config, check_rules
+from router.vectorizer import SURFACE
+from training.config import Config
 from training.console import step
 from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence, served
-from training.decide.operating import Course, check_units, choice_world, choose
+from training.decide.operating import Course, choose
 from training.errors import BadInput
 from training.export import check_out, export, id_hashes
+from training.features import Features, prepare, resolve
 from training.golden import golden_lines, golden_prompts
+from training.ground import Ground, lay_out
 from training.label.rule import LabelRule, load_requests
-from training.learn.costs import account, check_prices, expected
-from training.learn.embedders import resolve_stages, resolve_tuning
-from training.learn.finetune import Tuning, finetune
-from training.learn.heads import probabilities, sort_tiers
-from training.learn.members import STANDARD, Matrix, Recipe
+from training.learn.costs import account, expected
+from training.learn.finetune import Tuning
+from training.learn.heads import probabilities
+from training.learn.members import STANDARD, Recipe
 from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
-from training.learn.splits import Splits, split
-from training.learn.stages import Stages, measure_pace
-from training.learn.vectorize import fit_ngrams, vectorize
+from training.learn.stages import measure_pace
+from training.learn.vectorize import vectorize
 from training.learned import Learned, join, learn
-from training.log.requests import Requests
 from training.measure import baselines
 from training.measure.members import Worth, as_metrics, microseconds, worth
 from training.measure.overlap import certifiable
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report
 from training.measure.valuation import Valuation, value_policies
-from training.measure.world import World, logged, valuable
+from training.measure.world import logged, valuable
 from training.record import describe_choice, describe_job, track
 from training.show.card import describe_policy, describe_rule, model_card
 from training.watch.baseline import Sample, sample, save_baseline
@@ -87,16 +85,16 @@ def train(
     """
     started = datetime.now(UTC)
     check_out(out)
-    embedders, _ = _resolve(embedder_name, tuning)
+    sources = resolve(embedder_name, tuning)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:
         with step("propensities"):
-            requests, told = estimate_propensities(requests, embedders[0])
+            requests, told = estimate_propensities(requests, sources.embedders[0])
             counts += told
     with step("split"):
         ground = lay_out(requests, counts, tiers, config, shares, seed)
-    features = prepare(ground, embedder_name, seed, tuning)
+    features = prepare(ground, sources, seed)
     with step("heads"):
         features, learned = fit(ground, features, seed, STANDARD)
     with tempfile.TemporaryDirectory() as scratch:
@@ -122,53 +120,6 @@ def train(
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """Labelled requests, divided: what every challenger of a job is fitted, chosen and judged on.
-
-    Attributes:
-        tiers: cheapest first.
-        requests: all of them.
-        splits: which are for fitting, choosing and the report.
-        world: of the choose rows, its `rows` counted among them.
-        notes: what was left out or assumed.
-    """
-
-    tiers: tuple[Tier, ...]
-    requests: Requests
-    splits: Splits
-    world: World
-    notes: tuple[str, ...]
-
-    @property
-    def fit_rows(self) -> Requests:
-        """The requests that heads are fitted on."""
-        return self.requests.take(self.splits.fit)
-
-    @property
-    def chosen(self) -> NDArray[np.int64]:
-        """int64[m], the requests on which the operating point is chosen."""
-        return np.asarray(self.splits.choose[self.world.rows])
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Vectors of all requests, and what makes them; of two stages the first's, and the second's."""
-
-    embedder: Embedder
-    vectorizer: Vectorizer
-    x: Matrix
-    second: "Features | None" = None
-    notes: tuple[str, ...] = ()
-
-    def stages(
-        self, learned: Learned, requests: Requests, rows: NDArray[np.int64]
-    ) -> Stages | None:
-        """What a second stage says of some of the requests; None where there is one stage only."""
-        second = None if self.second is None else self.second.x.take(rows)
-        return learned.stages(self.x.take(rows), second, list(requests.take(rows).prompts))
-
-
-@dataclass(frozen=True, slots=True)
 class Settled:
     """An operating point, and what it was chosen by."""
 
@@ -187,68 +138,6 @@ class Finished:
     facts: dict[str, Any]
     report: Report | Valuation | None
     notes: tuple[str, ...]
-
-
-def lay_out(
-    requests: Requests,
-    notes: tuple[str, ...],
-    tiers: tuple[Tier, ...],
-    config: Config,
-    shares: tuple[float, float, float],
-    seed: int,
-) -> Ground:
-    """Divide requests, and refuse before the work what cannot be learned from (BadInput)."""
-    free = check_prices(tiers)
-    check_rules(config, tiers)
-    splits = split(requests, shares, seed)
-    _check_sizes(splits)
-    fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
-    sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
-    world = choice_world(config.policy, config.label, choose_rows)
-    check_units(config.policy, choose_rows.take(world.rows).sessions, world.paired)
-    return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
-
-
-def prepare(ground: Ground, name: str, seed: int, tuning: Tuning | None = None) -> Features:
-    """The features that `--embedder NAME` means; with `tuning`, a fine-tuned encoder's beside them.
-
-    Raises:
-        BadInput, EnvironmentProblem: there is no such embedder, or it cannot be fine-tuned.
-    """
-    with step("features"):
-        embedders, base = _resolve(name, tuning)
-        features = featurize(ground, embedders, seed)
-    if tuning is None or base is None:
-        return features
-    rows, group = ground.splits.fit, ground.splits.group
-    names = tuple(tier.name for tier in ground.tiers)
-    made = finetune(base, ground.requests, rows, group, names, seed, tuning.max_minutes)
-    return replace(
-        features,
-        vectorizer=replace(features.vectorizer, encoder=made.encoder),
-        x=replace(features.x, read=made.read),
-        notes=made.notes,
-    )
-
-
-def _resolve(name: str, tuning: Tuning | None) -> tuple[tuple[Embedder, ...], Path | None]:
-    """Embedders of one stage or two, and what is fine-tuned beside them."""
-    if tuning is None:
-        return resolve_stages(name), None
-    embedder, base = resolve_tuning(name)
-    return (embedder,), base
-
-
-def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Features:
-    """Vectors of every request; the n-grams' projection is fitted on the fit rows.
-
-    embedders: of one stage or of two.
-    """
-    embedder, *more = embedders
-    ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)
-    vectorizer = Vectorizer(embedder, ngrams)
-    x = vectorize(vectorizer, list(ground.requests.prompts))
-    return Features(embedder, vectorizer, x, featurize(ground, more, seed) if more else None)
 
 
 def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[Features, Learned]:
@@ -425,16 +314,6 @@ def compare_original(features: Features, learned: Learned, policy: Policy) -> tu
         f"the int8 encoder against the original, {len(p)} golden prompts: probabilities differ by "
         f"{np.abs(p - exact).mean():.3f} on average, {flipped} decisions differ",
     )
-
-
-def _check_sizes(splits: Splits) -> None:
-    for part, least in (("fit", 100), ("choose", 20)):
-        rows = len(getattr(splits, part))
-        if rows < least:
-            raise BadInput(
-                f"the {part} part has {rows} labelled requests, at least {least} are needed (what "
-                "users did next counts for fit only): give more rows, or another --split"
-            )
 
 
 def report_on(

@@ -16,13 +16,14 @@ from tests.benchmarks import outcomes
 from training.bench.bench import _mean
 from training.bench.peers import PEERS
 from training.config import Config, read_tiers
+from training.features import featurize
+from training.ground import lay_out
 from training.label.rule import LabelRule, load_requests
 from training.learn.costs import account, expected, fit_tokens, length_notes, priced
 from training.learn.embedders import resolve_embedder
 from training.measure.curve import policy_walk
 from training.measure.intervals import bootstrap
 from training.measure.metrics import curve_metrics
-from training.train import featurize, lay_out
 
 pytestmark = pytest.mark.benchmark
 SEEDS = (0, 1, 2)

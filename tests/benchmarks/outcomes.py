@@ -4,6 +4,7 @@ MMLU-Pro's answers of most models were not kept: their length is that of the tex
 question. Such a length says nothing of what an answer cost, so it counts as unknown.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,14 @@ def split_requests(
     count = train if isinstance(train, int) else round(train * len(ids))
     inside = frame["request_id"].isin(set(order[:count]))
     return frame[inside], frame[~inside]
+
+
+def crossed(
+    frame: pd.DataFrame, count: int, seed: int
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """`count` divisions in which every request is once among the other rows."""
+    ids = np.array(sorted(frame["request_id"].unique()), dtype=object)
+    order: NDArray[np.object_] = np.random.default_rng(seed).permutation(ids)
+    for part in np.array_split(order, count):
+        outside = frame["request_id"].isin(set(part))
+        yield frame[~outside], frame[outside]

@@ -20,13 +20,15 @@ from training.bench.peers import PEERS, Worth, fit_peer
 from training.bench.rules import NAME as RULES
 from training.config import Config
 from training.console import step
+from training.features import Features, featurize
+from training.ground import Ground, lay_out
 from training.learn.costs import account, expected
 from training.learn.heads import probabilities
 from training.learn.members import STANDARD
 from training.learn.memory import Remembering
 from training.log.requests import Requests
 from training.measure.curve import Floats, Walk, order_walk, policy_walk
-from training.train import Features, Ground, featurize, fit, lay_out, settle
+from training.train import fit, settle
 
 TIMED, CALLS = 30, 3
 

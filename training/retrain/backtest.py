@@ -23,6 +23,8 @@ from router.artifact import load_artifact
 from training.config import read_tiers
 from training.console import say, silence
 from training.errors import BadInput
+from training.features import prepare, resolve
+from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.learn.costs import account
 from training.learn.embedders import resolve_stages
@@ -38,7 +40,7 @@ from training.retrain.gate import judge
 from training.retrain.registry import ANCHOR, CHAMPION
 from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
-from training.train import Ground, fit, lay_out, prepare, settle, write_artifact
+from training.train import fit, settle, write_artifact
 
 LEAST = 30  # requests in a period
 matplotlib.use("Agg")
@@ -201,7 +203,7 @@ def _challenger(settings: Settings, known: Requests, folder: Path) -> _Made:
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
-    features = prepare(ground, settings.embedders[0], settings.seed, settings.tuning)
+    features = prepare(ground, resolve(settings.embedders[0], settings.tuning), settings.seed)
     features, learned = fit(ground, features, settings.seed, STANDARD)
     settled = settle(ground, features, learned, config)
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}

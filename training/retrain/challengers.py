@@ -13,6 +13,8 @@ import numpy as np
 import optuna
 
 from training.errors import BadInput
+from training.features import Features, prepare, resolve
+from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.calibrate import log_loss
 from training.learn.finetune import Tuning
@@ -23,7 +25,7 @@ from training.log.requests import Requests
 from training.measure.curve import policy_walk
 from training.measure.intervals import values
 from training.measure.metrics import curve_metrics
-from training.train import Features, Ground, fit, prepare
+from training.train import fit
 
 MERIT = "crossfit.aiq"
 ALL, FIRM, SUFFICED = LABELS = ("all", "firm", "sufficed")
@@ -83,7 +85,7 @@ def train_challengers(
             f"[train] labels = {list(labels)}: on these fit rows none of them differs from "
             f'"all"; add "all"'
         )
-    features = {name: prepare(ground, name, seed, tuning) for name in embedders}
+    features = {name: prepare(ground, resolve(name, tuning), seed) for name in embedders}
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     )

@@ -16,6 +16,7 @@ from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
 from training.golden import golden_prompts, replay
+from training.ground import Ground as Job
 from training.label.rule import LabelRule
 from training.learn.costs import account
 from training.learn.members import Matrix
@@ -25,7 +26,6 @@ from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
 from training.measure.world import logged, valuable
 from training.retrain.gate import Entrant, Ground, Ints
-from training.train import Ground as Job
 
 TIMED = 300  # prompts that the latency is measured on
 

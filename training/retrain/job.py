@@ -18,6 +18,7 @@ from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
 from training.export import place, placing
+from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable, read_traffic
@@ -38,7 +39,7 @@ from training.retrain.shown import (
 )
 from training.retrain.window import cut, decay
 from training.tracking import EVIDENCE_TAG, connected
-from training.train import Finished, Ground, finish, lay_out
+from training.train import Finished, finish
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",

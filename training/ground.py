@@ -1,0 +1,75 @@
+"""The ground of a job: labelled requests, divided, before anything is learned from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.tier import Tier
+from training.config import Config, check_rules
+from training.decide.operating import check_units, choice_world
+from training.errors import BadInput
+from training.learn.costs import check_prices
+from training.learn.heads import sort_tiers
+from training.learn.splits import Splits, split
+from training.log.requests import Requests
+from training.measure.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Labelled requests, divided: what every challenger of a job is fitted, chosen and judged on.
+
+    Attributes:
+        tiers: cheapest first.
+        requests: all of them.
+        splits: which are for fitting, choosing and the report.
+        world: of the choose rows, its `rows` counted among them.
+        notes: what was left out or assumed.
+    """
+
+    tiers: tuple[Tier, ...]
+    requests: Requests
+    splits: Splits
+    world: World
+    notes: tuple[str, ...]
+
+    @property
+    def fit_rows(self) -> Requests:
+        """The requests that heads are fitted on."""
+        return self.requests.take(self.splits.fit)
+
+    @property
+    def chosen(self) -> NDArray[np.int64]:
+        """int64[m], the requests on which the operating point is chosen."""
+        return np.asarray(self.splits.choose[self.world.rows])
+
+
+def lay_out(
+    requests: Requests,
+    notes: tuple[str, ...],
+    tiers: tuple[Tier, ...],
+    config: Config,
+    shares: tuple[float, float, float],
+    seed: int,
+) -> Ground:
+    """Divide requests, and refuse before the work what cannot be learned from (BadInput)."""
+    free = check_prices(tiers)
+    check_rules(config, tiers)
+    splits = split(requests, shares, seed)
+    _check_sizes(splits)
+    fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
+    sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
+    world = choice_world(config.policy, config.label, choose_rows)
+    check_units(config.policy, choose_rows.take(world.rows).sessions, world.paired)
+    return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
+
+
+def _check_sizes(splits: Splits) -> None:
+    for part, least in (("fit", 100), ("choose", 20)):
+        rows = len(getattr(splits, part))
+        if rows < least:
+            raise BadInput(
+                f"the {part} part has {rows} labelled requests, at least {least} are needed (what "
+                "users did next counts for fit only): give more rows, or another --split"
+            )
