@@ -5,7 +5,8 @@
     heads.npz        arrays of heads, neighbours, n-grams and token models
     embedder/        tokenizer.json and vectors.npy (protocol 1), or model.onnx (protocol 2)
     second/          of two stages (protocol 3) the second's tokenizer.json and model.onnx
-    encoder/         tokenizer.json and model.onnx of a fine-tuned encoder (protocol 4)
+    encoder/         tokenizer.json and model.onnx of a fine-tuned encoder (protocol 4; 5 where the
+                     embedder is a transformer, too)
     golden.jsonl     prompts and the probabilities that training computed for them
     CARD.md          the model card
 
@@ -64,6 +65,7 @@ PROTOCOLS: Final[dict[tuple[str | None, ...], int]] = {
     ("onnx", None, None): 2,
     ("static", "onnx", None): 3,
     ("static", None, "onnx"): 4,
+    ("onnx", None, "onnx"): 5,
 }
 MAX_DRIFT: Final = 0.05  # of a probability, on another processor than that of training
 _TRIED: Final = 8  # golden prompts, some milliseconds each

@@ -2,7 +2,8 @@
 
 `python -m tests.builders FOLDER [ENCODER]` writes an artifact as kept under tests/artifacts/:
 protocol 1, or with a folder of an exported encoder (tests/encoder), protocol 2; with the word
-``staged`` after it, both, protocol 3; with the word ``tuned`` instead of it, protocol 4.
+``staged`` after it, both, protocol 3; with the word ``tuned`` instead of it, protocol 4, after it,
+protocol 5.
 """
 
 import hashlib
@@ -249,10 +250,9 @@ def edit_arrays(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 if __name__ == "__main__":
-    out, asked = Path(sys.argv[1]), sys.argv[2:]
-    if asked == ["tuned"]:
-        make_artifact(out, small=1, encoder=make_encoder())
-    else:
-        made = load_export(Path(asked[0])) if asked else None
-        stages = (None, made) if "staged" in asked else (made, None)
-        make_artifact(out, small=1, embedder=stages[0], second=stages[1])
+    out, *asked = sys.argv[1:]
+    named = [word for word in asked if word not in ("staged", "tuned")]
+    made = load_export(Path(named[0])) if named else None
+    stages = (None, made) if "staged" in asked else (made, None)
+    encoder = make_encoder() if "tuned" in asked else None
+    make_artifact(Path(out), small=1, embedder=stages[0], second=stages[1], encoder=encoder)

@@ -75,11 +75,12 @@ def quick(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def command(workdir, model):
+def command(workdir, model, monkeypatch):
+    monkeypatch.setattr("training.learn.embedders._minilm", lambda: model)
     write_log(workdir / "log.parquet", make_rows(N, seed=3, hard=(0.05, 0.97)))
     (workdir / "tiers.toml").write_text(TIERS_TOML)
     words = ["train", "--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "artifact"]
-    return [*words, "--embedder", str(model), "--finetune", "--policy", "min_quality=0.9"]
+    return [*words, "--finetune", "--policy", "min_quality=0.9"]
 
 
 @pytest.fixture
@@ -111,6 +112,25 @@ def test_the_encoder_learns_is_served_and_is_made_once(workdir, command, monkeyp
     monkeypatch.setattr(Tuner, "epoch", None)  # who learns again, fails
     assert call(capsys, *command).code == 0
     assert (workdir / "artifact" / "heads.npz").read_bytes() == first
+
+
+@pytest.mark.usefixtures("kept")
+def test_beside_a_transformer_a_copy_of_it_is_fine_tuned(workdir, command, model, capsys):
+    done = call(capsys, *command, "--embedder", model)
+    assert done.code == 0, done.err
+    artifact = load_artifact(workdir / "artifact")
+    assert artifact.manifest["protocol"] == 5
+    vectorizer = artifact.predictor.vectorizer
+    assert (vectorizer.embedder.dim, vectorizer.encoder.dim) == (32, 2)
+    router = Router.load(workdir / "artifact")
+    easy, hard = (
+        router.route(f"please explain the {w} of france") for w in ("capital", "eigenvalue")
+    )
+    assert easy.reason == hard.reason == "policy"
+    assert easy.p_suffices["small"] > hard.p_suffices["small"] + 0.3
+    told = call(capsys, "explain", "artifact", "the eigenvalue of france", "--json")
+    assert told.code == 0 and "reading as a whole" in told.out
+    assert call(capsys, "inspect", "artifact").code == 0
 
 
 def test_an_encoder_that_adds_nothing_is_left_out(workdir, command, capsys):

@@ -15,7 +15,7 @@ from training.learn.reference import read_references
 from training.show.contributions import READ, contribute
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-OLD = Path(__file__).parent / "artifacts" / "protocol-4"
+OLD = Path(__file__).parent / "artifacts"
 TEXTS = ["the cat of the mat", "sum", "code code code", "", "x" * 4000]
 
 
@@ -71,10 +71,11 @@ def test_parts_of_an_explanation_add_up_and_name_the_encoder(original):
     assert np.abs(parts.by_group[READ]).sum() > 0
 
 
-def test_artifacts_of_protocol_4_stay_readable():
-    """Committed with protocol 4, and never written again: what services have on disk."""
-    artifact = load_artifact(OLD)
-    assert artifact.manifest["protocol"] == 4
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_artifacts_of_old_protocols_stay_readable(protocol):
+    """Committed with that protocol, and never written again: what services have on disk."""
+    artifact = load_artifact(OLD / f"protocol-{protocol}")
+    assert artifact.manifest["protocol"] == protocol
     assert replay(artifact.predictor, artifact.golden) < 1e-6
     assert Router(artifact).route("What is the capital of France?").reason == "policy"
 

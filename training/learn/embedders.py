@@ -83,10 +83,9 @@ def resolve_embedder(name: str) -> Embedder:
 
 
 def resolve_tuning(name: str) -> tuple[Embedder, Path]:
-    """What --finetune means by --embedder: the table that makes features, the model to fine-tune.
+    """What --finetune means by --embedder: what makes features, and the model to fine-tune.
 
-    A transformer that is named is fine-tuned, beside features of the bundled table; beside a table
-    that is named it is all-MiniLM-L6-v2.
+    Beside a table all-MiniLM-L6-v2 is fine-tuned, beside a transformer a copy of that itself.
 
     Raises:
         BadInput, EnvironmentProblem: as of `resolve_embedder`.
@@ -94,17 +93,15 @@ def resolve_tuning(name: str) -> tuple[Embedder, Path]:
     folder = Path(name)
     if "+" in name and not folder.is_dir():
         raise BadInput(f"--embedder {name} --finetune: a fine-tuned encoder has no two stages yet")
-    if name == "minilm" and not folder.is_dir():
-        return _load_table(STATIC), _minilm()
-    if (folder / "modules.json").is_file() and read_modules(folder)[0][0] == "Transformer":
-        return _load_table(STATIC), folder
     embedder = resolve_embedder(name)
-    if not isinstance(embedder, StaticEmbedder):
-        raise BadInput(
-            f"--embedder {name} --finetune: an export cannot be fine-tuned; name the "
-            "folder of the sentence-transformers model that it was made from"
-        )
-    return embedder, _minilm()
+    if isinstance(embedder, StaticEmbedder) or (name == "minilm" and not folder.is_dir()):
+        return embedder, _minilm()
+    if (folder / "modules.json").is_file():
+        return embedder, folder
+    raise BadInput(
+        f"--embedder {name} --finetune: an export cannot be fine-tuned; name the "
+        "folder of the sentence-transformers model that it was made from"
+    )
 
 
 def _load_table(folder: Path) -> StaticEmbedder:
