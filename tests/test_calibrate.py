@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from training.learn.calibrate import fit_calibration, log_loss
+from training.learn.calibrate import fit_calibration, log_loss, moved
 
 
 @pytest.mark.parametrize(("shift", "slope"), [(0.0, 1.0), (1.5, 1.0), (-0.7, 0.4), (0.3, 2.5)])
@@ -80,3 +80,15 @@ def test_log_loss_by_hand():
     found = log_loss(margin, np.array([1.0, 0.25]), np.array([1.0, 2.0]))
     by_hand = np.log(2) + 2 * (-0.25 * np.log(0.75) - 0.75 * np.log(0.25))
     assert found == pytest.approx(by_hand)
+
+
+def test_a_moved_line_has_the_level_of_its_rows_and_the_slope_of_before():
+    rng = np.random.default_rng(3)
+    margin = rng.normal(0, 1.5, 4000)
+    line = fit_calibration(margin, (rng.random(4000) < expit(margin)) * 1.0, np.ones(4000))
+    some, weight = margin[:300], rng.random(300)
+    score = (rng.random(300) < expit(some - 1.0)) * 1.0
+    lower = moved(line, some, score, weight)
+    assert lower.probability(some) @ weight == pytest.approx(score @ weight)
+    np.testing.assert_allclose(np.diff(lower.logit), np.diff(line.logit), atol=1e-12)
+    np.testing.assert_array_equal(lower.margin, line.margin)

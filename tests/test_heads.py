@@ -14,11 +14,10 @@ from tests.traffic_makers import TIERS, make_rows, requests_of
 from training.errors import BadInput
 from training.learn.calibrate import log_loss
 from training.learn.costs import fit_tokens
+from training.learn.crossfit import Lessons, divide, fit_fold
 from training.learn.embedders import resolve_embedder
 from training.learn.heads import (
     FittedHeads,
-    _fit_fold,
-    _folds,
     fit_blend,
     fit_heads,
     member_margins,
@@ -112,10 +111,13 @@ def test_noise_is_not_learned(log):
 def test_a_label_has_no_part_in_its_own_margin(log):
     """Exactly: flip every label of a fold, and that fold's linear margins are what they were."""
     rows = np.arange(FIT)
-    x, score, weight = log.x.take(rows), log.requests.score[:FIT, 0], np.ones(FIT)
-    folds = _folds(log.requests.sessions[:FIT], 0)
+    x, score, weight = log.x.take(rows), log.requests.score[:FIT, 0], np.ones((FIT, 1))
+    folds = divide(log.requests.sessions[:FIT], 0)
     flipped = np.where(folds == 1, 1 - score, score)
-    one, other = (_fit_fold(x, s, weight, folds, 1, 0, STANDARD) for s in (score, flipped))
+    one, other = (
+        fit_fold(Lessons(x, s[:, None], weight, folds, 300, 0, STANDARD), 0, 1)
+        for s in (score, flipped)
+    )
     np.testing.assert_array_equal(one.linear, other.linear)
     # The held-out rows only say when the forest stops: up to there, its trees are the same.
     assert one.forest.shape == other.forest.shape
@@ -131,10 +133,10 @@ def test_flipping_one_label_hardly_moves_its_own_probability(log, fitted):
 def test_a_fold_never_divides_a_group():
     rng = np.random.default_rng(1)
     group = rng.integers(0, 60, 400)
-    folds = _folds(group, 3)
+    folds = divide(group, 3)
     assert all(len(set(folds[group == g])) == 1 for g in group)
     assert len(set(folds)) == 4
-    np.testing.assert_array_equal(folds, _folds(group, 3))
+    np.testing.assert_array_equal(folds, divide(group, 3))
 
 
 def test_the_predictor_repeats_the_originals(log, fitted):

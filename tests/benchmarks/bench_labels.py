@@ -199,8 +199,8 @@ def test_signals_and_a_tenth_of_the_grades(users: str, shared_data: Path, tmp_pa
             print("\n".join(trained.summary))
     show(lifts)
     assert np.mean(lifts["combined"]) > np.mean(lifts["10 % graded"])
-    if users == "vocal":  # attentive ones say too little of the large tier: 81 % on five seeds
-        assert np.mean(lifts["combined"]) >= 0.85 * np.mean(lifts["all graded"])
+    # Attentive users, five seeds: 85.2 % [78.7, 90.0]; they say little of the large tier.
+    assert np.mean(lifts["combined"]) >= 0.85 * np.mean(lifts["all graded"])
 
 
 def show(lifts: dict[str, list[float]]) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
 from router.calibration import Calibration
@@ -45,6 +45,21 @@ def fit_calibration(
         return float(nats + STIFFNESS * (bend @ bend) + 0.5 * parameters[1:].mean() ** 2)
 
     return build(minimize(loss, start, method="L-BFGS-B").x)
+
+
+def moved(
+    calibration: Calibration,
+    margin: NDArray[np.float64],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> Calibration:
+    """The same line, as far up or down (log-odds) as these rows' mean score asks."""
+
+    def missed(shift: float) -> float:
+        p = Calibration(calibration.margin, calibration.logit + shift).probability(margin)
+        return float((p - score) @ weight)
+
+    return Calibration(calibration.margin, calibration.logit + brentq(missed, -20.0, 20.0))
 
 
 def log_loss(

@@ -2,40 +2,47 @@
 
 Nothing here sees a choose or a test row. Every choice (the ridge penalty, the number of trees, the
 width of the neighbours' kernel, the weights of the members, the calibration) is made on margins of
-rows that the member at hand was not fitted on; a fold never divides a group of the split.
+rows that the member at hand was not fitted on; a fold never divides a group of the split. Where few
+requests show every tier's outcome, so is whether the tiers learn together (`learn.joint`).
 """
 
 from dataclasses import dataclass
 
 import lightgbm as lgb
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.model_selection import GroupKFold
 
+from router.calibration import Calibration
 from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
 from training.errors import BadInput
-from training.learn.calibrate import fit_calibration, log_loss
+from training.learn.calibrate import fit_calibration, log_loss, moved
+from training.learn.crossfit import (
+    Lessons,
+    Way,
+    all_boosters,
+    all_linears,
+    best_forest,
+    best_linear,
+    check_folds,
+    cross_fit,
+    divide,
+)
 from training.learn.members import (
     STANDARD,
     Geometry,
     Matrix,
     Recipe,
-    Ridge,
     booster_margins,
-    fit_booster,
     fit_geometry,
-    fit_linear,
     fit_neighbours,
     forest_of,
     linear_margins,
     neighbour_margins,
 )
 
-FOLDS = 4
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
@@ -72,16 +79,6 @@ class FittedHeads:
     choices: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Fold:
-    """Margins of one tier's rows outside a fold's fitting rows."""
-
-    rows: NDArray[np.int64]
-    linear: NDArray[np.float64]  # [penalties, rows]
-    forest: NDArray[np.float64]
-    rounds: int
-
-
 def fit_heads(
     x: Matrix,
     score: NDArray[np.float64],
@@ -107,59 +104,45 @@ def fit_heads(
         seed: of folds, trees and clusters.
         recipe: the members' parameters.
         firm: bool[n, k], scores that are trusted. Weak ones order prompts, but their level is off:
-            where a tier has `FIRM_ROWS` firm ones, these alone calibrate it. Default: all are.
+            where a tier has `FIRM_ROWS` firm ones, these alone hold its level. Default: all are.
 
     Raises:
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
     """
     learned, constants, notes = sort_tiers(score, names)
     target = recipe.target(score, np.ones(score.shape, bool) if firm is None else firm)
-    folds = _folds(group, seed)
-    _check_folds(score, folds, learned, names)
+    folds = divide(group, seed)
+    check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
-    jobs = [(k, fold) for k in learned for fold in range(folds.max() + 1)]
-    workers = min(cpu_count(), len(jobs))  # those this job may use, not all the machine has
-    done = Parallel(n_jobs=workers)(
-        delayed(_fit_fold)(x, target[:, k], weight[:, k], folds, fold, seed, recipe)
-        for k, fold in jobs
-    )
-    by_tier = {
-        k: [part for (tier, _), part in zip(jobs, done, strict=True) if tier == k] for k in learned
-    }
-    penalty, linear = _best_penalty(by_tier, target, weight, recipe.ridges)
+    given = target[:, learned], weight[:, learned], folds
+    lessons = Lessons(x, *given, MAX_ROUNDS, seed, recipe)
+    ways = cross_fit(lessons)
+    (line, ridge), trees = best_linear(ways, lessons), best_forest(ways, lessons)
+    penalty, rounds = line.ridges[ridge], trees.rounds()
     width, near = _best_width(geometry, x, target, weight, folds, learned)
-    margins = np.full((3, len(score), len(learned)), np.nan)
-    for j, k in enumerate(learned):
-        for fold in by_tier[k]:
-            margins[0, fold.rows, j] = fold.linear[linear]
-            margins[1, fold.rows, j] = fold.forest
-    margins[2] = near
+    margins = np.stack([line.linear(ridge), trees.forest(), near])
     seen = score[:, learned]
     blend, combined, whole = _blend_members(margins, x.read, seen, weight[:, learned])
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
-    boosters: list[lgb.Booster] = []
+    linears, boosters = all_linears(lessons, line, penalty), all_boosters(lessons, trees)
     for k in range(score.shape[1]):
         if k in constants:
             heads.append(Constant(constants[k]))
             p[:, k] = constants[k]
             continue
-        known = np.flatnonzero(~np.isnan(score[:, k]))
-        z, y, w = combined[:, learned.index(k)], target[known, k], weight[known, k]
+        j = learned.index(k)
         for part in (~whole, whole):  # the last calibration is the one that is served
             if not part.any():
                 continue
             seen_there = np.where(part, score[:, k], np.nan)
-            level = _level_rows(seen_there, None if firm is None else firm[:, k])
-            calibration = fit_calibration(z[level], score[level, k], weight[level, k])
-            p[part, k] = calibration.probability(z[part])
-        rounds = max(int(np.median([fold.rounds for fold in by_tier[k]])), 5)
-        booster = fit_booster(x.take(known), y, w, rounds, seed, recipe)
-        boosters.append(booster)
-        heads.append(
-            Head(fit_linear(x.take(known), y, w, penalty), forest_of(booster), calibration)
-        )
-        notes.append(f"{names[k]}: {len(known)} labelled rows, {rounds} trees")
+            sure = None if firm is None else firm[:, k]
+            calibration = _calibrate(combined[:, j], seen_there, weight[:, k], sure)
+            p[part, k] = calibration.probability(combined[part, j])
+        heads.append(Head(linears[j], forest_of(boosters[j]), calibration))
+        count = int((~np.isnan(score[:, k])).sum())
+        notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
+    notes += _sharing(line, trees)
     everything = np.arange(len(score))
     neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
     weights = ", ".join(
@@ -249,81 +232,41 @@ def sort_tiers(
     return learned, constants, notes
 
 
+def _sharing(line: Way, trees: Way) -> list[str]:
+    """Which members the tiers learned together, in words."""
+    shared = [name for name, way in zip(MEMBERS, (line, trees), strict=False) if way.together]
+    if not shared:
+        return []
+    members = " and ".join(shared)
+    return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
+
+
+def _calibrate(
+    margin: NDArray[np.float64],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    firm: NDArray[np.bool_] | None,
+) -> Calibration:
+    """Calibrate a tier on all its rows, and move it to the level of the firm ones.
+
+    A few hundred firm rows tell a level well but no slope, and tiers whose slopes are off by chance
+    are apart by the wrong gap. Weak labels tell the slope: it is their level that is off.
+    """
+    known = np.flatnonzero(~np.isnan(score))
+    calibration = fit_calibration(margin[known], score[known], weight[known])
+    level = _level_rows(score, firm)
+    if len(level) == len(known):
+        return calibration
+    return moved(calibration, margin[level], score[level], weight[level])
+
+
 def _level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The rows that a tier is calibrated on: the firm ones, if they are enough and vary."""
+    """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
     known = np.flatnonzero(~np.isnan(score))
     if firm is None:
         return known
     sure = known[firm[known]]
     return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
-
-
-def _folds(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Number of the fold in which each row is held out, int64[n]."""
-    groups = np.unique(group)
-    count = min(FOLDS, len(groups))
-    if count < 2:
-        raise BadInput("all fit rows belong to one session; cross-fitting needs two or more")
-    fold = np.empty(len(group), dtype=np.int64)
-    splitter = GroupKFold(count, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(group, groups=group)):
-        fold[held_out] = number
-    return fold
-
-
-def _check_folds(
-    score: NDArray[np.float64], folds: NDArray[np.int64], learned: list[int], names: tuple[str, ...]
-) -> None:
-    for k in learned:
-        if len(np.unique(folds[~np.isnan(score[:, k])])) < 2:
-            raise BadInput(
-                f"tier {names[k]!r}: all its labelled fit rows are of one session or one prompt; "
-                "cross-fitting needs two or more: log or replay others of its calls"
-            )
-
-
-def _fit_fold(
-    x: Matrix,
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    folds: NDArray[np.int64],
-    fold: int,
-    seed: int,
-    recipe: Recipe,
-) -> _Fold:
-    """Fit linear (each penalty) and forest on the other folds; margins for this one."""
-    inside = np.flatnonzero((folds != fold) & ~np.isnan(score))
-    outside = np.flatnonzero(folds == fold)
-    known = outside[~np.isnan(score[outside])]
-    fitting, held_out = x.take(inside), x.take(outside)
-    linear = [
-        linear_margins(fit_linear(fitting, score[inside], weight[inside], ridge), held_out)
-        for ridge in recipe.ridges
-    ]
-    valid = (x.take(known), score[known]) if len(known) else None
-    booster = fit_booster(
-        fitting, score[inside], weight[inside], MAX_ROUNDS, seed, recipe, valid, threads=1
-    )
-    rounds = booster.best_iteration or booster.current_iteration()
-    forest = booster_margins(booster, held_out, rounds)
-    return _Fold(outside, np.array(linear), forest, rounds)
-
-
-def _best_penalty(
-    by_tier: dict[int, list[_Fold]],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    ridges: tuple[Ridge, ...],
-) -> tuple[Ridge, int]:
-    losses = np.zeros(len(ridges))
-    for k, folds in by_tier.items():
-        for fold in folds:
-            known = ~np.isnan(score[fold.rows, k])
-            rows = fold.rows[known]
-            for j in range(len(ridges)):
-                losses[j] += log_loss(fold.linear[j, known], score[rows, k], weight[rows, k])
-    best = int(np.argmin(losses))
-    return ridges[best], best
 
 
 def _best_width(

@@ -6,6 +6,7 @@ once, for cross-fitting.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -125,6 +126,39 @@ class Recipe:
 STANDARD = Recipe()
 
 
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """How dense features were standardised for a linear member, float64[dim] or float32[dim] each.
+
+    Attributes:
+        mean: what was taken off.
+        scale: what was multiplied by, 0 for features that do not vary.
+        low, high: what values were held between, before that.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    def linear(self, coefficients: NDArray[np.float64], intercept: float) -> Linear:
+        """The member on raw features, of coefficients float64[dim + BUCKETS] on standard ones."""
+        dim = len(self.scale)
+        weights = coefficients[:dim] * self.scale
+        bias = float(intercept - self.mean @ weights)
+        return Linear(weights, coefficients[dim:].astype(np.float32), bias, self.low, self.high)
+
+
+def standardise(dense: NDArray[np.float32], ridge: Ridge) -> tuple[NDArray[np.float64], Axes]:
+    """Dense features clipped, centred and brought to the deviation `ridge.dense`."""
+    mean, deviation = dense.mean(axis=0, dtype=np.float64), dense.std(axis=0, dtype=np.float64)
+    scale = np.where(deviation > 1e-9, ridge.dense / np.maximum(deviation, 1e-9), 0.0)
+    reach = DEVIATIONS * deviation
+    low = np.maximum(dense.min(axis=0), mean - reach).astype(np.float32)
+    high = np.maximum(np.minimum(dense.max(axis=0), mean + reach).astype(np.float32), low)
+    return (np.clip(dense, low, high) - mean) * scale, Axes(mean, scale, low, high)
+
+
 def fit_linear(
     x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
 ) -> Linear:
@@ -139,12 +173,7 @@ def fit_linear(
     Returns:
         The model; where no score is above 0, or none below 1, a level without slopes.
     """
-    mean, deviation = x.dense.mean(axis=0, dtype=np.float64), x.dense.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 1e-9, ridge.dense / np.maximum(deviation, 1e-9), 0.0)
-    reach = DEVIATIONS * deviation
-    low = np.maximum(x.dense.min(axis=0), mean - reach).astype(np.float32)
-    high = np.maximum(np.minimum(x.dense.max(axis=0), mean + reach).astype(np.float32), low)
-    dense = (np.clip(x.dense, low, high) - mean) * scale
+    dense, axes = standardise(x.dense, ridge)
     rows = sparse.hstack([sparse.csr_matrix(dense), x.terms]).tocsr()
     both = sparse.vstack([rows, rows]).tocsr()
     outcome = np.repeat([1, 0], len(score))
@@ -152,14 +181,9 @@ def fit_linear(
     used = np.flatnonzero(share > 0)
     if len(np.unique(outcome[used])) < 2:
         level = np.log((score.sum() + 0.5) / (len(score) - score.sum() + 0.5))
-        none = np.zeros(x.terms.shape[1], dtype=np.float32)
-        return Linear(np.zeros(len(scale)), none, float(level), low, high)
+        return axes.linear(np.zeros(both.shape[1]), float(level))
     model = LogisticRegression(C=ridge.c, max_iter=400).fit(both[used], outcome[used], share[used])
-    coefficients = model.coef_[0]
-    weights = coefficients[: len(scale)] * scale
-    bias = float(model.intercept_[0] - mean @ weights)
-    terms = coefficients[len(scale) :].astype(np.float32)
-    return Linear(weights, terms, bias, low, high)
+    return axes.linear(model.coef_[0], float(model.intercept_[0]))
 
 
 def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
@@ -167,6 +191,12 @@ def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
     inside = np.clip(x.dense, linear.low, linear.high).astype(np.float64)
     of_terms = x.terms @ linear.terms.astype(np.float64)
     return np.asarray(inside @ linear.weights + of_terms + linear.bias)
+
+
+def forest_parameters(rows: int, seed: int, recipe: Recipe, threads: int) -> dict[str, Any]:
+    """What LightGBM is told where it grows trees on so many rows."""
+    leaf = int(np.clip(rows // 40, 5, 40))
+    return FOREST | recipe.forest | {"seed": seed, "min_data_in_leaf": leaf, "num_threads": threads}
 
 
 def fit_booster(
@@ -180,15 +210,7 @@ def fit_booster(
     threads: int = 0,
 ) -> lgb.Booster:
     """Boost trees on the dense vectors; with `valid` rows, stop where they no longer gain."""
-    parameters = (
-        FOREST
-        | recipe.forest
-        | {
-            "seed": seed,
-            "min_data_in_leaf": int(np.clip(len(score) // 40, 5, 40)),
-            "num_threads": threads,
-        }
-    )
+    parameters = forest_parameters(len(score), seed, recipe, threads)
     rows = lgb.Dataset(np.ascontiguousarray(x.dense), score, weight=weight, free_raw_data=True)
     if valid is None:
         return lgb.train(parameters, rows, rounds)
