@@ -26,9 +26,8 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         # Benchmarks may name a cache that outlives them: 26,000 embeddings take minutes.
         patch.setenv("SUFFICE_CACHE", os.environ.get("SUFFICE_CACHE") or str(folder / "cache"))
-        patch.setenv(
-            "LOKY_MAX_CPU_COUNT", "1"
-        )  # folds in this process: starting others takes longer
+        if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by tests: folds stay here
+            patch.setenv("LOKY_MAX_CPU_COUNT", "1")
         yield
 
 
