@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import router.artifact
 from router import ArtifactError, Router
-from router.artifact import FILES, load_artifact
+from router.artifact import FILES, PROTOCOLS, load_artifact
 from router.prompt import Prompt
 from tests.builders import (
     POLICY,
@@ -224,7 +224,9 @@ def test_a_file_beyond_the_limit_is_refused(
 # A manifest that is whole, but wrong
 
 
-@pytest.mark.parametrize("protocol", [0, 5, -1, "1", True, None, 1.0, [1], {}])
+@pytest.mark.parametrize(
+    "protocol", [0, max(PROTOCOLS.values()) + 1, -1, "1", True, None, 1.0, [1], {}]
+)
 def test_an_unknown_protocol_is_refused(protocol: Any, folder: Path) -> None:
     edit_manifest(folder, lambda manifest: manifest.update(protocol=protocol))
     refused(folder, f"protocol {protocol!r} is unknown")
