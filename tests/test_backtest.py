@@ -29,6 +29,12 @@ def test_it_tells_what_retraining_would_have_saved(workdir, capsys, monkeypatch)
     assert told["total"]["usd"] <= told["total"]["usd_always_top"]
     assert told["total"]["usd_always_top"] > 0
     assert plot.stat().st_size > 5000
+    # By the week most weeks hold nothing new; a promotion in a week without traffic counts as well.
+    weekly = call(capsys, "--quiet", "backtest", "--config", "retrain.toml", "--every", 7, "--json")
+    again = json.loads(weekly.out)
+    assert [p["requests"] for p in again["periods"]] == [1000, 1000]
+    assert again["total"]["promotions"] == told["total"]["promotions"] > 0
+    assert again["total"]["usd"] == pytest.approx(told["total"]["usd"])
     long = call(capsys, "--quiet", "backtest", "--config", "retrain.toml", "--every", 900)
     long.refused("--every")
     write_log(workdir / "log.parquet", rows.drop(columns="at"))

@@ -41,5 +41,7 @@ def test_twelve_months(every: int, tmp_path: Path) -> None:
         check=False,
     )
     took = perf_counter() - started
-    print(f"\n{MONTHS} months, {len(rows)} rows, every {every} days: {took:.0f} s (limit {LIMIT})\n{done.stdout}")
+    print(
+        f"\n{MONTHS} months, {len(rows)} rows, every {every} days: {took:.0f} s (limit {LIMIT})\n{done.stdout}"
+    )
     assert done.returncode == 0, done.stderr

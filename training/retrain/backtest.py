@@ -153,30 +153,38 @@ def _walk(
 ) -> Iterator[Period]:
     length = np.timedelta64(round(every_days * 86_400), "s")
     steps = np.arange(requests.at.min() + length, requests.at.max(), length)
+    known = np.searchsorted(np.sort(requests.at), steps)
+    fresh = np.diff(known, prepend=0) > 0  # else the job would say: nothing new
     folders: dict[str, Path] = {}
     champion: int | None = None
+    told: int | None = None  # the champion of the period before
     latest: Path | None = None  # whose token models tell costs that were not billed
     # What a step learns does not depend on who is champion: as many are trained at once as there
     # are cores.
     trained = Parallel(n_jobs=cpu_count(), return_as="generator")(
         delayed(_train)(
-            settings, requests.take(np.flatnonzero(requests.at < since)), scratch / str(number)
+            settings,
+            requests.take(np.flatnonzero(requests.at < since)) if fresh[number] else None,
+            scratch / str(number),
         )
         for number, since in enumerate(steps)
     )
     for number, (since, made) in enumerate(zip(steps, trained, strict=True)):
-        ahead = np.flatnonzero((requests.at >= since) & (requests.at < since + length))
-        judged = requests.take(ahead[requests.paired[ahead]])
-        if isinstance(made, BadInput):
+        if made is None:
+            status = "not trained (nothing new)"
+        elif isinstance(made, BadInput):
             status = f"not trained ({made})"
         else:
             latest, passed = made.folder, _passes(made, folders, settings)
-            status = "promoted" if passed else "refused"
+            status = "refused"
             if passed:
                 champion, folders[CHAMPION] = number, latest
                 folders.setdefault(ANCHOR, latest)
+        ahead = np.flatnonzero((requests.at >= since) & (requests.at < since + length))
+        judged = requests.take(ahead[requests.paired[ahead]])
         if latest is not None and len(judged) >= LEAST:
-            ends = (str(since), str(since + length))
+            status = status if champion == told else "promoted"  # perhaps in a period unjudged
+            ends, told = (str(since), str(since + length)), champion
             serving = folders.get(CHAMPION)
             yield _judge(judged, serving, latest, champion, status, ends, settings)
 
@@ -190,8 +198,10 @@ class _Made:
     x: Matrix
 
 
-def _train(settings: Settings, known: Requests, folder: Path) -> _Made | BadInput:
-    """Train a challenger on what is known by then; or why it cannot be."""
+def _train(settings: Settings, known: Requests | None, folder: Path) -> _Made | BadInput | None:
+    """Train a challenger on what is known by then, if anything is new; or why it cannot be."""
+    if known is None:
+        return None
     try:
         with silence(), parallel_config(backend="sequential"):
             return _challenger(settings, known, folder)
