@@ -354,4 +354,5 @@ def test_killed_at_twenty_points_no_row_is_lost_or_doubled_and_no_call_paid_twic
     twice = {keys[p]: c - 1 for p, c in counts["answered"].items() if c > 1}
     assert all(extra <= again[key] for key, extra in twice.items())
     # A call that waits for its retry is in flight, too, but holds no place and costs nothing.
+    assert again.total() <= asking.OPEN_PER_PLACE * 8 * kills
     assert sum(twice.values()) <= 8 * kills, (again.total(), sum(twice.values()))

@@ -27,9 +27,9 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def silence() -> Iterator[None]:
-    """Say nothing meanwhile."""
-    was, _console.quiet = _console.quiet, True
+def quieted(quiet: bool = True) -> Iterator[None]:
+    """Say nothing but errors meanwhile; or say all, if not `quiet`."""
+    was, _console.quiet = _console.quiet, quiet
     try:
         yield
     finally:
@@ -38,9 +38,8 @@ def silence() -> Iterator[None]:
 
 def complain(line: str) -> None:
     """Print an error, also under `--quiet`."""
-    was, _console.quiet = _console.quiet, False
-    _console.print(line, style="red", markup=False)
-    _console.quiet = was
+    with quieted(False):
+        _console.print(line, style="red", markup=False)
 
 
 @contextmanager

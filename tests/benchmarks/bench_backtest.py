@@ -3,15 +3,12 @@
 Run with: pytest tests/benchmarks/bench_backtest.py -m benchmark -s
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from time import perf_counter
 
 import pandas as pd
 import pytest
 
+from tests.benchmarks.command import suffice
 from tests.test_retrain import write_job
 from tests.traffic_makers import make_rows, write_log, write_tiers
 
@@ -28,18 +25,8 @@ def test_twelve_months(every: int, tmp_path: Path) -> None:
     write_log(tmp_path / "log.parquet", rows)
     write_tiers(tmp_path)
     write_job(tmp_path)
-    command = [sys.executable, "-m", "training.cli", "--quiet", "backtest", "--config"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    started = perf_counter()
-    done = subprocess.run(
-        [*command, "retrain.toml", "--every", str(every)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    took = perf_counter() - started
+    words = ("backtest", "--config", "retrain.toml", "--every", every)
+    done, took = suffice(*words, folder=tmp_path)
     told = f"{MONTHS} months, {len(rows)} rows, every {every} days: {took:.0f} s (limit {LIMIT})"
     print(f"\n{told}\n{done.stdout}")
     assert done.returncode == 0, done.stderr

@@ -3,11 +3,7 @@
 Run with: pytest tests/benchmarks/bench_job.py -m benchmark -s
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ import pytest
 from router.policy import Policy
 from router.vectorizer import Vectorizer
 from tests.benchmarks import outcomes
+from tests.benchmarks.command import suffice
 from training.config import read_tiers
 from training.decide.operating import dial_grid
 from training.label.rule import LabelRule, load_requests
@@ -28,27 +25,25 @@ from training.log.ingest import ingest
 pytestmark = pytest.mark.benchmark
 
 
-def suffice(*arguments: str | Path, folder: Path) -> float:
-    """Run the command in a process of its own; seconds."""
-    started = perf_counter()
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    command = [sys.executable, "-m", "training.cli", "--quiet", *map(str, arguments)]
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return perf_counter() - started
+def seconds(*arguments: str | Path, folder: Path) -> float:
+    """How long the command takes, which must succeed."""
+    done, took = suffice(*arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return took
 
 
 def test_mmlu_from_csv_to_artifact(shared_data: Path, tmp_path: Path) -> None:
     tiers = outcomes.write_tiers(("small", "large"), tmp_path / "tiers.toml")
     table, out = tmp_path / "t.parquet", tmp_path / "artifact"
-    reading = suffice("ingest", shared_data / "routellm" / "mmlu", "--out", table, folder=tmp_path)
+    reading = seconds("ingest", shared_data / "routellm" / "mmlu", "--out", table, folder=tmp_path)
     job = ("train", "--traffic", table, "--tiers", tiers, "--out", out)
-    training = suffice(*job, folder=tmp_path)
+    training = seconds(*job, folder=tmp_path)
     print(f"\n14,042 MMLU rows: ingest {reading:.1f} s, train {training:.1f} s")
     assert (out / "manifest.json").is_file()
 
 
 def test_demo(tmp_path: Path) -> None:
-    print(f"\nsuffice demo: {suffice('demo', folder=tmp_path):.1f} s")
+    print(f"\nsuffice demo: {seconds('demo', folder=tmp_path):.1f} s")
     assert (tmp_path / "suffice-demo" / "plots" / "cost_quality.png").is_file()
 
 

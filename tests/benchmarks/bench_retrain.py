@@ -3,15 +3,12 @@
 Run with: pytest tests/benchmarks/bench_retrain.py -m benchmark -s
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
 from tests.benchmarks import outcomes
+from tests.benchmarks.command import suffice
 
 pytestmark = pytest.mark.benchmark
 JOB = """
@@ -31,18 +28,7 @@ def test_eight_challengers_on_mmlu(shared_data: Path, tmp_path: Path) -> None:
     outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "t.parquet")
     outcomes.write_tiers(("small", "large"), tmp_path / "tiers.toml")
     (tmp_path / "retrain.toml").write_text(JOB, encoding="utf-8")
-    command = [sys.executable, "-m", "training.cli", "--quiet", "retrain", "--config"]
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     for name, limit in (("14,042 rows, 8 challengers", 360), ("nothing new", 10)):
-        started = perf_counter()
-        done = subprocess.run(
-            [*command, "retrain.toml"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        took = perf_counter() - started
+        done, took = suffice("retrain", "--config", "retrain.toml", folder=tmp_path)
         print(f"\n{name}: {took:.1f} s (limit {limit}), exit {done.returncode}\n{done.stdout}")
         assert done.returncode in (0, 1), done.stderr

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from router.head import Linear
-from training.learn.members import Matrix, Recipe, Ridge, forest_parameters, standardise
+from training.learn.members import Matrix, Recipe, Ridge, forest_parameters, grow, standardise
 
 CORRELATION = 0.5  # ρ; on simulated logs at 0.8 prompts were ordered a little worse
 
@@ -140,15 +140,11 @@ def grow_shared(
         threads: LightGBM's, 0 for all.
     """
     level = levels(score, weight)
-
     parameters = forest_parameters(int((~np.isnan(score)).sum()), seed, recipe, threads)
-    rows = _pooled(x, score, weight, level)
-    if held_out is None or np.isnan(held_out[1]).all():
-        shapes = lgb.train(parameters, rows, rounds)
-    else:
+    rows, valid = _pooled(x, score, weight, level), None
+    if held_out is not None and not np.isnan(held_out[1]).all():
         valid = _pooled(*held_out, level, rows)
-        stop = lgb.early_stopping(30, verbose=False)
-        shapes = lgb.train(parameters, rows, rounds, valid_sets=[valid], callbacks=[stop])
+    shapes = grow(parameters, rows, rounds, valid)
     kept = shapes.model_to_string(num_iteration=shapes.best_iteration or -1)
     return [
         _with_own_leaves(kept, x, score[:, k], weight[:, k], level[k]) for k in range(len(level))

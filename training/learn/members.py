@@ -213,8 +213,20 @@ def fit_booster(
     parameters = forest_parameters(len(score), seed, recipe, threads)
     rows = lgb.Dataset(np.ascontiguousarray(x.dense), score, weight=weight, free_raw_data=True)
     if valid is None:
-        return lgb.train(parameters, rows, rounds)
+        return grow(parameters, rows, rounds)
     held_out = lgb.Dataset(np.ascontiguousarray(valid[0].dense), valid[1], reference=rows)
+    return grow(parameters, rows, rounds, held_out)
+
+
+def grow(
+    parameters: dict[str, Any],
+    rows: lgb.Dataset,
+    rounds: int,
+    held_out: lgb.Dataset | None = None,
+) -> lgb.Booster:
+    """Grow at most so many trees; with `held_out` rows, stop where they no longer gain."""
+    if held_out is None:
+        return lgb.train(parameters, rows, rounds)
     stop = lgb.early_stopping(30, verbose=False)
     return lgb.train(parameters, rows, rounds, valid_sets=[held_out], callbacks=[stop])
 

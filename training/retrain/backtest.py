@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from router.artifact import load_artifact
 from training.config import read_tiers
-from training.console import say, silence
+from training.console import quieted, say
 from training.errors import BadInput
 from training.features import prepare, resolve
 from training.ground import Ground, lay_out
@@ -203,7 +203,7 @@ def _train(settings: Settings, known: Requests | None, folder: Path) -> _Made | 
     if known is None:
         return None
     try:
-        with silence(), parallel_config(backend="sequential"):
+        with quieted(), parallel_config(backend="sequential"):
             return _challenger(settings, known, folder)
     except BadInput as problem:
         return problem
