@@ -22,7 +22,15 @@ from training.log.requests import Requests
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Vectors of all requests, and what makes them; of two stages the first's, and the second's."""
+    """Vectors of all n requests, and what makes them.
+
+    Attributes:
+        embedder: as exported.
+        vectorizer: with the n-grams of the fit rows.
+        x: n rows, those of `Ground.requests`.
+        second: of two stages the second's; the other attributes are the first's then.
+        notes: of fine-tuning, in words.
+    """
 
     embedder: Embedder
     vectorizer: Vectorizer
@@ -44,8 +52,8 @@ class Sources:
 
     Attributes:
         embedders: of one stage or of two.
-        base: the model that is fine-tuned beside them, if any.
-        tuning: how.
+        base: folder of the model that is fine-tuned beside them, if any.
+        tuning: for how long.
     """
 
     embedders: tuple[Embedder, ...]
@@ -90,7 +98,10 @@ def prepare(ground: Ground, sources: Sources, seed: int) -> Features:
 def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Features:
     """Vectors of every request; the n-grams' projection is fitted on the fit rows.
 
-    embedders: of one stage or of two.
+    Args:
+        ground: requests and splits.
+        embedders: of one stage or of two.
+        seed: of the projection.
     """
     embedder, *more = embedders
     ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)

@@ -53,7 +53,12 @@ def moved(
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
 ) -> Calibration:
-    """The same line, as far up or down (log-odds) as these rows' mean score asks."""
+    """The same line, as far up or down (log-odds) as these rows' mean score asks.
+
+    Args:
+        calibration: what is moved.
+        margin, score, weight: float64[n] each, of the rows that hold the level.
+    """
 
     def missed(shift: float) -> float:
         p = Calibration(calibration.margin, calibration.logit + shift).probability(margin)
