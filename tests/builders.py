@@ -39,7 +39,7 @@ from router.vectorizer import SURFACE, Vectorizer
 from training.export import export
 from training.golden import golden_lines, golden_prompts
 from training.learn.encoder import load_export
-from training.learn.flatten import flatten_booster
+from training.learn.flatten import flatten
 
 DIM = 8
 WORDS = "what is the capital of france write code solve sum hello please list prime".split()
@@ -99,7 +99,7 @@ def make_forest(dim: int, seed: int = 0) -> Forest:
     """A forest on random rows in the range of real vectors."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(200, dim)).astype(np.float32)
-    return flatten_booster(make_booster(x, (x[:, 0] + x[:, 1] > 0).astype(float)))
+    return flatten(make_booster(x, (x[:, 0] + x[:, 1] > 0).astype(float)))[0]
 
 
 def make_neighbours(dim: int, tiers: int, seed: int = 0, small: int = 3) -> Neighbours:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from router.forest import Forest
 from tests.builders import make_booster, make_forest
-from training.learn.flatten import Growth, flatten, flatten_booster, restore_booster
+from training.learn.flatten import Growth, flatten, restore_booster
 
 COLUMNS = 5
 HUGEST = float(np.finfo(np.float64).max)
@@ -51,7 +51,7 @@ def booster_of(kind: str, use_missing: bool, leaves: int) -> tuple[lgb.Booster, 
     chance = np.random.default_rng(8).normal(size=len(x))
     y = (known[:, 0] - known[:, 1] * known[:, 2] + chance > 0).astype(float)
     booster = make_booster(x, y, num_leaves=leaves, use_missing=use_missing)
-    return booster, flatten_booster(booster)
+    return booster, flatten(booster)[0]
 
 
 KINDS = [
@@ -111,18 +111,18 @@ def test_sixty_four_leaves_fit_and_sixty_five_are_refused() -> None:
     x = rng.normal(size=(2000, 2))
     y = rng.random(2000)
     full = make_booster(x, y, 2, num_leaves=64)
-    forest = flatten_booster(full)
+    forest = flatten(full)[0]
     assert np.diff(forest.first_leaf, append=len(forest.leaf)).max() == 64
     assert np.abs(forest_margins(forest, x) - full.predict(x, raw_score=True)).max() <= 1e-9
     with pytest.raises(ValueError, match="65 leaves"):
-        flatten_booster(make_booster(x, y, 2, num_leaves=65))
+        flatten(make_booster(x, y, 2, num_leaves=65))
 
 
 @pytest.mark.parametrize("rounds", [1, 5])
 def test_trees_of_a_single_leaf_become_the_bias(rounds: int) -> None:
     x = np.random.default_rng(0).normal(size=(40, COLUMNS))
     booster = make_booster(x, np.full(40, 0.3), rounds, min_data_in_leaf=100)
-    forest = flatten_booster(booster)
+    forest = flatten(booster)[0]
     assert len(forest.first_node) == 0
     assert np.allclose(forest_margins(forest, x), booster.predict(x, raw_score=True), atol=1e-9)
     forest.check(COLUMNS)
@@ -133,7 +133,7 @@ def test_every_tree_is_kept_whatever_the_best_iteration() -> None:
     booster = make_booster(x, (x[:, 0] > 0).astype(float), 20)
     booster.best_iteration = 3
     everything = booster.predict(x, raw_score=True, num_iteration=-1)
-    assert np.abs(forest_margins(flatten_booster(booster), x) - everything).max() <= 1e-9
+    assert np.abs(forest_margins(flatten(booster)[0], x) - everything).max() <= 1e-9
 
 
 def test_what_cannot_be_exported_is_refused() -> None:
@@ -141,9 +141,9 @@ def test_what_cannot_be_exported_is_refused() -> None:
     x = rng.integers(0, 6, size=(400, 1)).astype(float)
     y = np.isin(x[:, 0], (1, 4)).astype(float)
     with pytest.raises(ValueError, match="cannot export"):
-        flatten_booster(lgb.train({"verbose": -1}, lgb.Dataset(x, y, categorical_feature=[0]), 5))
+        flatten(lgb.train({"verbose": -1}, lgb.Dataset(x, y, categorical_feature=[0]), 5))
     with pytest.raises(ValueError, match="cannot export"):
-        flatten_booster(make_booster(x, y, zero_as_missing=True))
+        flatten(make_booster(x, y, zero_as_missing=True))
 
 
 def test_margin_leaves_the_row_as_it_was() -> None:
@@ -172,7 +172,7 @@ def test_a_restored_booster_is_the_original(kind: str, use_missing: bool, leaves
 
 def test_a_restored_booster_keeps_the_bias_and_takes_names() -> None:
     x = np.random.default_rng(0).normal(size=(40, COLUMNS))
-    constant = flatten_booster(make_booster(x, np.full(40, 0.3), 5, min_data_in_leaf=100))
+    constant = flatten(make_booster(x, np.full(40, 0.3), 5, min_data_in_leaf=100))[0]
     names = [f"feature_{i}" for i in range(COLUMNS)]
     restored = restore_booster(constant, Growth.unknown(constant), COLUMNS, names)
     assert restored.feature_name() == names

@@ -23,7 +23,7 @@ from training.learn.heads import (
     member_margins,
     probabilities,
 )
-from training.learn.members import STANDARD, Matrix, fit_geometry, fit_linear, linear_margins
+from training.learn.members import STANDARD, Bins, Matrix, fit_geometry, fit_linear, linear_margins
 from training.learn.vectorize import fit_ngrams, vectorize
 
 FIT = 300
@@ -115,7 +115,7 @@ def test_a_label_has_no_part_in_its_own_margin(log):
     folds = divide(log.requests.sessions[:FIT], 0)
     flipped = np.where(folds == 1, 1 - score, score)
     one, other = (
-        fit_fold(Lessons(x, s[:, None], weight, folds, 300, 0, STANDARD), 0, 1)
+        fit_fold(Lessons(x, Bins.of(x), s[:, None], weight, folds, 300, 0, STANDARD), 1)[0]
         for s in (score, flipped)
     )
     np.testing.assert_array_equal(one.linear, other.linear)
@@ -240,16 +240,16 @@ def test_one_sided_rows_are_enough(log):
 
 
 def test_a_tier_that_answered_one_request_in_ten_still_shapes_the_gain(log):
-    rng = np.random.default_rng(8)
-    rows = np.arange(700)
-    explored = rng.random(len(rows)) < 0.1
-    score = log.requests.score[rows].copy()
-    score[explored, 1] = score[~explored, 0] = np.nan
-    weight = np.tile([10.0, 1 / 0.9], (len(rows), 1))
-    p = probabilities(log.fit(score, weight, rows=rows), log.x)[700:]
-    gain, hard = p[:, 1] - p[:, 0], log.hard[700:]
-    won = (gain[hard][:, None] > gain[~hard]).mean()
-    assert won > 0.8  # of the pairs of a hard and an easy request; by chance 0.5
+    rows, weight, hard = np.arange(700), np.tile([10.0, 1 / 0.9], (700, 1)), log.hard[700:]
+    won = []
+    for seed in range(4):  # with 70 answers one draw tells little
+        explored = np.random.default_rng(seed).random(len(rows)) < 0.1
+        score = log.requests.score[rows].copy()
+        score[explored, 1] = score[~explored, 0] = np.nan
+        p = probabilities(log.fit(score, weight, rows=rows), log.x)[700:]
+        gain = p[:, 1] - p[:, 0]
+        won.append((gain[hard][:, None] > gain[~hard]).mean())
+    assert np.mean(won) > 0.8  # of the pairs of a hard and an easy request; by chance 0.5
 
 
 def test_more_tiers_than_two(log):

@@ -8,15 +8,16 @@ from scipy.special import expit
 from router.head import Head
 from router.ngrams import BUCKETS
 from training.learn.crossfit import Lessons, cross_fit
+from training.learn.flatten import flatten
 from training.learn.heads import fit_heads, probabilities
 from training.learn.joint import fit_linears, grow_shared, levels, mostly_unpaired
 from training.learn.members import (
     STANDARD,
+    Bins,
     Matrix,
     booster_margins,
     fit_booster,
     fit_linear,
-    forest_of,
     linear_margins,
 )
 
@@ -46,6 +47,12 @@ def rows_of(x, score, k):
     return x.take(rows), score[rows, k], np.ones(len(rows))
 
 
+def grown(bins, score, k):
+    rows = np.flatnonzero(~np.isnan(score[:, k]))
+    learned = score[rows, k], np.ones(len(rows))
+    return fit_booster(bins, rows, *learned, 60, 0, STANDARD, threads=1)
+
+
 def missed(margins, chance):
     """Mean squared error of the gap, of margins [tiers][n]."""
     p = expit(np.array(margins))
@@ -71,7 +78,8 @@ def test_the_gap_of_forests_gains_where_one_tier_has_few_rows():
         x, _, score = drawn(1500, seed)
         new, chance, _ = drawn(3000, 100 + seed)
         joint = grow_shared(x, score, np.ones_like(score), 60, 0, STANDARD, threads=1)
-        alone = [fit_booster(*rows_of(x, score, k), 60, 0, STANDARD, threads=1) for k in range(2)]
+        bins = Bins.of(x)
+        alone = [grown(bins, score, k) for k in range(2)]
         for found, boosters in ((together, joint), (apart, alone)):
             found.append(missed([booster_margins(one, new) for one in boosters], chance))
     assert np.mean(together) < 0.9 * np.mean(apart)
@@ -81,7 +89,7 @@ def test_the_gap_of_forests_gains_where_one_tier_has_few_rows():
 def test_tiers_of_a_shared_forest_have_the_same_trees_and_leaves_of_their_own():
     x, _, score = drawn(800, 0)
     small, large = grow_shared(x, score, np.ones_like(score), 20, 0, STANDARD, threads=1)
-    one, other = forest_of(small), forest_of(large)
+    one, other = (flatten(booster)[0] for booster in (small, large))
     np.testing.assert_array_equal(one.threshold, other.threshold)
     np.testing.assert_array_equal(one.feature, other.feature)
     assert np.abs(one.leaf - other.leaf).max() > 0.01
@@ -120,7 +128,7 @@ def test_tiers_may_share_where_less_than_half_of_the_labelled_rows_are_paired(pa
 
 def lessons(x, score):
     folds = np.arange(len(score)) % 4
-    return Lessons(x, score, np.ones_like(score), folds, 30, 0, STANDARD)
+    return Lessons(x, Bins.of(x), score, np.ones_like(score), folds, 30, 0, STANDARD)
 
 
 def test_tiers_of_a_paired_log_learn_apart():

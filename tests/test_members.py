@@ -21,6 +21,7 @@ def fitted(margins, heads=2):
         blend=None,
         neighbours=None,
         boosters=(),
+        growths=(),
         p=expit(margins.mean(axis=0)),
         whole=np.ones(margins.shape[1], dtype=bool),
         margins=margins,

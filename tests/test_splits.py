@@ -14,6 +14,10 @@ from training.log.requests import Requests
 SHARES = (0.6, 0.2, 0.2)
 
 
+def prompts_of(texts):
+    return [Prompt.of(text) for text in texts]
+
+
 def requests_from(texts, sessions=None, minutes=None):
     n = len(texts)
     objects = [np.empty(n, dtype=object) for _ in range(4)]
@@ -83,7 +87,7 @@ def test_no_session_and_no_near_duplicate_crosses(log, seed):
     if "left where these are" in splits.leakage:
         return  # the few prompts that tie everything together; see the test of the popular prompt
     grams = [shingles(text) for text in texts]
-    leader = near_duplicates(texts)
+    leader = near_duplicates(prompts_of(texts))
     firsts = np.flatnonzero(leader == np.arange(len(texts)))
     for i in range(len(texts)):
         for first in firsts[firsts < i]:
@@ -105,7 +109,7 @@ def test_pairs_at_the_limit_are_found():
         cut = text[: len(cut) + 1]
         assert 0.9 <= jaccard(shingles(text), shingles(cut)) < 0.93
         total += 1
-        found += int(near_duplicates([text, cut])[1] == 0)
+        found += int(near_duplicates(prompts_of([text, cut]))[1] == 0)
     assert found == total
 
 
@@ -115,7 +119,7 @@ def test_no_chains():
     texts = [long_text(rng, 80)]
     for _ in range(12):
         texts.append(texts[-1][12:] + f" {rng.integers(10**9)}")
-    leader = near_duplicates(texts)
+    leader = near_duplicates(prompts_of(texts))
     grams = [shingles(text) for text in texts]
     assert len(set(leader)) > 1
     assert all(jaccard(grams[i], grams[leader[i]]) >= 0.9 for i in range(len(texts)))
@@ -123,7 +127,7 @@ def test_no_chains():
 
 @pytest.mark.parametrize("text", ["", " ", "a", "\0", "ab cd", "é" * 4, "🎉", "שלום"])
 def test_short_texts_equal_only_themselves(text):
-    assert near_duplicates([text, text + " ", text + "zzzzz"]).tolist() == [0, 0, 2]
+    assert near_duplicates(prompts_of([text, text + " ", text + "zzzzz"])).tolist() == [0, 0, 2]
 
 
 def test_time_order_is_kept():

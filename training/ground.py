@@ -52,11 +52,15 @@ def lay_out(
     config: Config,
     shares: tuple[float, float, float],
     seed: int,
+    twin: NDArray[np.int64] | None = None,
 ) -> Ground:
-    """Divide requests, and refuse before the work what cannot be learned from (BadInput)."""
+    """Divide requests, and refuse before the work what cannot be learned from (BadInput).
+
+    `twin` is that of `split`.
+    """
     free = check_prices(tiers)
     check_rules(config, tiers)
-    splits = split(requests, shares, seed)
+    splits = split(requests, shares, seed, twin)
     _check_sizes(splits)
     fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
     sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))

@@ -16,7 +16,6 @@ from router.vectorizer import SURFACE, Vectorizer
 from training.decide.evidence import Basis
 from training.decide.operating import Course, plan_course
 from training.learn.costs import expected_tokens, fit_tokens, priced
-from training.learn.flatten import flatten
 from training.learn.heads import FittedHeads, fit_heads, probabilities
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.reference import Reference, references_of
@@ -130,8 +129,7 @@ def learn(
         heads.p[heads.whole], expected_tokens(x.take(np.flatnonzero(heads.whole)), tokens)
     )
     learned = [head for head in heads.heads if isinstance(head, Head)]
-    growths = [flatten(booster)[1] for booster in heads.boosters]
-    references = references_of(learned, heads.neighbours, x, growths)
+    references = references_of(learned, heads.neighbours, x, heads.growths)
     return Learned(predictor, heads, embedder, basis, references, notes)
 
 

@@ -40,7 +40,7 @@ def test_lengths(shared_data: Path, tmp_path: Path) -> None:
     tests = []
     for seed in SEEDS:
         ground = lay_out(requests, (), tiers, Config(), (0.6, 0.1, 0.3), seed)
-        x = featurize(ground, embedder, seed).x
+        x = featurize(ground, (embedder,), seed).x
         fit, test = ground.splits.fit, ground.splits.test
         rows, asked, part = ground.fit_rows, requests.take(test), x.take(test)
         models, notes = fit_tokens(x.take(fit), rows, names)

@@ -6,24 +6,27 @@ the two members only if rows that it was not fitted on lose less: that is how fa
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import lightgbm as lgb
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 
 from router.head import Linear
 from training.errors import BadInput
 from training.learn.calibrate import log_loss
 from training.learn.joint import fit_linears, grow_shared, mostly_unpaired
 from training.learn.members import (
+    Bins,
     Matrix,
     Recipe,
     Ridge,
     booster_margins,
     fit_booster,
-    fit_linear,
+    fit_ridges,
     linear_margins,
 )
 
@@ -47,6 +50,7 @@ class Lessons:
 
     Attributes:
         x: vectors of n rows.
+        bins: the same, for forests.
         score: float64[n, k], NaN where not observed.
         weight: float64[n, k].
         folds: int64[n], the fold in which each row is held out.
@@ -56,6 +60,7 @@ class Lessons:
     """
 
     x: Matrix
+    bins: Bins
     score: NDArray[np.float64]
     weight: NDArray[np.float64]
     folds: NDArray[np.int64]
@@ -63,10 +68,9 @@ class Lessons:
     seed: int
     recipe: Recipe
 
-    def of(self, k: int) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
-        """Vectors, scores and weights of one tier's labelled rows."""
-        rows = np.flatnonzero(~np.isnan(self.score[:, k]))
-        return self.x.take(rows), self.score[rows, k], self.weight[rows, k]
+    def rows(self, k: int) -> NDArray[np.int64]:
+        """Numbers of one tier's labelled rows."""
+        return np.flatnonzero(~np.isnan(self.score[:, k]))
 
     def labelled(self) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
         """Vectors, scores and weights of the rows with a label of any tier."""
@@ -142,11 +146,13 @@ def cross_fit(lessons: Lessons) -> list[Way]:
 
     Together the linear member keeps the penalty that was best apart: to try them all takes minutes.
     """
-    apart = _apart(lessons)
+    folds = _in_folds(partial(fit_fold, lessons), lessons)
+    apart = Way(folds, lessons.recipe.ridges, together=False)
     if not mostly_unpaired(lessons.score):
         return [apart]
     best = apart.ridges[best_linear([apart], lessons)[1]]
-    return [apart, _together(lessons, best)]
+    folds = _in_folds(partial(fit_fold_jointly, lessons, best), lessons)
+    return [apart, Way(folds, (best,), together=True)]
 
 
 def best_linear(ways: list[Way], lessons: Lessons) -> tuple[Way, int]:
@@ -166,7 +172,7 @@ def all_linears(lessons: Lessons, way: Way, ridge: Ridge) -> list[Linear]:
     """Each tier's linear member, fitted on all rows."""
     if way.together:
         return fit_linears(*lessons.labelled(), ridge)
-    return [fit_linear(*lessons.of(k), ridge) for k in range(len(way.folds))]
+    return [linears[0] for linears in fit_ridges(*lessons.labelled(), (ridge,))]
 
 
 def all_boosters(lessons: Lessons, way: Way) -> list[lgb.Booster]:
@@ -174,44 +180,48 @@ def all_boosters(lessons: Lessons, way: Way) -> list[lgb.Booster]:
     seed, recipe, rounds = lessons.seed, lessons.recipe, way.rounds()
     if way.together:  # of the same trees, so rounds are the same, too
         return grow_shared(*lessons.labelled(), rounds[0], seed, recipe)
-    return [fit_booster(*lessons.of(k), count, seed, recipe) for k, count in enumerate(rounds)]
+    found = []
+    for k, count in enumerate(rounds):
+        rows = lessons.rows(k)
+        learned = lessons.score[rows, k], lessons.weight[rows, k]
+        found.append(fit_booster(lessons.bins, rows, *learned, count, seed, recipe))
+    return found
 
 
-def _apart(lessons: Lessons) -> Way:
-    """Each tier on its own rows."""
-    tiers, numbers = range(lessons.score.shape[1]), range(int(lessons.folds.max()) + 1)
-    jobs = [(k, fold) for k in tiers for fold in numbers]
-    workers = min(cpu_count(), len(jobs))  # those this job may use, not all the machine has
-    done = Parallel(n_jobs=workers)(delayed(fit_fold)(lessons, k, fold) for k, fold in jobs)
-    size = len(numbers)
-    return Way(
-        tuple(tuple(done[k * size : (k + 1) * size]) for k in tiers), lessons.recipe.ridges, False
-    )
-
-
-def _together(lessons: Lessons, ridge: Ridge) -> Way:
-    """All tiers on all rows."""
+def _in_folds(fit: Callable[[int], list[Fold]], lessons: Lessons) -> tuple[tuple[Fold, ...], ...]:
+    """What `fit` says of each fold, by tier; on as many cores as this job may use."""
     count = int(lessons.folds.max()) + 1
-    done = Parallel(n_jobs=min(cpu_count(), count))(
-        delayed(fit_fold_jointly)(lessons, ridge, fold) for fold in range(count)
-    )
-    return Way(tuple(zip(*done, strict=True)), (ridge,), True)
+    with threadpool_limits(1):  # a thread a fold: more of them would wait for each other
+        done = Parallel(n_jobs=min(cpu_count(), count), prefer="threads")(
+            delayed(fit)(number) for number in range(count)
+        )
+    return tuple(zip(*done, strict=True))
 
 
-def fit_fold(lessons: Lessons, k: int, number: int) -> Fold:
-    """Fit one tier's linear (each penalty) and forest on the other folds; margins for this one."""
-    x, score, weight, folds = lessons.x, lessons.score[:, k], lessons.weight[:, k], lessons.folds
-    inside = np.flatnonzero((folds != number) & ~np.isnan(score))
+def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
+    """Fit each tier's linear (each penalty) and forest on the other folds; margins for this one."""
+    x, score, weight, folds = lessons.x, lessons.score, lessons.weight, lessons.folds
     outside = np.flatnonzero(folds == number)
-    known = outside[~np.isnan(score[outside])]
-    rows, held_out = (x.take(inside), score[inside], weight[inside]), x.take(outside)
-    linear = [linear_margins(fit_linear(*rows, ridge), held_out) for ridge in lessons.recipe.ridges]
-    valid = (x.take(known), score[known]) if len(known) else None
-    told = lessons.rounds, lessons.seed, lessons.recipe
-    booster = fit_booster(*rows, *told, valid, threads=1)
-    rounds = booster.best_iteration or booster.current_iteration()
-    forest = booster_margins(booster, held_out, rounds)
-    return Fold(outside, np.array(linear), forest, rounds)
+    inside = np.flatnonzero((folds != number) & ~np.isnan(score).all(axis=1))
+    held_out, ridges = x.take(outside), lessons.recipe.ridges
+    found = []
+    for k, linears in enumerate(fit_ridges(x.take(inside), score[inside], weight[inside], ridges)):
+        rows, known = (part[~np.isnan(score[part, k])] for part in (inside, outside))
+        booster = fit_booster(
+            lessons.bins,
+            rows,
+            score[rows, k],
+            weight[rows, k],
+            lessons.rounds,
+            lessons.seed,
+            lessons.recipe,
+            (known, score[known, k]) if len(known) else None,
+            threads=1,
+        )
+        rounds = booster.best_iteration or booster.current_iteration()
+        linear = np.array([linear_margins(one, held_out) for one in linears])
+        found.append(Fold(outside, linear, booster_margins(booster, held_out, rounds), rounds))
+    return found
 
 
 def fit_fold_jointly(lessons: Lessons, ridge: Ridge, number: int) -> list[Fold]:

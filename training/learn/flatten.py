@@ -73,13 +73,8 @@ class _Nodes:
         return left + self.walk(node["right_child"], thresholds, leaves_before + left)
 
 
-def flatten_booster(booster: lgb.Booster) -> Forest:
-    """Flatten a booster of numerical splits; see `flatten`."""
-    return flatten(booster)[0]
-
-
 def flatten(booster: lgb.Booster) -> tuple[Forest, Growth]:
-    """Flatten a booster of numerical splits, and keep how it grew.
+    """Flatten a booster of numerical splits for `router`, and keep how it grew.
 
     Raises:
         ValueError: a categorical split, zero as missing, or a tree of more than 64 leaves.

@@ -30,15 +30,16 @@ from training.learn.crossfit import (
     cross_fit,
     divide,
 )
+from training.learn.flatten import Growth, flatten
 from training.learn.members import (
     STANDARD,
+    Bins,
     Geometry,
     Matrix,
     Recipe,
     booster_margins,
     fit_geometry,
     fit_neighbours,
-    forest_of,
     linear_margins,
     neighbour_margins,
 )
@@ -59,6 +60,7 @@ class FittedHeads:
         blend: weights of the members.
         neighbours: the shared member.
         boosters: the LightGBM originals of the learned tiers' forests, for parity.
+        growths: how many fitting rows took each branch of them.
         p: float64[n, k], cross-fitted probabilities of the fit rows.
         whole: bool[n], rows whose `p` every member had a say in: all of them, unless there is an
             encoder, which says nothing of the rows that it was trained on.
@@ -72,6 +74,7 @@ class FittedHeads:
     blend: Blend
     neighbours: Neighbours
     boosters: tuple[lgb.Booster, ...]
+    growths: tuple[Growth, ...]
     p: NDArray[np.float64]
     whole: NDArray[np.bool_]
     margins: NDArray[np.float64]
@@ -115,7 +118,7 @@ def fit_heads(
     check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
     given = target[:, learned], weight[:, learned], folds
-    lessons = Lessons(x, *given, MAX_ROUNDS, seed, recipe)
+    lessons = Lessons(x, Bins.of(x), *given, MAX_ROUNDS, seed, recipe)
     ways = cross_fit(lessons)
     (line, ridge), trees = best_linear(ways, lessons), best_forest(ways, lessons)
     penalty, rounds = line.ridges[ridge], trees.rounds()
@@ -126,6 +129,7 @@ def fit_heads(
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
     linears, boosters = all_linears(lessons, line, penalty), all_boosters(lessons, trees)
+    flat = [flatten(booster) for booster in boosters]
     for k in range(score.shape[1]):
         if k in constants:
             heads.append(Constant(constants[k]))
@@ -139,7 +143,7 @@ def fit_heads(
             sure = None if firm is None else firm[:, k]
             calibration = _calibrate(combined[:, j], seen_there, weight[:, k], sure)
             p[part, k] = calibration.probability(combined[part, j])
-        heads.append(Head(linears[j], forest_of(boosters[j]), calibration))
+        heads.append(Head(linears[j], flat[j][0], calibration))
         count = int((~np.isnan(score[:, k])).sum())
         notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
     notes += _sharing(line, trees)
@@ -162,6 +166,7 @@ def fit_heads(
         blend=blend,
         neighbours=neighbours,
         boosters=tuple(boosters),
+        growths=tuple(growth for _, growth in flat),
         p=p,
         whole=whole,
         margins=margins,

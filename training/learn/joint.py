@@ -77,7 +77,7 @@ def fit_linears(
         weight: float64[n, k].
         ridge: the penalty, as of `fit_linear`.
     """
-    dense, axes = standardise(x.dense, ridge)
+    dense, axes = standardise(x.dense, ridge.dense)
     count, width = score.shape[1], dense.shape[1] + x.terms.shape[1]
     rows = []
     for k in range(count):

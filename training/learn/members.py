@@ -4,7 +4,7 @@ Each `fit_*` returns what `router` serves; each `*_margins` gives the same margi
 once, for cross-fitting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,10 @@ from scipy import sparse
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.linear_model import LogisticRegression
 
-from router.forest import Forest
 from router.head import Linear
 from router.neighbours import Neighbours
+from router.ngrams import BUCKETS
 from router.vectorizer import Vector
-from training.learn.flatten import flatten_booster
 
 DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no more
 
@@ -30,7 +29,8 @@ FOREST = {
     "max_bin": 63,
     "verbose": -1,
     "deterministic": True,
-    "force_row_wise": True,
+    "force_col_wise": True,
+    "feature_pre_filter": False,
 }
 
 SMALL_DIM = 64
@@ -149,41 +149,84 @@ class Axes:
         return Linear(weights, coefficients[dim:].astype(np.float32), bias, self.low, self.high)
 
 
-def standardise(dense: NDArray[np.float32], ridge: Ridge) -> tuple[NDArray[np.float64], Axes]:
-    """Dense features clipped, centred and brought to the deviation `ridge.dense`."""
+def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.float64], Axes]:
+    """Dense features clipped, centred and brought to the deviation `scale`."""
     mean, deviation = dense.mean(axis=0, dtype=np.float64), dense.std(axis=0, dtype=np.float64)
-    scale = np.where(deviation > 1e-9, ridge.dense / np.maximum(deviation, 1e-9), 0.0)
+    factor = np.where(deviation > 1e-9, scale / np.maximum(deviation, 1e-9), 0.0)
     reach = DEVIATIONS * deviation
     low = np.maximum(dense.min(axis=0), mean - reach).astype(np.float32)
     high = np.maximum(np.minimum(dense.max(axis=0), mean + reach).astype(np.float32), low)
-    return (np.clip(dense, low, high) - mean) * scale, Axes(mean, scale, low, high)
+    return (np.clip(dense, low, high) - mean) * factor, Axes(mean, factor, low, high)
 
 
 def fit_linear(
     x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
 ) -> Linear:
+    """`fit_ridges` of one tier with one penalty, score and weight float64[n]."""
+    return fit_ridges(x, score[:, None], weight[:, None], (ridge,))[0][0]
+
+
+def fit_ridges(
+    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridges: Sequence[Ridge]
+) -> list[list[Linear]]:
     """Logistic regression on scores in [0, 1] (a score is that share of a success).
 
     Args:
         x: vectors of n rows.
-        score: float64[n] in [0, 1].
-        weight: float64[n].
-        ridge: the penalty.
+        score: float64[n, k] in [0, 1], NaN where not observed.
+        weight: float64[n, k].
+        ridges: the penalties.
 
     Returns:
-        The model; where no score is above 0, or none below 1, a level without slopes.
+        Each tier's model under each of them; where no score is above 0, or none below 1, a level
+        without slopes.
     """
-    dense, axes = standardise(x.dense, ridge)
-    rows = sparse.hstack([sparse.csr_matrix(dense), x.terms]).tocsr()
-    both = sparse.vstack([rows, rows]).tocsr()
-    outcome = np.repeat([1, 0], len(score))
-    share = np.concatenate([score, 1.0 - score]) * np.concatenate([weight, weight])
-    used = np.flatnonzero(share > 0)
-    if len(np.unique(outcome[used])) < 2:
-        level = np.log((score.sum() + 0.5) / (len(score) - score.sum() + 0.5))
-        return axes.linear(np.zeros(both.shape[1]), float(level))
-    model = LogisticRegression(C=ridge.c, max_iter=400).fit(both[used], outcome[used], share[used])
-    return axes.linear(model.coef_[0], float(model.intercept_[0]))
+    known = np.unique(x.terms.indices)  # of the other n-grams nothing is learned
+    standard, axes = standardise(x.dense, 1.0)
+    dim = len(axes.scale)
+    rows = sparse.hstack([_as_sparse(standard), x.terms[:, known].tocsc()], format="csc").tocsr()
+    of_dense = rows.indices < dim
+    found: dict[tuple[int, Ridge], Linear] = {}
+    for scale in {ridge.dense for ridge in ridges}:
+        values = np.where(of_dense, rows.data * scale, rows.data)
+        scaled = sparse.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
+        penalties = [ridge for ridge in ridges if ridge.dense == scale]
+        for k in range(score.shape[1]):
+            models = _regress(scaled, score[:, k], weight[:, k], [ridge.c for ridge in penalties])
+            for ridge, (slopes, level) in zip(penalties, models, strict=True):
+                weights = np.zeros(dim + BUCKETS)
+                weights[:dim], weights[dim + known] = slopes[:dim] * scale, slopes[dim:]
+                found[k, ridge] = axes.linear(weights, level)
+    return [[found[k, ridge] for ridge in ridges] for k in range(score.shape[1])]
+
+
+def _regress(
+    rows: sparse.csr_matrix,
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    strengths: Sequence[float],
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Slopes and level of one tier under each penalty."""
+    seen = np.flatnonzero(~np.isnan(score))
+    wins, losses = weight[seen] * score[seen], weight[seen] * (1.0 - score[seen])
+    won, lost = seen[wins > 0], seen[losses > 0]
+    if not len(won) or not len(lost):
+        total = score[seen].sum()
+        level = float(np.log((total + 0.5) / (len(seen) - total + 0.5)))
+        return [(np.zeros(rows.shape[1]), level)] * len(strengths)
+    examples = rows[np.concatenate([won, lost])]
+    outcome = np.repeat([1, 0], [len(won), len(lost)])
+    share = np.concatenate([wins[wins > 0], losses[losses > 0]])
+    given = examples, outcome, share
+    models = [LogisticRegression(C=c, max_iter=400).fit(*given) for c in strengths]
+    return [(model.coef_[0], float(model.intercept_[0])) for model in models]
+
+
+def _as_sparse(dense: NDArray[np.float64]) -> sparse.csc_matrix:
+    """All values of float64[n, dim], zeros among them: what finds them takes longer than they."""
+    n, dim = dense.shape
+    rows, starts = np.tile(np.arange(n, dtype=np.int32), dim), np.arange(0, n * dim + 1, n)
+    return sparse.csc_matrix((dense.ravel(order="F"), rows, starts), shape=(n, dim))
 
 
 def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
@@ -199,23 +242,51 @@ def forest_parameters(rows: int, seed: int, recipe: Recipe, threads: int) -> dic
     return FOREST | recipe.forest | {"seed": seed, "min_data_in_leaf": leaf, "num_threads": threads}
 
 
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """The dense vectors of n rows in LightGBM's bins: forests on some of the rows share them.
+
+    Attributes:
+        rows: of all n.
+    """
+
+    rows: lgb.Dataset
+
+    @classmethod
+    def of(cls, x: Matrix) -> "Bins":
+        """Put the rows of x into bins; labels play no part."""
+        blank = np.zeros(len(x.dense), dtype=np.float32)
+        return cls(lgb.Dataset(np.ascontiguousarray(x.dense), blank, params=FOREST).construct())
+
+    def take(
+        self,
+        rows: NDArray[np.int64],
+        score: NDArray[np.float64],
+        weight: NDArray[np.float64] | None = None,
+    ) -> lgb.Dataset:
+        """Some rows, int64[m], with their scores float64[m]."""
+        return self.rows.subset(rows.tolist()).construct().set_label(score).set_weight(weight)
+
+
 def fit_booster(
-    x: Matrix,
+    bins: Bins,
+    rows: NDArray[np.int64],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
     rounds: int,
     seed: int,
     recipe: Recipe,
-    valid: tuple[Matrix, NDArray[np.float64]] | None = None,
+    held_out: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
     threads: int = 0,
 ) -> lgb.Booster:
-    """Boost trees on the dense vectors; with `valid` rows, stop where they no longer gain."""
-    parameters = forest_parameters(len(score), seed, recipe, threads)
-    rows = lgb.Dataset(np.ascontiguousarray(x.dense), score, weight=weight, free_raw_data=True)
-    if valid is None:
-        return grow(parameters, rows, rounds)
-    held_out = lgb.Dataset(np.ascontiguousarray(valid[0].dense), valid[1], reference=rows)
-    return grow(parameters, rows, rounds, held_out)
+    """Boost trees on some rows, int64[m]; with others `held_out`, stop where they no longer gain.
+
+    Args:
+        score, weight: float64[m].
+    """
+    parameters = forest_parameters(len(rows), seed, recipe, threads)
+    valid = None if held_out is None else bins.take(*held_out)
+    return grow(parameters, bins.take(rows, score, weight), rounds, valid)
 
 
 def grow(
@@ -229,11 +300,6 @@ def grow(
         return lgb.train(parameters, rows, rounds)
     stop = lgb.early_stopping(30, verbose=False)
     return lgb.train(parameters, rows, rounds, valid_sets=[held_out], callbacks=[stop])
-
-
-def forest_of(booster: lgb.Booster) -> Forest:
-    """The booster's trees as `router` evaluates them."""
-    return flatten_booster(booster)
 
 
 def booster_margins(booster: lgb.Booster, x: Matrix, rounds: int = -1) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from router.prompt import Prompt
 from training.errors import BadInput
 from training.log.imprint import Imprint, plain, shingles
 from training.log.requests import Requests
@@ -61,13 +62,25 @@ def parse_shares(text: str) -> tuple[float, float, float]:
     return fit / 100, choose / 100, test / 100
 
 
-def split(requests: Requests, shares: tuple[float, float, float], seed: int) -> Splits:
+def split(
+    requests: Requests,
+    shares: tuple[float, float, float],
+    seed: int,
+    twin: NDArray[np.int64] | None = None,
+) -> Splits:
     """Assign whole groups to fit, choose and test: by time where every request has one.
 
     A group is a session with all near-duplicates of its prompts and their sessions. Requests whose
     labels are not firm are fitted on, or left out: they neither choose nor test.
+
+    Args:
+        requests: n of them.
+        shares: of fit, choose and test.
+        seed: of the order, where there is no time.
+        twin: int64[n], what `near_duplicates` says of the prompts, where that is known.
     """
-    twin = near_duplicates([p if isinstance(p, Imprint) else p.text for p in requests.prompts])
+    if twin is None:
+        twin = near_duplicates(list(requests.prompts))
     sessions = requests.sessions
     group, released = _groups(sessions, twin)
     note = f"; {released} prompts asked in very many sessions left where these are" * bool(released)
@@ -114,15 +127,18 @@ def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArr
         tied = np.where(asked_in > limit, np.arange(len(twin)), twin)
 
 
-def near_duplicates(prompts: Sequence[str | Imprint]) -> NDArray[np.int64]:
-    """int64[n]: the row of each prompt's group leader (its own, where it has no earlier twin)."""
+def near_duplicates(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.int64]:
+    """int64[n]: the row of each prompt's group leader (its own, where it has no earlier twin).
+
+    Later prompts play no part in it: the first m of these are what it says of the first m prompts.
+    """
     first: dict[str | bytes, int] = {}
     leader = np.arange(len(prompts))
     lsh = MinHashLSH(num_perm=BANDS * BAND_ROWS, params=(BANDS, BAND_ROWS))
     blank = MinHash(num_perm=BANDS * BAND_ROWS, hashfunc=int)
     kept: dict[int, NDArray[Any]] = {}
     for row, prompt in enumerate(prompts):
-        same = prompt.same if isinstance(prompt, Imprint) else plain(prompt)
+        same = prompt.same if isinstance(prompt, Imprint) else plain(prompt.text)
         leader[row] = first.setdefault(same, row)
         if leader[row] != row:
             continue

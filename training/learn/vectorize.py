@@ -33,12 +33,14 @@ def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt | Imprint], seed: in
     blank = NGrams(kept, np.zeros((BUCKETS, 1), np.int8), np.ones(1, np.float32))
     weighed = [blank.weigh(*row) for row in found]
     matrix = _sparse([row[0] for row in weighed], [row[1] for row in weighed])
-    dim = min(NGRAM_DIM, max(len(found) - 1, 1))
+    known = np.flatnonzero(kept) if kept.any() else np.zeros(1, dtype=np.int64)
+    dim = min(NGRAM_DIM, max(len(found) - 1, 1), len(known))
     # As TruncatedSVD, without the share of variance, which is 0/0 where all prompts are alike.
-    parts = randomized_svd(matrix, dim, n_iter=4, random_state=seed, flip_sign=False)
+    parts = randomized_svd(matrix[:, known], dim, n_iter=4, random_state=seed, flip_sign=False)
     columns = svd_flip(parts[0], parts[2], u_based_decision=False)[1].T
     scale = np.maximum(np.abs(columns).max(axis=0), 1e-12) / 127.0
-    projection = np.rint(columns / scale).astype(np.int8)
+    projection = np.zeros((BUCKETS, dim), dtype=np.int8)
+    projection[known] = np.rint(columns / scale)
     return NGrams(kept, projection, scale.astype(np.float32))
 
 
@@ -94,6 +96,15 @@ def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterato
         yield prompt.reading if isinstance(prompt, Imprint) else Reading.of(embedder, prompt)
 
 
+def imprinted(embedder: Embedder, prompts: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Prompts as a features-only table has them: what is read of each is read once for all uses."""
+    embedder = recalling(embedder, [prompt for prompt in prompts if isinstance(prompt, Prompt)])
+    found = np.empty(len(prompts), dtype=object)
+    for row, prompt in enumerate(prompts):
+        found[row] = prompt if isinstance(prompt, Imprint) else Imprint.of(embedder, prompt)
+    return found
+
+
 def estimate(predictor: Predictor, prompts: Sequence[Prompt | Imprint]) -> Estimates:
     """What `router` computes for each prompt; a second stage is asked as in serving.
 
@@ -129,7 +140,8 @@ def estimates_of(predictor: Predictor, x: Matrix) -> Estimates:
 
 def check_embedder(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> None:
     """BadInput where another embedder made the prompts of a features-only table."""
-    made_by = {prompt.embedder for prompt in prompts if isinstance(prompt, Imprint)}
+    imprints = [prompt for prompt in prompts if isinstance(prompt, Imprint)]
+    made_by = {imprint.embedder for imprint in imprints if imprint.embedder is not None}
     if made_by and made_by != {own := fingerprint(embedder)}:
         raise BadInput(
             f"the traffic table holds features only, by another embedder ({min(made_by)}) than "

@@ -86,10 +86,10 @@ class MadeBy:
 
 @dataclass(frozen=True, slots=True)
 class Imprint:
-    """A prompt of a features-only table.
+    """A prompt of a features-only table, or what a job read of one that comes with its text.
 
     Attributes:
-        embedder: kind and fingerprint of the embedder that made it.
+        embedder: kind and fingerprint of the embedder that made it; None: the job's own.
         chars, turns: as `Prompt` has them.
         tokens: input tokens of the whole request.
         surface, embedding: float32[·], as `Reading` has them.
@@ -98,7 +98,7 @@ class Imprint:
         shingles: uint32[·], distinct and ascending.
     """
 
-    embedder: str
+    embedder: str | None
     chars: int
     turns: int
     tokens: float
@@ -108,6 +108,23 @@ class Imprint:
     counts: NDArray[np.uint16]
     same: bytes
     shingles: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, embedder: Embedder, prompt: Prompt) -> Self:
+        """A prompt of a table with text, for the memory of one job: nothing in it is keyed."""
+        read, text = Reading.of(embedder, prompt), plain(prompt.text)
+        return cls(
+            None,
+            prompt.chars,
+            prompt.turns,
+            read.tokens,
+            read.surface,
+            read.embedding,
+            read.buckets.astype(np.uint16),
+            np.rint(np.exp(read.frequency - 1.0)).astype(np.uint16),
+            text.encode(),
+            shingles(text).astype(np.uint32),
+        )
 
     @property
     def reading(self) -> Reading:

@@ -8,8 +8,9 @@ asked is whether retraining pays, not which parameters do.
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ from training.features import prepare, resolve
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.learn.costs import account
-from training.learn.embedders import resolve_stages
 from training.learn.members import STANDARD, Matrix
-from training.learn.vectorize import check_embedder, estimates_of, vectorize
+from training.learn.splits import near_duplicates
+from training.learn.vectorize import check_embedder, estimates_of, imprinted, vectorize
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
 from training.measure.offpolicy import interval
@@ -131,7 +132,12 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
     requests, _ = labelled_requests(table, tiers, settings.config.label)
     if np.isnat(requests.at).any():
         raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
-    check_embedder(resolve_stages(settings.embedders[0])[0], list(requests.prompts))
+    requests = requests.take(np.argsort(requests.at, kind="stable"))
+    sources = resolve(settings.embedders[0], settings.tuning)
+    embedder, *more = sources.embedders
+    check_embedder(embedder, list(requests.prompts))
+    if not more and sources.tuning is None:  # else steps need the texts
+        requests = replace(requests, prompts=imprinted(embedder, requests.prompts))
     periods = []
     with tempfile.TemporaryDirectory() as scratch:
         for period in _walk(settings, requests, every_days, Path(scratch)):
@@ -152,22 +158,25 @@ def _walk(
     settings: Settings, requests: Requests, every_days: float, scratch: Path
 ) -> Iterator[Period]:
     length = np.timedelta64(round(every_days * 86_400), "s")
-    steps = np.arange(requests.at.min() + length, requests.at.max(), length)
-    known = np.searchsorted(np.sort(requests.at), steps)
-    fresh = np.diff(known, prepend=0) > 0  # else the job would say: nothing new
+    steps = np.arange(requests.at[0] + length, requests.at[-1], length)
+    ends = [0, *np.searchsorted(requests.at, steps)]  # how many requests are known at each step
+    twin = near_duplicates(list(requests.prompts))
     folders: dict[str, Path] = {}
     champion: int | None = None
     told: int | None = None  # the champion of the period before
     latest: Path | None = None  # whose token models tell costs that were not billed
     # What a step learns does not depend on who is champion: as many are trained at once as there
     # are cores.
-    trained = Parallel(n_jobs=cpu_count(), return_as="generator")(
+    trained = Parallel(
+        n_jobs=cpu_count(), return_as="generator"
+    )(
         delayed(_train)(
             settings,
-            requests.take(np.flatnonzero(requests.at < since)) if fresh[number] else None,
+            requests.take(np.arange(end)) if end > before else None,  # else: nothing new
+            twin[:end],
             scratch / str(number),
         )
-        for number, since in enumerate(steps)
+        for number, (before, end) in enumerate(pairwise(ends))
     )
     for number, (since, made) in enumerate(zip(steps, trained, strict=True)):
         if made is None:
@@ -184,35 +193,39 @@ def _walk(
         judged = requests.take(ahead[requests.paired[ahead]])
         if latest is not None and len(judged) >= LEAST:
             status = status if champion == told else "promoted"  # perhaps in a period unjudged
-            ends, told = (str(since), str(since + length)), champion
+            period, told = (str(since), str(since + length)), champion
             serving = folders.get(CHAMPION)
-            yield _judge(judged, serving, latest, champion, status, ends, settings)
+            yield _judge(judged, serving, latest, champion, status, period, settings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A challenger, and the requests that it was made from, with their vectors."""
+    """A challenger, and its test rows with their vectors."""
 
     folder: Path
     ground: Ground
     x: Matrix
 
 
-def _train(settings: Settings, known: Requests | None, folder: Path) -> _Made | BadInput | None:
+def _train(
+    settings: Settings, known: Requests | None, twin: NDArray[np.int64], folder: Path
+) -> _Made | BadInput | None:
     """Train a challenger on what is known by then, if anything is new; or why it cannot be."""
     if known is None:
         return None
     try:
         with quieted(), parallel_config(backend="sequential"):
-            return _challenger(settings, known, folder)
+            return _challenger(settings, known, twin, folder)
     except BadInput as problem:
         return problem
 
 
-def _challenger(settings: Settings, known: Requests, folder: Path) -> _Made:
+def _challenger(
+    settings: Settings, known: Requests, twin: NDArray[np.int64], folder: Path
+) -> _Made:
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
-    ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed)
+    ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed, twin)
     features = prepare(ground, resolve(settings.embedders[0], settings.tuning), settings.seed)
     features, learned = fit(ground, features, settings.seed, STANDARD)
     settled = settle(ground, features, learned, config)
@@ -221,7 +234,10 @@ def _challenger(settings: Settings, known: Requests, folder: Path) -> _Made:
     facts = describe_job(known, config.label, sizes, [], None, made, embedder, settings.seed)
     facts |= describe_choice(config.policy, settled.course, None, config.rules)
     write_artifact(folder, ground, features, learned, settled.policy, facts, None)
-    return _Made(folder, ground, features.x)
+    test = ground.splits.test
+    kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))
+    ground = replace(ground, requests=ground.requests.take(test), splits=kept)
+    return _Made(folder, ground, features.x.take(test))
 
 
 def _passes(made: _Made, others: dict[str, Path], settings: Settings) -> bool:

@@ -63,11 +63,16 @@ def hold(
     known = job.requests.paired if job.world.paired else valuable(job.requests)
     rows = job.splits.test[known[job.splits.test]]
     hashes, notes = id_hashes(job.requests.ids[rows]), []
-    rivals = {name: read_artifact(folder) for name, folder in others.items()}
-    for name, (_, arrays) in rivals.items():
+    names: dict[Path, str] = {}
+    for name, folder in others.items():  # the champion may be the anchor
+        names.setdefault(folder, name)
+    rivals = {folder: read_artifact(folder) for folder in names}
+    for folder, (_, arrays) in rivals.items():
         seen = np.isin(hashes, arrays["fitted"])
         if seen.any():
-            notes.append(f"{int(seen.sum())} test rows were known to the {name} and are left out")
+            notes.append(
+                f"{int(seen.sum())} test rows were known to the {names[folder]} and are left out"
+            )
         rows, hashes = rows[~seen], hashes[~seen]
     used, x = job.requests.take(rows), vectors.take(rows)
     ours = read_artifact(challenger)[0]
@@ -93,7 +98,10 @@ def hold(
         golden=replay(ours.predictor, ours.golden),
         latency_ms=_times(challenger, used),
     )
-    standing = {name: _choices(one, used, job.tiers, name) for name, (one, _) in rivals.items()}
+    choices = {
+        folder: _choices(one, used, job.tiers, names[folder]) for folder, (one, _) in rivals.items()
+    }
+    standing = {name: choices[folder] for name, folder in others.items()}
     return Contest(ground, entrant, standing, tuple(notes))
 
 
