@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Condition, Thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 from router.decision import Decision
@@ -21,7 +21,7 @@ from router.request import Request
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_MESSAGES: Final = 2**20  # characters; longer messages are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
-_GATHER_SECONDS: Final = 0.02
+_GATHER_SECONDS: Final = 0.25  # each time the log's thread runs, it takes turns with requests
 
 _FIELDS: Final = tuple(name for name in Decision.__dataclass_fields__ if name != "id")
 
@@ -60,6 +60,7 @@ class DecisionLog:
         "_capacity",
         "_changed",
         "_counts",
+        "_hurry",
         "_messages",
         "_sink",
         "_thread",
@@ -97,7 +98,7 @@ class DecisionLog:
         self._changed = Condition()
         self._waiting: deque[Callable[[], dict[str, Any]]] = deque()
         self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
-        self._writing = False
+        self._writing = self._hurry = False
         self._thread: Thread | None = None
 
     @property
@@ -140,7 +141,11 @@ class DecisionLog:
     def flush(self, timeout: float = _DRAIN_SECONDS) -> bool:
         """Wait until nothing waits; False where that took longer than `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout)
+            self._hurry = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout)
+            self._hurry = False
+            return done
 
     def _started(self) -> Thread | None:
         thread = Thread(target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True)
@@ -178,11 +183,10 @@ class DecisionLog:
         with self._changed:
             idle = not self._waiting
             self._changed.wait_for(lambda: self._waiting, 1.0)
+            if idle and self._waiting:  # more requests may follow the one that woke this thread
+                self._changed.wait_for(lambda: self._hurry, _GATHER_SECONDS)
             if not self._waiting:
                 return None
-        if idle:  # the request that woke this thread goes first, and some more may follow it
-            sleep(_GATHER_SECONDS)
-        with self._changed:
             self._writing = True
             return self._waiting.popleft()
 
