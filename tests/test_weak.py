@@ -6,7 +6,7 @@ import pytest
 from scipy.special import expit, logit
 
 from tests.traffic_makers import TIERS
-from training.learn.heads import FIRM_ROWS, _calibrate, _level_rows
+from training.learn.calibrate import FIRM_ROWS, calibrate, level_rows
 from training.learn.weak import matched_labels, weak_labels
 from training.log.requests import gather
 from training.log.traffic import normalise
@@ -79,10 +79,10 @@ def test_the_likeliest_rate_is_found_where_most_say_little():
 def test_firm_rows_set_the_level_where_there_are_enough():
     score = np.tile([0.0, 1.0], 200)
     firm = np.arange(400) < 150
-    assert _level_rows(score, firm).tolist() == list(range(150))
-    assert len(_level_rows(score, np.arange(400) < 50)) == 400
-    assert len(_level_rows(np.where(firm, 1.0, score), firm)) == 400  # they do not vary
-    assert len(_level_rows(score, None)) == 400
+    assert level_rows(score, firm).tolist() == list(range(150))
+    assert len(level_rows(score, np.arange(400) < 50)) == 400
+    assert len(level_rows(np.where(firm, 1.0, score), firm)) == 400  # they do not vary
+    assert len(level_rows(score, None)) == 400
 
 
 def test_weak_rows_tell_the_slope_and_firm_ones_the_level():
@@ -95,8 +95,8 @@ def test_weak_rows_tell_the_slope_and_firm_ones_the_level():
         lower = np.where(firm, 0.0, 1.0)  # users complain of what is right, too
         score = (rng.random(4000) < expit(1.5 * margin - lower)) * 1.0
         truth = expit(1.5 * margin)
-        found = _calibrate(margin, score, np.ones(4000), firm).probability(margin)
-        alone = _calibrate(margin[firm], score[firm], np.ones(150), None).probability(margin)
+        found = calibrate(margin, score, np.ones(4000), firm).probability(margin)
+        alone = calibrate(margin[firm], score[firm], np.ones(150), None).probability(margin)
         ours.append(np.mean((found - truth) ** 2))
         firm_alone.append(np.mean((alone - truth) ** 2))
         level.append(found.mean() - truth.mean())

@@ -10,6 +10,41 @@ from router.calibration import Calibration
 ROWS_PER_KNOT = 500
 MAX_KNOTS = 9
 STIFFNESS = 5.0  # nats that a slope e times the common one must earn
+FIRM_ROWS = 100
+
+
+def calibrate(
+    margin: NDArray[np.float64],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    firm: NDArray[np.bool_] | None,
+) -> Calibration:
+    """Calibrate a tier on all its rows, and move it to the level of the firm ones.
+
+    A few hundred firm rows tell a level well but no slope, and tiers whose slopes are off by chance
+    are apart by the wrong gap. Weak labels tell the slope: it is their level that is off.
+
+    Args:
+        margin: float64[n], log-odds that the rows' own labels had no part in.
+        score: float64[n] in [0, 1], NaN where not observed.
+        weight: float64[n].
+        firm: bool[n], scores that are trusted; None: all are.
+    """
+    known = np.flatnonzero(~np.isnan(score))
+    calibration = fit_calibration(margin[known], score[known], weight[known])
+    level = level_rows(score, firm)
+    if len(level) == len(known):
+        return calibration
+    return moved(calibration, margin[level], score[level], weight[level])
+
+
+def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
+    known = np.flatnonzero(~np.isnan(score))
+    if firm is None:
+        return known
+    sure = known[firm[known]]
+    return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
 
 
 def fit_calibration(

@@ -3,7 +3,8 @@
 Nothing here sees a choose or a test row. Every choice (the ridge penalty, the number of trees, the
 width of the neighbours' kernel, the weights of the members, the calibration) is made on margins of
 rows that the member at hand was not fitted on; a fold never divides a group of the split. Where few
-requests show every tier's outcome, so is whether the tiers learn together (`learn.joint`).
+requests show every tier's outcome, so are whether the tiers learn together (`learn.joint`) and how
+far their gap follows the members (`learn.gaps`).
 """
 
 from dataclasses import dataclass
@@ -14,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from router.calibration import Calibration
 from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
 from training.errors import BadInput
-from training.learn.calibrate import fit_calibration, log_loss, moved
+from training.learn.calibrate import calibrate, log_loss
 from training.learn.crossfit import (
     Lessons,
     Way,
@@ -31,6 +31,8 @@ from training.learn.crossfit import (
     divide,
 )
 from training.learn.flatten import Growth, flatten
+from training.learn.gaps import temper
+from training.learn.joint import mostly_unpaired
 from training.learn.members import (
     STANDARD,
     Bins,
@@ -47,7 +49,6 @@ from training.learn.members import (
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
-FIRM_ROWS = 100
 SHRINKAGE = 30.0  # nats that moving one member's whole weight must earn
 
 
@@ -125,7 +126,8 @@ def fit_heads(
     width, near = _best_width(geometry, x, target, weight, folds, learned)
     margins = np.stack([line.linear(ridge), trees.forest(), near])
     seen = score[:, learned]
-    blend, combined, whole = _blend_members(margins, x.read, seen, weight[:, learned])
+    sure = None if firm is None else firm[:, learned]
+    blend, combined, whole = _blend_members(margins, x.read, seen, weight[:, learned], sure)
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
     linears, boosters = all_linears(lessons, line, penalty), all_boosters(lessons, trees)
@@ -140,8 +142,8 @@ def fit_heads(
             if not part.any():
                 continue
             seen_there = np.where(part, score[:, k], np.nan)
-            sure = None if firm is None else firm[:, k]
-            calibration = _calibrate(combined[:, j], seen_there, weight[:, k], sure)
+            own = None if sure is None else sure[:, j]
+            calibration = calibrate(combined[:, j], seen_there, weight[:, k], own)
             p[part, k] = calibration.probability(combined[part, j])
         heads.append(Head(linears[j], flat[j][0], calibration))
         count = int((~np.isnan(score[:, k])).sum())
@@ -246,34 +248,6 @@ def _sharing(line: Way, trees: Way) -> list[str]:
     return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
 
 
-def _calibrate(
-    margin: NDArray[np.float64],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    firm: NDArray[np.bool_] | None,
-) -> Calibration:
-    """Calibrate a tier on all its rows, and move it to the level of the firm ones.
-
-    A few hundred firm rows tell a level well but no slope, and tiers whose slopes are off by chance
-    are apart by the wrong gap. Weak labels tell the slope: it is their level that is off.
-    """
-    known = np.flatnonzero(~np.isnan(score))
-    calibration = fit_calibration(margin[known], score[known], weight[known])
-    level = _level_rows(score, firm)
-    if len(level) == len(known):
-        return calibration
-    return moved(calibration, margin[level], score[level], weight[level])
-
-
-def _level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
-    known = np.flatnonzero(~np.isnan(score))
-    if firm is None:
-        return known
-    sure = known[firm[known]]
-    return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
-
-
 def _best_width(
     geometry: Geometry,
     x: Matrix,
@@ -304,6 +278,7 @@ def _blend_members(
     read: NDArray[np.float32],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
+    firm: NDArray[np.bool_] | None,
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
     """Weigh the members, the encoder on the rows that it was not trained on.
 
@@ -311,13 +286,22 @@ def _blend_members(
         The blend that is served; combined margins float64[n, learned], of rows that the encoder
         was trained on without it; bool[n], the other rows.
     """
-    blend = fit_blend(margins, score, weight)
+
+    def weighed(members: NDArray[np.float64], rows: NDArray[np.bool_]) -> Blend:
+        blend = fit_blend(members, score[rows], weight[rows])
+        if not mostly_unpaired(score):
+            return blend
+        sure = None if firm is None else firm[rows]
+        return temper(blend, members, score[rows], weight[rows], sure)
+
+    everything = np.ones(len(score), dtype=np.bool_)
+    blend = weighed(margins, everything)
     combined = blend.combine(margins)
     if not read.shape[1]:
-        return blend, combined, np.ones(len(read), dtype=np.bool_)
+        return blend, combined, everything
     whole = np.asarray(~np.isnan(read).any(axis=1))
     both = np.concatenate([margins[:, whole], read[None, whole].astype(np.float64)])
-    blend = fit_blend(both, score[whole], weight[whole])
+    blend = weighed(both, whole)
     combined[whole] = blend.combine(both)
     return blend, combined, whole
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from training.learn.heads import FIRM_ROWS
+from training.learn.calibrate import FIRM_ROWS
 from training.log.requests import Requests
 
 NEVER = 1e-4  # no prior and no label is surer than this

@@ -16,9 +16,8 @@ from training.errors import BadInput
 from training.features import Features, prepare, resolve
 from training.ground import Ground
 from training.label.rule import LabelRule
-from training.learn.calibrate import log_loss
+from training.learn.calibrate import FIRM_ROWS, log_loss
 from training.learn.finetune import Tuning
-from training.learn.heads import FIRM_ROWS
 from training.learn.members import STANDARD, Recipe
 from training.learned import Learned
 from training.log.requests import Requests

@@ -1,0 +1,68 @@
+"""How far the gap between tiers may follow the members, on logs where no request shows both tiers.
+
+Blending weighs the members' deviations between tiers by the cross-entropy of each tier alone, where
+no gap is ever seen. They come out too high on some logs and not on others, so each log is asked.
+A request that one tier answered has a gap of which the mean is right (doubly robust: Robins,
+Rotnitzky and Zhao, 1994), and the best linear predictor of the gap (Chernozhukov, Demirer, Duflo
+and Fernández-Val, 2018) in two parts, what would be left without the deviations and what they add,
+says how far to follow each. Only their ratio changes the order of prompts.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.head import Blend
+from training.learn.calibrate import FIRM_ROWS, calibrate
+
+SPREAD = 0.7  # standard deviation of each slope, a priori, about 1: what blending took for granted
+LEAST, MOST = 0.25, 2.0
+
+
+def temper(
+    blend: Blend,
+    margins: NDArray[np.float64],
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    firm: NDArray[np.bool_] | None,
+) -> Blend:
+    """The blend with its gap weights times what the log says of them.
+
+    Args:
+        blend: of the members.
+        margins: float64[members, n, k], of rows that no member was fitted on.
+        score: float64[n, k], NaN where not observed.
+        weight: float64[n, k], of a label 1/propensity.
+        firm: bool[n, k], scores that are trusted; None: all are. Only these are looked at, and
+            where a tier has under `FIRM_ROWS` of them the blend is returned as it is.
+    """
+    sure = ~np.isnan(score) if firm is None else firm & ~np.isnan(score)
+    if (sure.sum(axis=0) < FIRM_ROWS).any():
+        return blend
+
+    def gaps(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Probabilities with these gap weights, float64[n, k], and gaps to the last tier."""
+        combined = Blend(blend.level, weights).combine(margins)
+        p = np.empty_like(combined)
+        for k in range(p.shape[1]):
+            known = None if firm is None else firm[:, k]
+            found = calibrate(combined[:, k], score[:, k], weight[:, k], known)
+            p[:, k] = found.probability(combined[:, k])
+        return p, p[:, -1:] - p[:, :-1]
+
+    p, whole = gaps(blend.gap)
+    level = gaps(np.zeros_like(blend.gap))[1]
+    outcome = p + np.where(sure, weight, 0.0) * (np.nan_to_num(score) - p)
+    both = sure.all(axis=1)
+    outcome[both] = score[both]
+    rows = sure.any(axis=1)
+    factor = _ratio(level[rows], (whole - level)[rows], (outcome[:, -1:] - outcome[:, :-1])[rows])
+    return Blend(blend.level, blend.gap * factor)
+
+
+def _ratio(level: NDArray[np.float64], own: NDArray[np.float64], gap: NDArray[np.float64]) -> float:
+    """The slope of `gap` by `own` over that by `level`, float64[n, gaps] each; shrunk to 1."""
+    centred = [(part - part.mean(axis=0)).ravel() for part in (level, own, gap)]
+    x, y = np.stack(centred[:2], axis=1), centred[2]
+    noise, prior = max(float(y @ y) / len(y), 1e-12), np.full(2, SPREAD**-2)
+    slopes = np.linalg.solve(x.T @ x / noise + np.diag(prior), x.T @ y / noise + prior)
+    return float(np.clip(slopes[1] / max(slopes[0], 1e-3), LEAST, MOST))
