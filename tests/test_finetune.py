@@ -22,7 +22,7 @@ from tests.traffic_makers import (
 from training.learn import finetune as job
 from training.learn.finetune import Clock
 from training.learn.members import STANDARD, Recipe
-from training.learn.tuner import Lessons, Tuner
+from training.learn.tuner import Examples, Tuner
 from training.measure.intervals import Interval
 from training.measure.members import Worth
 
@@ -187,7 +187,7 @@ def test_tiers_that_were_not_observed_teach_nothing(model):
     margins = []
     for hidden in (0.0, 1.0):  # what stands behind the mask must not matter
         weight[:100, 0] = 1.0 + hidden
-        tuner = Tuner(model, Lessons(tokens, score, weight), np.arange(200), 1, seed=0)
+        tuner = Tuner(model, Examples(tokens, score, weight), np.arange(200), 1, seed=0)
         tuner.epoch(lambda batch, batches: True)
         margins.append(tuner.margins(np.arange(200)))
     np.testing.assert_array_equal(*margins)

@@ -32,7 +32,7 @@ from training.learn import encoder
 from training.learn.distill import load_encoder, model_identity, tokenizer_of
 from training.learn.heads import sort_tiers
 from training.learn.memory import Remembering, cache_folder
-from training.learn.tuner import Lessons, Tuner
+from training.learn.tuner import Examples, Tuner
 from training.learn.vectorize import texts_of
 from training.log.requests import Requests
 
@@ -112,20 +112,20 @@ def finetune(
         raise BadInput(f"--finetune needs {MIN_ROWS} fit rows, there are {len(fit)}: leave it out")
     prompts = texts_of(list(requests.prompts), "--finetune")
     learned, _, _ = sort_tiers(requests.score[fit], names)
-    lessons = _lessons(folder, prompts, requests, learned)
+    examples = _examples(folder, prompts, requests, learned)
     learn, stop, blend = _divide(fit, group[fit], seed)
-    key = _key(folder, lessons, (learn, stop, blend), (seed, max_minutes))
+    key = _key(folder, examples, (learn, stop, blend), (seed, max_minutes))
     home = cache_folder() / "finetuned" / key
     clock = Clock(max_minutes)
     first, last = home / "first", home / "last"
     if not _made(first):
-        epochs = _fit(folder, lessons, learn, seed, first, clock, EPOCHS, stop)
+        epochs = _fit(folder, examples, learn, seed, first, clock, EPOCHS, stop)
     else:
         epochs = json.loads((first / "embedder.json").read_text())["epochs"]
     notes = [f"encoder fine-tuned on {len(learn)} rows, {epochs} epochs"]
     if _made(last) or clock.allows(clock.seconds * len(fit) / len(learn)):
         if not _made(last):
-            _fit(folder, lessons, fit, seed, last, clock, epochs, None)
+            _fit(folder, examples, fit, seed, last, clock, epochs, None)
         notes.append(f"then on all {len(fit)} fit rows")
     else:
         notes.append(f"--max-minutes left no time to fit it on all {len(fit)}")
@@ -142,7 +142,7 @@ def finetune(
 
 def _fit(
     folder: Path,
-    lessons: Lessons,
+    examples: Examples,
     rows: NDArray[np.int64],
     seed: int,
     out: Path,
@@ -155,7 +155,7 @@ def _fit(
     With `stop` rows, the epoch that serves them best; without, `epochs`, at the learning rates that
     EPOCHS would have.
     """
-    tuner = Tuner(folder, lessons, rows, EPOCHS, seed)
+    tuner = Tuner(folder, examples, rows, EPOCHS, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def kept(epoch: int) -> Path:
@@ -223,9 +223,9 @@ def _made(folder: Path) -> bool:
     return (folder / "embedder.json").is_file()
 
 
-def _lessons(
+def _examples(
     folder: Path, prompts: list[Prompt], requests: Requests, learned: list[int]
-) -> Lessons:
+) -> Examples:
     tokenizer = tokenizer_of(load_encoder(folder), folder)
     before, after = framing(tokenizer)
     room = MAX_TOKENS - len(before) - len(after)
@@ -237,7 +237,7 @@ def _lessons(
     score, weight = (
         values[:, learned].astype(np.float32) for values in (requests.score, requests.weight)
     )
-    return Lessons(tokens, score, weight)
+    return Examples(tokens, score, weight)
 
 
 def _divide(
@@ -256,14 +256,14 @@ def _divide(
 
 def _key(
     folder: Path,
-    lessons: Lessons,
+    examples: Examples,
     parts: tuple[NDArray[np.int64], ...],
     told: tuple[int, float | None],
 ) -> str:
     """Hash of all that the result depends on: a limit, too, may have cut it short."""
     digest = sha256(f"{VERSION} {MAX_TOKENS} {EPOCHS} {told} {model_identity(folder)}".encode())
-    for row in lessons.tokens:
+    for row in examples.tokens:
         digest.update(blake2b(row.tobytes()).digest())
-    for values in (lessons.score, lessons.weight, *parts):
+    for values in (examples.score, examples.weight, *parts):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:24]

@@ -29,7 +29,7 @@ _STEP: Final = 16  # lengths are rounded up to multiples: fewer shapes, less mem
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class Examples:
     """What is learned from: n prompts and what k tiers made of them.
 
     Attributes:
@@ -47,24 +47,24 @@ class Tuner:
     """The model, its optimiser, and how far it has come."""
 
     def __init__(
-        self, folder: Path, lessons: Lessons, rows: NDArray[np.int64], epochs: int, seed: int
+        self, folder: Path, examples: Examples, rows: NDArray[np.int64], epochs: int, seed: int
     ) -> None:
         """Load the transformer.
 
         Args:
             folder: of sentence-transformers.
-            lessons: all prompts.
+            examples: all prompts.
             rows: int64[m], those that are learned from.
             epochs: after so many the learning rate is 0.
             seed: of the order of the batches.
         """
         import torch
 
-        self.lessons, self.rows, self.seed, self.done = lessons, rows, seed, 0
+        self.examples, self.rows, self.seed, self.done = examples, rows, seed, 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.body = load_encoder(folder, attn_implementation="eager").to(self.device)
         _without_dropout(self.body)
-        score, weight = lessons.score[rows], lessons.weight[rows]
+        score, weight = examples.score[rows], examples.weight[rows]
         seen = ~np.isnan(score)
         share = np.where(seen, weight, 0).sum(axis=0)
         rate = (np.where(seen, score * weight, 0).sum(axis=0) + 1) / (share + 2)
@@ -89,14 +89,14 @@ class Tuner:
         import torch
 
         self.body.train()
-        batches = _batches(self.lessons.tokens, self.rows, (self.seed, self.done))
+        batches = _batches(self.examples.tokens, self.rows, (self.seed, self.done))
         for number, rows in enumerate(batches):
             if not go_on(number, len(batches)):
                 break
             margins = self._forward(rows)
             score, weight = (
                 torch.from_numpy(values[rows]).to(self.device)
-                for values in (self.lessons.score, self.lessons.weight)
+                for values in (self.examples.score, self.examples.weight)
             )
             seen = ~torch.isnan(score)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -112,7 +112,7 @@ class Tuner:
     def loss(self, rows: NDArray[np.int64]) -> float:
         """Mean cross-entropy on rows int64[m], where tiers were observed; NaN if none was."""
         margins = self.margins(rows)
-        score, weight = self.lessons.score[rows], self.lessons.weight[rows]
+        score, weight = self.examples.score[rows], self.examples.weight[rows]
         seen = ~np.isnan(score)
         each = np.logaddexp(0, margins[seen]) - score[seen] * margins[seen]
         total = float(weight[seen].sum())
@@ -123,9 +123,9 @@ class Tuner:
         import torch
 
         self.body.eval()
-        found = np.zeros((len(self.lessons.tokens), self.head.out_features), dtype=np.float32)
+        found = np.zeros((len(self.examples.tokens), self.head.out_features), dtype=np.float32)
         with torch.inference_mode():
-            for part in _batches(self.lessons.tokens, rows, None):
+            for part in _batches(self.examples.tokens, rows, None):
                 found[part] = self._forward(part).cpu().numpy()
         return np.asarray(found[rows])
 
@@ -164,7 +164,7 @@ class Tuner:
     def _forward(self, rows: NDArray[np.int64]) -> Any:
         import torch
 
-        tokens = [self.lessons.tokens[row] for row in rows]
+        tokens = [self.examples.tokens[row] for row in rows]
         length = -(-max(map(len, tokens)) // _STEP) * _STEP
         ids = np.zeros((len(rows), length), dtype=np.int64)
         mask = np.zeros_like(ids)
