@@ -1,7 +1,6 @@
 """On one-sided logs the gap between tiers follows the members as far as the log bears it out."""
 
 import numpy as np
-import pytest
 from scipy.special import expit
 
 from router.head import Blend
