@@ -264,7 +264,7 @@ class Bins:
         score: NDArray[np.float64],
         weight: NDArray[np.float64] | None = None,
     ) -> lgb.Dataset:
-        """Some rows, int64[m], with their scores float64[m]."""
+        """Some rows, int64[m] ascending, with their scores float64[m]."""
         return self.rows.subset(rows.tolist()).construct().set_label(score).set_weight(weight)
 
 
@@ -279,10 +279,17 @@ def fit_booster(
     held_out: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
     threads: int = 0,
 ) -> lgb.Booster:
-    """Boost trees on some rows, int64[m]; with others `held_out`, stop where they no longer gain.
+    """Boost trees on some rows; with others `held_out`, stop where they no longer gain.
 
     Args:
+        bins: of all rows.
+        rows: int64[m], ascending.
         score, weight: float64[m].
+        rounds: trees at most.
+        seed: of the trees.
+        recipe: LightGBM's parameters.
+        held_out: other rows, ascending, and their scores.
+        threads: LightGBM's, 0 for all.
     """
     parameters = forest_parameters(len(rows), seed, recipe, threads)
     valid = None if held_out is None else bins.take(*held_out)
