@@ -1,0 +1,149 @@
+"""Artifacts: trained, and taken to another operating point without training."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training.commands.options import ArtifactPath, Estimated, Json, Quiet, Traffic
+from training.commands.output import print_json, show_report
+from training.errors import BadInput
+
+
+def train(
+    traffic: Traffic,
+    tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
+    out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
+    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    seed: Annotated[int, typer.Option(help="Of splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
+    embedder: Annotated[
+        str, typer.Option(help="static, minilm, a folder, or static+minilm.")
+    ] = "static",
+    split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
+    policy: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")
+    ] = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Also fine-tune a transformer on the log (minutes).")
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="That fine-tuning may take.", min=0.1)
+    ] = None,
+    estimate_propensities: Estimated = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a router and export it.
+
+    Example: suffice train --traffic traffic.parquet --tiers tiers.toml --out artifacts/current
+    """
+    from training.config import read_config, read_tiers
+    from training.learn.finetune import Tuning
+    from training.learn.splits import parse_shares
+    from training.train import train as run
+
+    settings = read_config(config, _pairs(policy or [], "--policy"))
+    parts, named = parse_shares(split), read_tiers(tiers)
+    if max_minutes is not None and not finetune:
+        raise BadInput("--max-minutes limits --finetune, which is not asked for")
+    tuning = Tuning(max_minutes) if finetune else None
+    done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities, tuning)
+    if as_json:
+        result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
+        result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]
+        print_json(result | {"report": done.report.as_json() if done.report else None})
+        return
+    for line in done.summary:
+        typer.echo(line)
+    if done.report is not None:
+        show_report(done.report)
+    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+
+
+def policy(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    set: Annotated[
+        list[str], typer.Option(help="NAME=VALUE, e.g. max_bad_downgrade=0.02; repeatable.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose another operating point on traffic not seen before.
+
+    Nothing is trained; rows that the artifact was fitted or chosen on are left out.
+
+    Goals: min_quality, max_bad_downgrade, max_cost_usd_per_1k, top_share, value_usd_per_point.
+
+    Example: suffice policy artifacts/current --traffic recent.parquet --set max_bad_downgrade=0.02
+    """
+    from training.config import parse_values
+    from training.decide.goals import parse_goal
+    from training.resolve import resolve
+
+    goal = parse_goal(parse_values(_pairs(set, "--set"), "--set"), "--set")
+    _tell_choice(resolve(artifact, traffic, goal, out or artifact), as_json)
+
+
+def reprice(
+    artifact: ArtifactPath,
+    tiers: Annotated[Path, typer.Option(help="The same tiers at their new prices, TOML.")],
+    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the operating point again, at new prices.
+
+    Example: suffice reprice artifacts/current --tiers tiers.toml --out artifacts/cheaper
+    """
+    from training.config import read_tiers
+    from training.resolve import reprice as run
+
+    _tell_choice(run(artifact, read_tiers(tiers), out or artifact), as_json)
+
+
+def distill(
+    model_dir: Annotated[Path, typer.Argument(help="sentence-transformers folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the table.")] = Path("static-embedder"),
+    quiet: Quiet = False,
+) -> None:
+    """Distil a transformer into a static table (extra: encoders).
+
+    Example: suffice distill all-MiniLM-L6-v2/ --out static-embedder
+    """
+    from training.learn.distill import distill as run
+
+    typer.echo(str(run(model_dir, out)))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("suffice-demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Everything above on the bundled sample, in a couple of minutes.
+
+    Example: suffice demo
+    """
+    from training.demo import demo as run
+
+    for line in run(out):
+        typer.echo(line)
+
+
+def _pairs(items: list[str], option: str) -> dict[str, str]:
+    pairs = dict(item.partition("=")[::2] for item in items)
+    if any(not value for value in pairs.values()):
+        raise BadInput(f"{option} {' '.join(items)}: expected NAME=VALUE")
+    return pairs
+
+
+def _tell_choice(done: Any, as_json: bool) -> None:
+    """What came of another operating point for an artifact."""
+    if as_json:
+        told = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
+        print_json(told | {"policy": done.policy.to_dict(), "summary": list(done.summary)})
+        return
+    for line in done.summary:
+        typer.echo(line)
+    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")

@@ -1,0 +1,124 @@
+"""Logs in: the traffic table, people taken out of it, and what is in it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from training.commands.options import Json, Quiet
+from training.commands.output import print_json
+from training.console import say, step
+from training.errors import BadInput
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="SRC...")],
+    out: Annotated[
+        str, typer.Option(help="Traffic table to write or to add to: a file, or FOLDER/ by day.")
+    ],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="auto, suffice, litellm, openai, mlflow, otel, langfuse, table, routellm."
+        ),
+    ] = "auto",
+    map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
+    max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
+    keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Mask e-mail, phone, card numbers and keys in texts.")
+    ] = False,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Keep what training reads of prompts, no text.")
+    ] = False,
+    embedder: Annotated[
+        str | None, typer.Option(help="Of --features-only: static, minilm or a folder.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read logs into the traffic table.
+
+    Example: suffice ingest llm_requests.csv --out traffic.parquet --map columns.toml
+    """
+    from training.log.ingest import ingest as run
+
+    if embedder is not None and not features_only:
+        raise BadInput("--embedder is for --features-only: a table with text fits every embedder")
+    by = None
+    if features_only:
+        from training.learn.embedders import resolve_embedder
+
+        by = resolve_embedder(embedder or "static")
+    with step("ingest"):
+        report = run(sources, out, format, map, max_bad, keep_ids, redact=redact, features_by=by)
+    for note in report.notes:
+        say(note)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        counts = ", ".join(f"{count} {name}" for name, count in report.total.items())
+        typer.echo(f"{report.out}: {report.rows} rows ({counts})")
+
+
+def forget(
+    dataset: Annotated[Path, typer.Argument(help="Traffic table: a file or a folder by day.")],
+    user: Annotated[list[str], typer.Option(help="Id, as in the log or the table; repeatable.")],
+    artifacts: Annotated[
+        list[Path] | None, typer.Option(help="Artifact, or a folder of some; repeatable.")
+    ] = None,
+    runs: Annotated[bool, typer.Option("--mlflow", help="Look through MLflow's runs.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove people's rows, and say which artifacts saw them.
+
+    Example: suffice forget --user ann@example.org traffic.parquet --artifacts artifacts
+    """
+    from training.forget import Saw
+    from training.forget import forget as run
+
+    def tell(saw: Sequence[Saw]) -> None:
+        for one in saw:
+            say(f"{one.place} ({one.version}): fitted or chosen on {one.requests} of the requests")
+
+    with step("forget"):
+        done = run(dataset, user, artifacts or [], runs, tell)
+    if as_json:
+        print_json(done.as_json())
+        return
+    typer.echo(
+        f"{done.dataset}: {done.rows} rows of {done.requests} requests removed; beside it "
+        f"{done.quarantined} bad rows and {done.answers} replayed answers; "
+        f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)
+    )
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Artifact folder or traffic table.")],
+    quiet: Quiet = False,
+) -> None:
+    """Say in words what is in an artifact or a traffic table.
+
+    Example: suffice inspect artifacts/current
+    """
+    from training.show.inspect import describe
+
+    for line in describe(path):
+        typer.echo(line)
+
+
+def init(
+    traffic: Annotated[Path, typer.Argument(help="Traffic table, Parquet.", metavar="TRAFFIC")],
+    out: Annotated[Path, typer.Option(help="Tiers file to write.")] = Path("tiers.toml"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a tiers file from the models and prices seen in a log.
+
+    Example: suffice init traffic.parquet --out tiers.toml
+    """
+    from training.show.inspect import write_tiers
+
+    for line in write_tiers(traffic, out):
+        typer.echo(line)

@@ -1,0 +1,178 @@
+"""What an artifact decides and what that is worth, also beside peers' methods."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from training.commands.options import ArtifactPath, Estimated, Json, Quiet, Traffic
+from training.commands.output import print_json, show_report
+from training.console import say, step
+from training.errors import BadInput
+
+PromptText = Annotated[str | None, typer.Argument(help="The prompt.", metavar="PROMPT")]
+Messages = Annotated[
+    Path | None,
+    typer.Option(help="JSON: a list of chat messages, or an OpenAI request body."),
+]
+
+
+def score(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    out: Annotated[Path, typer.Option(help="Parquet to write, one row per request.")],
+    quiet: Quiet = False,
+) -> None:
+    """Score every request of a traffic table with an artifact.
+
+    Example: suffice score artifacts/current --traffic traffic.parquet --out scores.parquet
+    """
+    from training.measure.evaluate import score as run
+
+    with step("score"):
+        rows = run(artifact, traffic, out)
+    typer.echo(f"{out}: {rows} requests")
+
+
+def evaluate(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
+    estimate_propensities: Estimated = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure an artifact on labelled traffic it was not fitted on.
+
+    Where every tier's score is known, by the whole report; on one-sided logs by the value of
+    policies, from the logged propensities.
+
+    Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
+    """
+    from training.measure.evaluate import evaluate as run
+
+    with step("evaluate"):
+        report, left_out = run(artifact, traffic, json_path, plots, estimate_propensities)
+    typer.echo(f"{report.rows} requests; {left_out} left out, the artifact was fitted on them")
+    show_report(report)
+    for note in report.notes:
+        typer.echo(note)
+
+
+def report(
+    artifact: ArtifactPath,
+    traffic: Traffic,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    quiet: Quiet = False,
+) -> None:
+    """Write a page for people who decide: how much, how sure.
+
+    One HTML file that needs no network. It holds logged prompts, behind a switch.
+
+    Example: suffice report artifacts/current --traffic recent.parquet --out report.html
+    """
+    from training.show.page.html import report as run
+
+    with step("report"):
+        done = run(artifact, traffic, out)
+    typer.echo(
+        f"{out}: {done.rows} requests ({done.world}); {done.left_out} left out, the artifact was "
+        f"fitted on them; MLflow run {done.run}"
+    )
+
+
+def route(
+    artifact: ArtifactPath,
+    prompt: PromptText = None,
+    messages: Messages = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decide one prompt.
+
+    Example: suffice route artifacts/current "What is the capital of France?"
+    """
+    from router import Router
+
+    decision = Router.load(artifact).route(*_request(prompt, messages))
+    if as_json:
+        print_json({name: getattr(decision, name) for name in decision.__dataclass_fields__})
+        return
+    typer.echo(f"{decision.tier} ({decision.model}), {decision.reason}")
+    for name, p in decision.p_suffices.items():
+        usd = decision.expected_cost_usd[name]
+        typer.echo(f"  {name}: suffices with probability {p:.3f}, costs about ${usd:.6f}")
+
+
+def explain(
+    artifact: ArtifactPath,
+    prompt: PromptText = None,
+    messages: Messages = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say why a prompt goes where it goes, and what would change that.
+
+    Example: suffice explain artifacts/current "What is the capital of France?"
+    """
+    from training.show.explain import as_json as to_json
+    from training.show.explain import explain as run
+    from training.show.explain_words import lines
+
+    found = run(artifact, *_request(prompt, messages))
+    if as_json:
+        print_json(to_json(found))
+        return
+    for line in lines(found):
+        typer.echo(line)
+
+
+def bench(
+    traffic: Traffic,
+    tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
+    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    seeds: Annotated[int, typer.Option(help="Splits, and fittings.", min=1, max=100)] = 3,
+    split: Annotated[
+        str, typer.Option(help="Fit/choose/test in percent; peers learn from the first two.")
+    ] = "60/10/30",
+    embedder: Annotated[
+        str, typer.Option(help="static, minilm or a folder, for the peers and for Suffice.")
+    ] = "static",
+    out: Annotated[Path | None, typer.Option(help="Folder for the table and two figures.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare with peers' methods on the same rows.
+
+    Needs requests that every tier answered. Peers are tuned by cross-fitting on all training rows.
+
+    Example: suffice bench --traffic traffic.parquet --tiers tiers.toml --out bench
+    """
+    from training.bench.bench import bench as run
+    from training.config import read_config, read_tiers
+    from training.learn.splits import parse_shares
+
+    settings, named = read_config(config, {}), read_tiers(tiers)
+    found = run(traffic, named, settings, parse_shares(split), seeds, embedder)
+    if json_path is not None:
+        from training.measure.report import save_json
+
+        save_json(found, json_path)
+    if out is not None:
+        from training.bench.figures import write
+
+        for path in write(found, out):
+            say(str(path))
+    for line in found.as_text():
+        typer.echo(line)
+
+
+def _request(prompt: str | None, messages: Path | None) -> tuple[Any, Any]:
+    """What is to be decided, and the tools offered with it."""
+    if prompt is not None and messages is None:
+        return prompt, None
+    if prompt is not None or messages is None:
+        raise BadInput("give a prompt or --messages FILE.json, one of the two")
+    from training.log.messages import read_request
+
+    return read_request(messages)
