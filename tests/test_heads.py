@@ -23,7 +23,10 @@ from training.learn.heads import (
     member_margins,
     probabilities,
 )
-from training.learn.members import STANDARD, Bins, Matrix, fit_geometry, fit_linear, linear_margins
+from training.learn.linear import fit_linear, linear_margins
+from training.learn.members import STANDARD, Matrix
+from training.learn.prototypes import fit_geometry
+from training.learn.trees import Bins
 from training.learn.vectorize import fit_ngrams, vectorize
 
 FIT = 300

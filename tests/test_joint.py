@@ -11,15 +11,9 @@ from training.learn.crossfit import Lessons, cross_fit
 from training.learn.flatten import flatten
 from training.learn.heads import fit_heads, probabilities
 from training.learn.joint import fit_linears, grow_shared, levels, mostly_unpaired
-from training.learn.members import (
-    STANDARD,
-    Bins,
-    Matrix,
-    booster_margins,
-    fit_booster,
-    fit_linear,
-    linear_margins,
-)
+from training.learn.linear import fit_linear, linear_margins
+from training.learn.members import STANDARD, Matrix
+from training.learn.trees import Bins, booster_margins, fit_booster
 
 DIM, RIDGE = 24, STANDARD.ridges[1]
 

@@ -19,16 +19,9 @@ from router.head import Linear
 from training.errors import BadInput
 from training.learn.calibrate import log_loss
 from training.learn.joint import fit_linears, grow_shared, mostly_unpaired
-from training.learn.members import (
-    Bins,
-    Matrix,
-    Recipe,
-    Ridge,
-    booster_margins,
-    fit_booster,
-    fit_ridges,
-    linear_margins,
-)
+from training.learn.linear import fit_ridges, linear_margins
+from training.learn.members import Matrix, Recipe, Ridge
+from training.learn.trees import Bins, booster_margins, fit_booster
 
 FOLDS = 4
 MIN_ROUNDS = 5

@@ -33,18 +33,10 @@ from training.learn.crossfit import (
 from training.learn.flatten import Growth, flatten
 from training.learn.gaps import temper
 from training.learn.joint import mostly_unpaired
-from training.learn.members import (
-    STANDARD,
-    Bins,
-    Geometry,
-    Matrix,
-    Recipe,
-    booster_margins,
-    fit_geometry,
-    fit_neighbours,
-    linear_margins,
-    neighbour_margins,
-)
+from training.learn.linear import linear_margins
+from training.learn.members import STANDARD, Matrix, Recipe
+from training.learn.prototypes import Geometry, fit_geometry, fit_neighbours, neighbour_margins
+from training.learn.trees import Bins, booster_margins
 
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300

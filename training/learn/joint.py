@@ -24,7 +24,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from router.head import Linear
-from training.learn.members import Matrix, Recipe, Ridge, forest_parameters, grow, standardise
+from training.learn.linear import standardise
+from training.learn.members import Matrix, Recipe, Ridge
+from training.learn.trees import forest_parameters, grow
 
 CORRELATION = 0.5  # ρ; on simulated logs at 0.8 prompts were ordered a little worse
 

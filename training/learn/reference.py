@@ -16,7 +16,8 @@ from router.neighbours import Neighbours
 from router.predictor import Predictor
 from training.golden import golden_prompts
 from training.learn.flatten import Growth
-from training.learn.members import Matrix, neighbour_margins
+from training.learn.members import Matrix
+from training.learn.prototypes import neighbour_margins
 from training.learn.vectorize import vectorize
 
 MOST_ROWS = 2000  # a mean over more is no better, and the neighbours take their time

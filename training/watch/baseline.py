@@ -16,7 +16,8 @@ from router.artifact import Artifact
 from router.predictor import Predictor
 from training.errors import BadInput
 from training.learn.costs import account
-from training.learn.members import Geometry, Matrix
+from training.learn.members import Matrix
+from training.learn.prototypes import Geometry
 from training.log.requests import Requests
 from training.tracking import EVIDENCE_TAG, fetch_file
 

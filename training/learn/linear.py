@@ -1,0 +1,128 @@
+"""The linear member: logistic regression on standardised dense features and n-grams.
+
+It is served on raw features: how they were standardised goes into its weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from router.head import Linear
+from router.ngrams import BUCKETS
+from training.learn.members import Matrix, Ridge
+
+DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no more
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """How dense features were standardised for a linear member, float64[dim] or float32[dim] each.
+
+    Attributes:
+        mean: what was taken off.
+        scale: what was multiplied by, 0 for features that do not vary.
+        low, high: what values were held between, before that.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+    def linear(self, coefficients: NDArray[np.float64], intercept: float) -> Linear:
+        """The member on raw features, of coefficients float64[dim + BUCKETS] on standard ones."""
+        dim = len(self.scale)
+        weights = coefficients[:dim] * self.scale
+        bias = float(intercept - self.mean @ weights)
+        return Linear(weights, coefficients[dim:].astype(np.float32), bias, self.low, self.high)
+
+
+def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.float64], Axes]:
+    """Dense features clipped, centred and brought to the deviation `scale`."""
+    mean, deviation = dense.mean(axis=0, dtype=np.float64), dense.std(axis=0, dtype=np.float64)
+    factor = np.where(deviation > 1e-9, scale / np.maximum(deviation, 1e-9), 0.0)
+    reach = DEVIATIONS * deviation
+    low = np.maximum(dense.min(axis=0), mean - reach).astype(np.float32)
+    high = np.maximum(np.minimum(dense.max(axis=0), mean + reach).astype(np.float32), low)
+    return (np.clip(dense, low, high) - mean) * factor, Axes(mean, factor, low, high)
+
+
+def fit_linear(
+    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
+) -> Linear:
+    """`fit_ridges` of one tier with one penalty, score and weight float64[n]."""
+    return fit_ridges(x, score[:, None], weight[:, None], (ridge,))[0][0]
+
+
+def fit_ridges(
+    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridges: Sequence[Ridge]
+) -> list[list[Linear]]:
+    """Logistic regression on scores in [0, 1] (a score is that share of a success).
+
+    Args:
+        x: vectors of n rows.
+        score: float64[n, k] in [0, 1], NaN where not observed.
+        weight: float64[n, k].
+        ridges: the penalties.
+
+    Returns:
+        Each tier's model under each of them; where no score is above 0, or none below 1, a level
+        without slopes.
+    """
+    known = np.unique(x.terms.indices)  # of the other n-grams nothing is learned
+    standard, axes = standardise(x.dense, 1.0)
+    dim = len(axes.scale)
+    rows = sparse.hstack([_as_sparse(standard), x.terms[:, known].tocsc()], format="csc").tocsr()
+    of_dense = rows.indices < dim
+    found: dict[tuple[int, Ridge], Linear] = {}
+    for scale in {ridge.dense for ridge in ridges}:
+        values = np.where(of_dense, rows.data * scale, rows.data)
+        scaled = sparse.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
+        penalties = [ridge for ridge in ridges if ridge.dense == scale]
+        for k in range(score.shape[1]):
+            models = _regress(scaled, score[:, k], weight[:, k], [ridge.c for ridge in penalties])
+            for ridge, (slopes, level) in zip(penalties, models, strict=True):
+                weights = np.zeros(dim + BUCKETS)
+                weights[:dim], weights[dim + known] = slopes[:dim] * scale, slopes[dim:]
+                found[k, ridge] = axes.linear(weights, level)
+    return [[found[k, ridge] for ridge in ridges] for k in range(score.shape[1])]
+
+
+def _regress(
+    rows: sparse.csr_matrix,
+    score: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    strengths: Sequence[float],
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Slopes and level of one tier under each penalty."""
+    seen = np.flatnonzero(~np.isnan(score))
+    wins, losses = weight[seen] * score[seen], weight[seen] * (1.0 - score[seen])
+    won, lost = seen[wins > 0], seen[losses > 0]
+    if not len(won) or not len(lost):
+        total = score[seen].sum()
+        level = float(np.log((total + 0.5) / (len(seen) - total + 0.5)))
+        return [(np.zeros(rows.shape[1]), level)] * len(strengths)
+    examples = rows[np.concatenate([won, lost])]
+    outcome = np.repeat([1, 0], [len(won), len(lost)])
+    share = np.concatenate([wins[wins > 0], losses[losses > 0]])
+    given = examples, outcome, share
+    models = [LogisticRegression(C=c, max_iter=400).fit(*given) for c in strengths]
+    return [(model.coef_[0], float(model.intercept_[0])) for model in models]
+
+
+def _as_sparse(dense: NDArray[np.float64]) -> sparse.csc_matrix:
+    """All values of float64[n, dim], zeros among them: what finds them takes longer than they."""
+    n, dim = dense.shape
+    rows, starts = np.tile(np.arange(n, dtype=np.int32), dim), np.arange(0, n * dim + 1, n)
+    return sparse.csc_matrix((dense.ravel(order="F"), rows, starts), shape=(n, dim))
+
+
+def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
+    """Margins of the linear member, float64[n]."""
+    inside = np.clip(x.dense, linear.low, linear.high).astype(np.float64)
+    of_terms = x.terms @ linear.terms.astype(np.float64)
+    return np.asarray(inside @ linear.weights + of_terms + linear.bias)
