@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.artifact import (
-    SECOND,
     Artifact,
     files_of,
     load_artifact,
     protocol_of,
     read_artifact,
 )
+from router.assembly import SECOND
 from router.embedder import Embedder
 from router.features import CURRENT
 from router.head import Constant

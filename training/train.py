@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import SECOND
+from router.assembly import SECOND
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier

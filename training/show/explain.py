@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import SECOND, Artifact, read_artifact
+from router.artifact import Artifact, read_artifact
+from router.assembly import SECOND
 from router.embedder import cut_tokens
 from router.features import NAMES
 from router.gate import both
