@@ -199,7 +199,7 @@ def test_signals_and_a_tenth_of_the_grades(users: str, shared_data: Path, tmp_pa
             print("\n".join(trained.summary))
     show(lifts)
     assert np.mean(lifts["combined"]) > np.mean(lifts["10 % graded"])
-    # Attentive users, five seeds: 85.3 % [78.7, 90.0]; they say little of the large tier.
+    # Attentive users, five seeds: 87.8 % [83.8, 91.8]; they say little of the large tier.
     assert np.mean(lifts["combined"]) >= 0.85 * np.mean(lifts["all graded"])
 
 
