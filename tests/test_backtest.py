@@ -39,3 +39,13 @@ def test_it_tells_what_retraining_would_have_saved(workdir, capsys, monkeypatch)
     long.refused("--every")
     write_log(workdir / "log.parquet", rows.drop(columns="at"))
     call(capsys, "--quiet", "backtest", "--config", "retrain.toml").refused("column at")
+
+
+def test_what_no_step_could_train_is_refused_at_the_start(workdir, capsys):
+    write_log(workdir / "log.parquet", make_rows(200))
+    write_tiers(workdir)
+    job = write_job(workdir)
+    asked = 'embedders = ["static+minilm"]\nfinetune = true\n'
+    job.write_text(job.read_text().replace("[train]\n", f"[train]\n{asked}"))
+    done = call(capsys, "--quiet", "backtest", "--config", "retrain.toml")
+    done.refused("--finetune")

@@ -97,6 +97,18 @@ def test_no_session_and_no_near_duplicate_crosses(log, seed):
         assert part[i] == part[leader[i]]
 
 
+@settings(max_examples=10, deadline=None)
+@given(logs(), st.integers(0, 2**32 - 1))
+def test_later_prompts_change_no_earlier_twin(log, seed):
+    prompts = prompts_of(log[0])
+    end = int(np.random.default_rng(seed).integers(1, len(prompts)))
+    whole = near_duplicates(prompts)
+    assert (near_duplicates(prompts[:end]) == whole[:end]).all()
+    requests = requests_from(log[0])
+    given, found = split(requests, SHARES, 0, whole), split(requests, SHARES, 0)
+    np.testing.assert_array_equal(given.fit, found.fit)
+
+
 def test_pairs_at_the_limit_are_found():
     """A pair just above 0.9 is found always, not only most of the time."""
     rng = np.random.default_rng(0)

@@ -8,7 +8,8 @@ from router.prompt import Prompt
 from router.vectorizer import SURFACE, Vectorizer
 from tests.traffic_makers import prompt_texts
 from training.learn.embedders import resolve_embedder
-from training.learn.vectorize import MIN_PROMPTS, NGRAM_DIM, fit_ngrams, vectorize
+from training.learn.vectorize import MIN_PROMPTS, NGRAM_DIM, fit_ngrams, imprinted, vectorize
+from training.log.imprint import Imprint
 
 ODD = ["", " ", "\0", "a\0b", "\ud83d alone", "🎉" * 50, "שלום עולם", "x" * 300_000, "\n" * 5000]
 
@@ -36,6 +37,20 @@ def test_rows_are_what_serving_computes(embedder):
         np.testing.assert_array_equal(alone.terms, row.terms)
         np.testing.assert_array_equal(alone.weights, row.weights)
         assert alone.tokens == row.tokens
+
+
+def test_prompts_read_once_have_the_same_vectors(embedder):
+    prompts = np.array([Prompt.of(text) for text in [*texts(150), *ODD]], dtype=object)
+    read = imprinted(embedder, prompts)
+    assert all(isinstance(one, Imprint) for one in read)
+    assert imprinted(embedder, read).tolist() == read.tolist()
+    vectorizer = Vectorizer(embedder, fit_ngrams(embedder, list(prompts), 0))
+    again = fit_ngrams(embedder, list(read), 0)
+    np.testing.assert_array_equal(vectorizer.ngrams.projection, again.projection)
+    one, other = (vectorize(vectorizer, list(some)) for some in (prompts, read))
+    np.testing.assert_array_equal(one.dense, other.dense)
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    assert abs(one.terms - other.terms).nnz == 0
 
 
 def test_a_term_of_one_prompt_alone_leaves_no_trace(embedder):
