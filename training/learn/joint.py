@@ -80,11 +80,12 @@ def fit_linears(
         ridge: the penalty, as of `fit_linear`.
     """
     dense, axes = standardise(x.dense, ridge.dense)
-    count, width = score.shape[1], dense.shape[1] + x.terms.shape[1]
+    known = np.unique(x.terms.indices)
+    terms, count, width = x.terms[:, known], score.shape[1], dense.shape[1] + len(known)
     rows = []
     for k in range(count):
         seen = np.flatnonzero(~np.isnan(score[:, k]))
-        rows.append(_Rows(dense[seen], x.terms[seen], score[seen, k], weight[seen, k]))
+        rows.append(_Rows(dense[seen], terms[seen], score[seen, k], weight[seen, k]))
     level = levels(score, weight)
     common, own = np.sqrt(CORRELATION), np.sqrt(1.0 - CORRELATION)
 
@@ -113,7 +114,7 @@ def fit_linears(
     )
     weights, bias = parts(found.x)
     return [
-        axes.linear(common * weights[0] + own * weights[1 + k], float(bias[k]))
+        axes.linear(common * weights[0] + own * weights[1 + k], float(bias[k]), known)
         for k in range(count)
     ]
 

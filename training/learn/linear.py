@@ -33,12 +33,19 @@ class Axes:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
 
-    def linear(self, coefficients: NDArray[np.float64], intercept: float) -> Linear:
-        """The member on raw features, of coefficients float64[dim + BUCKETS] on standard ones."""
+    def linear(self, slopes: NDArray[np.float64], level: float, known: NDArray[np.int64]) -> Linear:
+        """The member on raw features, of what was fitted on standard ones.
+
+        Args:
+            slopes: float64[dim + m], by dense features, then by the n-grams `known`.
+            level: the intercept.
+            known: int64[m], buckets of the n-grams that some row has; nothing is learned of others.
+        """
         dim = len(self.scale)
-        weights = coefficients[:dim] * self.scale
-        bias = float(intercept - self.mean @ weights)
-        return Linear(weights, coefficients[dim:].astype(np.float32), bias, self.low, self.high)
+        weights, terms = slopes[:dim] * self.scale, np.zeros(BUCKETS, dtype=np.float32)
+        terms[known] = slopes[dim:]
+        bias = float(level - self.mean @ weights)
+        return Linear(weights, terms, bias, self.low, self.high)
 
 
 def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.float64], Axes]:
@@ -73,7 +80,7 @@ def fit_ridges(
         Each tier's model under each of them; where no score is above 0, or none below 1, a level
         without slopes.
     """
-    known = np.unique(x.terms.indices)  # of the other n-grams nothing is learned
+    known = np.unique(x.terms.indices)
     standard, axes = standardise(x.dense, 1.0)
     dim = len(axes.scale)
     rows = sparse.hstack([_as_sparse(standard), x.terms[:, known].tocsc()], format="csc").tocsr()
@@ -86,9 +93,8 @@ def fit_ridges(
         for k in range(score.shape[1]):
             models = _regress(scaled, score[:, k], weight[:, k], [ridge.c for ridge in penalties])
             for ridge, (slopes, level) in zip(penalties, models, strict=True):
-                weights = np.zeros(dim + BUCKETS)
-                weights[:dim], weights[dim + known] = slopes[:dim] * scale, slopes[dim:]
-                found[k, ridge] = axes.linear(weights, level)
+                raw = np.concatenate([slopes[:dim] * scale, slopes[dim:]])
+                found[k, ridge] = axes.linear(raw, level, known)
     return [[found[k, ridge] for ridge in ridges] for k in range(score.shape[1])]
 
 
