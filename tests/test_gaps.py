@@ -27,9 +27,13 @@ def drawn(seed, truth, n=6000, explored=0.1, spread=1.0):
     return told[None], score, weight, chance[:, 1] - chance[:, 0]
 
 
-def factor(seed, truth, firm=None, **log):
+def every(score):
+    return np.ones(score.shape, dtype=bool)
+
+
+def factor(seed, truth, **log):
     margins, score, weight, _ = drawn(seed, truth, **log)
-    return float(temper(ONE, margins, score, weight, firm).gap[0])
+    return float(temper(ONE, margins, score, weight, every(score)).gap[0])
 
 
 def test_deviations_that_are_true_are_followed_and_noise_is_not():
@@ -44,7 +48,7 @@ def test_prompts_are_ordered_better():
     gained = []
     for seed in range(6):
         margins, score, weight, gap = drawn(seed, truth=False, spread=2.5)
-        tempered = temper(ONE, margins, score, weight, None)
+        tempered = temper(ONE, margins, score, weight, every(score))
         orders = (expit(blend.combine(margins)) @ [-1.0, 1.0] for blend in (ONE, tempered))
         before, after = (np.corrcoef(order, gap)[0, 1] for order in orders)
         gained.append(after - before)
@@ -74,7 +78,7 @@ def test_three_tiers_share_one_factor_and_constants_do_no_harm():
     middle[::3, 0] = score[::3].max(axis=1, initial=0.0, where=~np.isnan(score[::3]))
     three = np.concatenate([margins, margins.mean(axis=2, keepdims=True)], axis=2)
     scores, weights = np.hstack([score, middle]), np.hstack([weight, np.ones_like(middle)])
-    found = temper(ONE, three, scores, weights, None)
+    found = temper(ONE, three, scores, weights, every(scores))
     assert LEAST <= found.gap[0] <= MOST
     flat = np.zeros_like(margins)
-    assert np.isfinite(temper(ONE, flat, score, weight, None).gap).all()
+    assert np.isfinite(temper(ONE, flat, score, weight, every(score)).gap).all()

@@ -82,7 +82,7 @@ def test_firm_rows_set_the_level_where_there_are_enough():
     assert level_rows(score, firm).tolist() == list(range(150))
     assert len(level_rows(score, np.arange(400) < 50)) == 400
     assert len(level_rows(np.where(firm, 1.0, score), firm)) == 400  # they do not vary
-    assert len(level_rows(score, None)) == 400
+    assert len(level_rows(score, np.ones(400, bool))) == 400
 
 
 def test_weak_rows_tell_the_slope_and_firm_ones_the_level():
@@ -96,7 +96,7 @@ def test_weak_rows_tell_the_slope_and_firm_ones_the_level():
         score = (rng.random(4000) < expit(1.5 * margin - lower)) * 1.0
         truth = expit(1.5 * margin)
         found = calibrate(margin, score, np.ones(4000), firm).probability(margin)
-        alone = calibrate(margin[firm], score[firm], np.ones(150), None).probability(margin)
+        alone = calibrate(margin[firm], score[firm], np.ones(150), firm[firm]).probability(margin)
         ours.append(np.mean((found - truth) ** 2))
         firm_alone.append(np.mean((alone - truth) ** 2))
         level.append(found.mean() - truth.mean())

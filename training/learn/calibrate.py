@@ -17,7 +17,7 @@ def calibrate(
     margin: NDArray[np.float64],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
-    firm: NDArray[np.bool_] | None,
+    firm: NDArray[np.bool_],
 ) -> Calibration:
     """Calibrate a tier on all its rows, and move it to the level of the firm ones.
 
@@ -28,7 +28,7 @@ def calibrate(
         margin: float64[n], log-odds that the rows' own labels had no part in.
         score: float64[n] in [0, 1], NaN where not observed.
         weight: float64[n].
-        firm: bool[n], scores that are trusted; None: all are.
+        firm: bool[n], scores that are trusted.
     """
     known = np.flatnonzero(~np.isnan(score))
     calibration = fit_calibration(margin[known], score[known], weight[known])
@@ -38,11 +38,9 @@ def calibrate(
     return moved(calibration, margin[level], score[level], weight[level])
 
 
-def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
     known = np.flatnonzero(~np.isnan(score))
-    if firm is None:
-        return known
     sure = known[firm[known]]
     return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
 

@@ -23,7 +23,7 @@ def temper(
     margins: NDArray[np.float64],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
-    firm: NDArray[np.bool_] | None,
+    firm: NDArray[np.bool_],
 ) -> Blend:
     """The blend with its gap weights times what the log says of them.
 
@@ -32,31 +32,36 @@ def temper(
         margins: float64[members, n, k], of rows that no member was fitted on.
         score: float64[n, k], NaN where not observed.
         weight: float64[n, k], of a label 1/propensity.
-        firm: bool[n, k], scores that are trusted; None: all are. Only these are looked at, and
-            where a tier has under `FIRM_ROWS` of them the blend is returned as it is.
+        firm: bool[n, k], scores that are trusted. Only these are looked at, and where a tier has
+            under `FIRM_ROWS` of them the blend is returned as it is.
     """
-    sure = ~np.isnan(score) if firm is None else firm & ~np.isnan(score)
+    sure = firm & ~np.isnan(score)
     if (sure.sum(axis=0) < FIRM_ROWS).any():
         return blend
 
-    def gaps(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Probabilities with these gap weights, float64[n, k], and gaps to the last tier."""
+    def probabilities(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """With these gap weights, float64[n, k]."""
         combined = Blend(blend.level, weights).combine(margins)
         p = np.empty_like(combined)
         for k in range(p.shape[1]):
-            known = None if firm is None else firm[:, k]
-            found = calibrate(combined[:, k], score[:, k], weight[:, k], known)
+            found = calibrate(combined[:, k], score[:, k], weight[:, k], firm[:, k])
             p[:, k] = found.probability(combined[:, k])
-        return p, p[:, -1:] - p[:, :-1]
+        return p
 
-    p, whole = gaps(blend.gap)
-    level = gaps(np.zeros_like(blend.gap))[1]
+    p = probabilities(blend.gap)
+    level = gaps(probabilities(np.zeros_like(blend.gap)))
+    # Pseudo-outcomes as in `measure.offpolicy`, for members instead of policies.
     outcome = p + np.where(sure, weight, 0.0) * (np.nan_to_num(score) - p)
     both = sure.all(axis=1)
     outcome[both] = score[both]
     rows = sure.any(axis=1)
-    factor = _ratio(level[rows], (whole - level)[rows], (outcome[:, -1:] - outcome[:, :-1])[rows])
+    factor = _ratio(level[rows], (gaps(p) - level)[rows], gaps(outcome)[rows])
     return Blend(blend.level, blend.gap * factor)
+
+
+def gaps(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the last tier is ahead of each other one: float64[n, k] → float64[n, k − 1]."""
+    return np.asarray(values[:, -1:] - values[:, :-1])
 
 
 def _ratio(level: NDArray[np.float64], own: NDArray[np.float64], gap: NDArray[np.float64]) -> float:

@@ -31,7 +31,7 @@ from training.learn.crossfit import (
     divide,
 )
 from training.learn.flatten import Growth, flatten
-from training.learn.gaps import temper
+from training.learn.gaps import gaps, temper
 from training.learn.joint import mostly_unpaired
 from training.learn.linear import linear_margins
 from training.learn.members import STANDARD, Matrix, Recipe
@@ -106,7 +106,8 @@ def fit_heads(
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
     """
     learned, constants, notes = sort_tiers(score, names)
-    target = recipe.target(score, np.ones(score.shape, bool) if firm is None else firm)
+    firm = np.ones(score.shape, dtype=np.bool_) if firm is None else firm
+    target = recipe.target(score, firm)
     folds = divide(group, seed)
     check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
@@ -118,8 +119,8 @@ def fit_heads(
     width, near = _best_width(geometry, x, target, weight, folds, learned)
     margins = np.stack([line.linear(ridge), trees.forest(), near])
     seen = score[:, learned]
-    sure = None if firm is None else firm[:, learned]
-    blend, combined, whole = _blend_members(margins, x.read, seen, weight[:, learned], sure)
+    rows = seen, weight[:, learned], firm[:, learned]
+    blend, combined, whole = _blend_members(margins, x.read, *rows)
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
     linears, boosters = all_linears(lessons, line, penalty), all_boosters(lessons, trees)
@@ -134,8 +135,7 @@ def fit_heads(
             if not part.any():
                 continue
             seen_there = np.where(part, score[:, k], np.nan)
-            own = None if sure is None else sure[:, j]
-            calibration = calibrate(combined[:, j], seen_there, weight[:, k], own)
+            calibration = calibrate(combined[:, j], seen_there, weight[:, k], firm[:, k])
             p[part, k] = calibration.probability(combined[part, j])
         heads.append(Head(linears[j], flat[j][0], calibration))
         count = int((~np.isnan(score[:, k])).sum())
@@ -270,7 +270,7 @@ def _blend_members(
     read: NDArray[np.float32],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
-    firm: NDArray[np.bool_] | None,
+    firm: NDArray[np.bool_],
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
     """Weigh the members, the encoder on the rows that it was not trained on.
 
@@ -283,8 +283,7 @@ def _blend_members(
         blend = fit_blend(members, score[rows], weight[rows])
         if not mostly_unpaired(score):
             return blend
-        sure = None if firm is None else firm[rows]
-        return temper(blend, members, score[rows], weight[rows], sure)
+        return temper(blend, members, score[rows], weight[rows], firm[rows])
 
     everything = np.ones(len(score), dtype=np.bool_)
     blend = weighed(margins, everything)
@@ -309,12 +308,11 @@ def fit_blend(
     members, equal = len(margins), 1.0 / len(margins)
     known = ~np.isnan(score)
     paired = known.all(axis=1)
-    gaps = score[paired, -1:] - score[paired, :-1]
+    seen = gaps(score[paired])
 
     def loss(parameters: NDArray[np.float64]) -> float:
         z = Blend(parameters[:members], parameters[members:]).combine(margins)
-        p = expit(z[paired])
-        missed = gaps - (p[:, -1:] - p[:, :-1])
+        missed = seen - gaps(expit(z[paired]))
         away = parameters - equal
         nats = log_loss(z[known], score[known], weight[known])
         return nats + float((missed**2).sum()) + SHRINKAGE * float(away @ away)
