@@ -98,10 +98,10 @@ def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterato
 
 def imprinted(embedder: Embedder, prompts: NDArray[np.object_]) -> NDArray[np.object_]:
     """Prompts as a features-only table has them: what is read of each is read once for all uses."""
-    embedder = recalling(embedder, [prompt for prompt in prompts if isinstance(prompt, Prompt)])
-    found = np.empty(len(prompts), dtype=object)
-    for row, prompt in enumerate(prompts):
-        found[row] = prompt if isinstance(prompt, Imprint) else Imprint.of(embedder, prompt)
+    found = prompts.copy()
+    for row, reading in enumerate(readings(embedder, list(prompts))):
+        if isinstance(prompts[row], Prompt):
+            found[row] = Imprint.of(prompts[row], reading)
     return found
 
 

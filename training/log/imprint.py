@@ -110,9 +110,9 @@ class Imprint:
     shingles: NDArray[np.uint32]
 
     @classmethod
-    def of(cls, embedder: Embedder, prompt: Prompt) -> Self:
+    def of(cls, prompt: Prompt, read: Reading) -> Self:
         """A prompt of a table with text, for the memory of one job: nothing in it is keyed."""
-        read, text = Reading.of(embedder, prompt), plain(prompt.text)
+        text = plain(prompt.text)
         return cls(
             None,
             prompt.chars,
@@ -121,7 +121,7 @@ class Imprint:
             read.surface,
             read.embedding,
             read.buckets.astype(np.uint16),
-            np.rint(np.exp(read.frequency - 1.0)).astype(np.uint16),
+            _counts(read),
             text.encode(),
             shingles(text).astype(np.uint32),
         )
@@ -153,7 +153,7 @@ class Imprinter:
         readings = [Reading.of(self._embedder, prompt) for prompt in prompts]
         plains = [plain(prompt.text) for prompt in prompts]
         shingled = [self._permuted(shingles(text)) for text in plains]
-        counts = [np.rint(np.exp(reading.frequency - 1.0)) for reading in readings]
+        counts = [_counts(reading) for reading in readings]
         responses = [None if text is None else len(text) for text in texts["response"]]
         found: dict[str, Any] = {
             MADE_BY: [self.made_by.as_text()] * len(batch),
@@ -298,6 +298,11 @@ def shingles(text: str) -> NDArray[np.uint64]:
     for offset in range(SHINGLE):
         value = value * np.uint64(0x100000001B3) + codes[offset : offset + len(value)]
     return np.unique((value * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32))
+
+
+def _counts(reading: Reading) -> NDArray[np.uint16]:
+    """How often each n-gram comes: the inverse of its frequency, 1 + log(count)."""
+    return np.rint(np.exp(reading.frequency - 1.0)).astype(np.uint16)
 
 
 def _lists(rows: Sequence[NDArray[Any]], dtype: Any) -> pa.ListArray:
