@@ -49,15 +49,13 @@ def train(
     tuning = Tuning(max_minutes) if finetune else None
     done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities, tuning)
     if as_json:
-        result = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
-        result |= {"policy": done.policy.to_dict(), "summary": list(done.summary)}  # type: ignore[dict-item]
-        print_json(result | {"report": done.report.as_json() if done.report else None})
+        print_json(_facts(done) | {"report": done.report.as_json() if done.report else None})
         return
     for line in done.summary:
         typer.echo(line)
     if done.report is not None:
         show_report(done.report)
-    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+    typer.echo(_place(done))
 
 
 def policy(
@@ -141,9 +139,19 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
 def _tell_choice(done: Any, as_json: bool) -> None:
     """What came of another operating point for an artifact."""
     if as_json:
-        told = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
-        print_json(told | {"policy": done.policy.to_dict(), "summary": list(done.summary)})
+        print_json(_facts(done))
         return
     for line in done.summary:
         typer.echo(line)
-    typer.echo(f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}")
+    typer.echo(_place(done))
+
+
+def _facts(done: Any) -> dict[str, Any]:
+    """An artifact for a machine: where it is, its operating point, and what was said of it."""
+    told = {"artifact": str(done.out), "version": done.version, "run_id": done.run_id}
+    return told | {"policy": done.policy.to_dict(), "summary": list(done.summary)}
+
+
+def _place(done: Any) -> str:
+    """Where an artifact and its run are, in words."""
+    return f"artifact {done.out} ({done.version}); MLflow run {done.run_id} in {done.store}"
