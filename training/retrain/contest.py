@@ -96,7 +96,7 @@ def hold(
         constant=ours.policy.constant,
         promise=ours.policy.promise,
         golden=replay(ours.predictor, ours.golden),
-        latency_ms=_times(challenger, used),
+        latency_ms=_times(Router(ours), used),
     )
     choices = {
         folder: _choices(one, used, job.tiers, names[folder]) for folder, (one, _) in rivals.items()
@@ -122,12 +122,12 @@ def _choices(artifact: Artifact, used: Requests, tiers: tuple[Tier, ...], name: 
     return np.array([index[tier.name] for tier in theirs], dtype=np.int64)[own]
 
 
-def _times(folder: Path, used: Requests) -> NDArray[np.float64]:
+def _times(router: Router, used: Requests) -> NDArray[np.float64]:
     """How long `Router.route` takes for each of the first prompts, in milliseconds.
 
     The golden prompts stand in for those of which there are features only.
     """
-    router, times = Router.load(folder), []
+    times = []
     known = [prompt for prompt in used.prompts[:TIMED] if isinstance(prompt, Prompt)]
     for prompt in known or golden_prompts()[: len(used)]:
         started = perf_counter()
