@@ -105,8 +105,12 @@ class Forest:
         Returns:
             The sum of the exit leaves, in log-odds.
         """
+        return float(self.leaves(row).sum()) + self.bias
+
+    def leaves(self, row: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """The exit leaf of each tree, float64[trees]; `row` as of `margin`."""
         if not len(self.first_node):
-            return self.bias
+            return self.leaf[:0]
         values = row.astype(np.float64)
         values[np.abs(values) <= _ZERO] = 0.0
         tested = values[self.feature]
@@ -116,4 +120,4 @@ class Forest:
         left_over = np.bitwise_and.reduceat(np.where(right, self.mask, _ALL), self.first_node)
         lowest = left_over & (~left_over + _ONE)
         exits = np.bitwise_count(lowest - _ONE)
-        return float(self.leaf[self.first_leaf + exits].sum()) + self.bias
+        return self.leaf[self.first_leaf + exits]

@@ -1,7 +1,7 @@
 """The light predictor: a prompt's probabilities and expected costs on every tier."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from router.cost import TokenModel
 from router.gate import Gate, both
 from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
+from router.panel import Panel
 from router.prompt import Prompt
 from router.tier import Tier
 from router.vectorizer import Vector, Vectorizer, text_tokens
@@ -49,7 +50,7 @@ class Second:
 class Predictor:
     """Everything that training learned, ready to be evaluated with numpy alone.
 
-    With a `second` stage the other attributes are the first's.
+    With a `second` stage the other attributes are the first's. `panel` is made of the heads.
     """
 
     tiers: tuple[Tier, ...]
@@ -59,6 +60,7 @@ class Predictor:
     blend: Blend
     tokens: tuple[TokenModel, ...]
     second: Second | None = None
+    panel: Panel | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other.
@@ -85,6 +87,8 @@ class Predictor:
             tokens.check(dim)
         if self.second is not None:
             self.second.gate.check(dim)
+        heads = [head for head in self.heads if isinstance(head, Head)]
+        object.__setattr__(self, "panel", Panel.of(heads) if heads else None)
 
     @property
     def learned(self) -> list[int]:
@@ -123,11 +127,10 @@ class Predictor:
 
     def probabilities(self, vector: Vector) -> list[float]:
         """P(tier suffices), one per tier."""
-        heads = [head for head in self.heads if isinstance(head, Head)]
-        if heads:
+        if self.panel is not None:
             margins = [
-                [head.linear.margin(vector) for head in heads],
-                [head.forest.margin(vector.dense) for head in heads],
+                self.panel.linear_margins(vector),
+                self.panel.forest_margins(vector.dense),
                 self.neighbours.margins(vector.dense),
                 *([vector.read.tolist()] if len(vector.read) else []),
             ]

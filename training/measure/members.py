@@ -97,14 +97,15 @@ def worth(
 
 def microseconds(predictor: Predictor, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Median time that each member takes on a prompt, the features that all share left out."""
-    heads = [head for head in predictor.heads if isinstance(head, Head)]
-    vectorizer = predictor.vectorizer
+    vectorizer, panel = predictor.vectorizer, predictor.panel
+    if panel is None:
+        return {}
     taken: dict[str, list[float]] = {name: [] for name in MEMBERS[: len(predictor.blend.level)]}
     for prompt in prompts:
         vector = vectorizer.vector(prompt)
         calls = {
-            "linear": lambda v=vector: [head.linear.margin(v) for head in heads],
-            "forest": lambda v=vector: [head.forest.margin(v.dense) for head in heads],
+            "linear": lambda v=vector: panel.linear_margins(v),
+            "forest": lambda v=vector: panel.forest_margins(v.dense),
             "neighbours": lambda v=vector: predictor.neighbours.margins(v.dense),
             "encoder": lambda p=prompt: vectorizer.read(p),
         }
