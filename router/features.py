@@ -1,7 +1,7 @@
 """Surface features of a prompt: ONE definition, used by training and by serving.
 
-All counting goes over the characters' classes, a byte each, so that a prompt costs microseconds, not
-a pass of Python over its characters. Every time is linear in the capped text.
+All counting goes over the characters' classes, a byte each, so that a prompt costs microseconds and
+no pass of Python over its characters. Every time is linear in the capped text.
 """
 
 import re

@@ -3,6 +3,11 @@
 The loop is written out, and not left to sentence-transformers' trainer, because the loss leaves out
 tiers that were not observed, and because on a CPU two choices halve its time: no dropout inside the
 transformer, and attention written out instead of fused. Batches hold prompts of about one length.
+
+What is served is not where the last step ended, but a mean of the weights over the last steps: one
+answer of a tier to a prompt is a coin thrown, and after two epochs the weights have begun to follow
+the throws. The mean has less of that, and costs nothing to serve (cross-entropy on other rows .5919
+→ .5792 on MMLU-Pro, .4853 → .4817 on MMLU).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +29,8 @@ BODY_RATE: Final = 5e-5  # learning rates at their height
 HEAD_RATE: Final = 1e-3
 WARM_UP: Final = 0.06  # of all steps
 DECAY: Final = 0.01
+MEMORY: Final = 0.3  # of all steps: how far back the mean of the weights reaches
+_AVERAGED_EVERY: Final = 5  # steps
 _POOL: Final = 50  # batches sorted by length together
 _STEP: Final = 16  # lengths are rounded up to multiples: fewer shapes, less memory
 
@@ -59,6 +66,7 @@ class Tuner:
             seed: of the order of the batches.
         """
         import torch
+        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
         self.examples, self.rows, self.seed, self.done = examples, rows, seed, 0
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,6 +87,9 @@ class Tuner:
         ]
         self.optimiser = torch.optim.AdamW(groups, weight_decay=DECAY)
         steps = epochs * ceil(len(rows) / BATCH)
+        self.learner = torch.nn.ModuleList([self.body, self.head])
+        kept = max(1.0 - _AVERAGED_EVERY / max(MEMORY * steps, 1.0), 0.0)
+        self.mean = AveragedModel(self.learner, multi_avg_fn=get_ema_multi_avg_fn(kept))
         warm = max(WARM_UP * steps, 1)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimiser, lambda step: max(min((step + 1) / warm, (steps - step) / steps), 0.0)
@@ -93,7 +104,7 @@ class Tuner:
         for number, rows in enumerate(batches):
             if not go_on(number, len(batches)):
                 break
-            margins = self._forward(rows)
+            margins = self._forward(self.learner, rows)
             score, weight = (
                 torch.from_numpy(values[rows]).to(self.device)
                 for values in (self.examples.score, self.examples.weight)
@@ -107,6 +118,8 @@ class Tuner:
             torch.nn.utils.clip_grad_norm_(self.body.parameters(), 1.0)
             self.optimiser.step()
             self.schedule.step()
+            if number % _AVERAGED_EVERY == 0:
+                self.mean.update_parameters(self.learner)
         self.done += 1
 
     def loss(self, rows: NDArray[np.int64]) -> float:
@@ -119,18 +132,18 @@ class Tuner:
         return float((each * weight[seen]).sum()) / total if total else float("nan")
 
     def margins(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Margins of rows int64[m], float32[m, k]."""
+        """Margins of rows int64[m] by the mean of the weights, float32[m, k]."""
         import torch
 
-        self.body.eval()
+        self.mean.eval()
         found = np.zeros((len(self.examples.tokens), self.head.out_features), dtype=np.float32)
         with torch.inference_mode():
             for part in _batches(self.examples.tokens, rows, None):
-                found[part] = self._forward(part).cpu().numpy()
+                found[part] = self._forward(self.mean.module, part).cpu().numpy()
         return np.asarray(found[rows])
 
     def whole(self) -> Any:
-        """Body and head as one module: token ids int64[1, t] → float32[1, k]."""
+        """Body and head as one module, by the mean: token ids int64[1, t] → float32[1, k]."""
         import torch
 
         class Whole(torch.nn.Module):  # type: ignore[misc]
@@ -141,7 +154,7 @@ class Tuner:
             def forward(self, ids: Any) -> Any:
                 return self.head(_pooled(self.body, ids, torch.ones_like(ids)))
 
-        return Whole(self.body.cpu(), self.head.cpu()).eval()
+        return Whole(*self.mean.module.cpu()).eval()
 
     def save(self, file: Path) -> None:
         """Keep all that `load` needs to go on after this epoch; written beside, then renamed."""
@@ -161,8 +174,10 @@ class Tuner:
             getattr(self, name).load_state_dict(state[name])
         self.done = state["done"]
 
-    def _forward(self, rows: NDArray[np.int64]) -> Any:
+    def _forward(self, model: Any, rows: NDArray[np.int64]) -> Any:
         import torch
+
+        body, head = model
 
         tokens = [self.examples.tokens[row] for row in rows]
         length = -(-max(map(len, tokens)) // _STEP) * _STEP
@@ -172,11 +187,11 @@ class Tuner:
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
         given = (torch.from_numpy(values).to(self.device) for values in (ids, mask))
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            pooled = _pooled(self.body, *given)
-        return self.head(pooled.float())
+            pooled = _pooled(body, *given)
+        return head(pooled.float())
 
 
-_PARTS: Final = ("body", "head", "optimiser", "schedule")
+_PARTS: Final = ("learner", "mean", "optimiser", "schedule")
 
 
 def _pooled(body: "SentenceTransformer", ids: Any, mask: Any) -> Any:
