@@ -120,4 +120,5 @@ class Forest:
         left_over = np.bitwise_and.reduceat(np.where(right, self.mask, _ALL), self.first_node)
         lowest = left_over & (~left_over + _ONE)
         exits = np.bitwise_count(lowest - _ONE)
-        return self.leaf[self.first_leaf + exits]
+        found: NDArray[np.float64] = self.leaf[self.first_leaf + exits]
+        return found
