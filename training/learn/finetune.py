@@ -36,7 +36,7 @@ from training.learn.tuner import Examples, Tuner
 from training.learn.vectorize import texts_of
 from training.log.requests import Requests
 
-VERSION: Final = 1  # of the method; another one makes caches void
+VERSION: Final = 2  # of the method; another one makes caches void
 MAX_TOKENS: Final = 192  # of a prompt; of longer ones head and tail are read
 EPOCHS: Final = 2
 BLEND, STOP = 0.2, 0.125  # of the fit rows; of those that are left
