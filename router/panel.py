@@ -76,4 +76,5 @@ def _joined(forests: Sequence[Forest]) -> Forest:
     for name, starts in (("first_node", nodes), ("first_leaf", leaves)):
         moved = [getattr(one, name) + start for one, start in zip(forests, starts, strict=False)]
         arrays[name] = np.concatenate(moved)
+    arrays["feature"] = arrays["feature"].astype(np.intp)  # numpy would do so for each prompt
     return replace(forests[0], bias=0.0, **arrays)
