@@ -194,6 +194,50 @@ def test_tiers_that_were_not_observed_teach_nothing(model):
     assert np.isfinite(margins[0]).all()
 
 
+@pytest.fixture
+def examples():
+    rng = np.random.default_rng(1)
+    tokens = [np.array([2, 4 + int(i), 3]) for i in rng.integers(0, 30, 600)]
+    return Examples(tokens, rng.random((600, 2)).astype(np.float32), np.ones((600, 2), np.float32))
+
+
+def test_what_is_served_is_a_mean_over_the_last_weights(model, examples, monkeypatch):
+    """The mean of an exponential memory over 0.3 of all steps, every fifth of which counts."""
+    tuner, seen = Tuner(model, examples, np.arange(600), 2, seed=0), []
+    update = tuner.mean.update_parameters
+
+    def noted(learner):
+        seen.append(learner[1].weight.detach().clone().numpy())
+        update(learner)
+
+    monkeypatch.setattr(tuner.mean, "update_parameters", noted)
+    for _ in range(2):
+        tuner.epoch(lambda batch, batches: True)
+    assert len(seen) == 2 * 4  # of 19 batches an epoch
+    kept, expected = 1.0 - 5 / (0.3 * 38), seen[0]
+    for weights in seen[1:]:
+        expected = kept * expected + (1.0 - kept) * weights
+    served = tuner.mean.module[1].weight.detach().numpy()
+    np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-6)
+    rows = np.arange(20)
+    by_mean = tuner.margins(rows)
+    tuner.mean.module[1].weight.data.copy_(tuner.head.weight.data)
+    assert np.abs(by_mean - tuner.margins(rows)).max() > 1e-4
+
+
+def test_a_tuner_that_was_kept_goes_on_as_if_nothing_had_happened(model, examples, tmp_path):
+    through, first = (Tuner(model, examples, np.arange(600), 2, seed=0) for _ in range(2))
+    for _ in range(2):
+        through.epoch(lambda batch, batches: True)
+    first.epoch(lambda batch, batches: True)
+    first.save(tmp_path / "kept.pt")
+    second = Tuner(model, examples, np.arange(600), 2, seed=0)
+    second.load(tmp_path / "kept.pt")
+    second.epoch(lambda batch, batches: True)
+    rows = np.arange(600)
+    np.testing.assert_allclose(second.margins(rows), through.margins(rows), atol=1e-3)
+
+
 def test_a_clock_without_limit_allows_everything():
     assert Clock(None).allows(1e12)
     assert not Clock(0.1).allows(7.0)
