@@ -45,7 +45,7 @@ class Forest:
     bias: float
 
     def check(self, columns: int) -> None:
-        """Hold the arrays to what `margin` relies on.
+        """Hold the arrays to what `leaves` relies on.
 
         Args:
             columns: length of the rows it will get.
@@ -96,19 +96,15 @@ class Forest:
         if not (self.mask & last).all():
             raise ValueError("forest: a mask takes a tree's last leaf out")
 
-    def margin(self, row: NDArray[np.float32] | NDArray[np.float64]) -> float:
-        """Log-odds of one row.
+    def leaves(self, row: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """The exit leaf of each tree: with the bias they add up to a row's log-odds.
 
         Args:
             row: float32/64[columns]; NaN counts as missing, infinities are ordered.
 
         Returns:
-            The sum of the exit leaves, in log-odds.
+            float64[trees], log-odds.
         """
-        return float(self.leaves(row).sum()) + self.bias
-
-    def leaves(self, row: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """The exit leaf of each tree, float64[trees]; `row` as of `margin`."""
         if not len(self.first_node):
             return self.leaf[:0]
         values = row.astype(np.float64)

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from router.calibration import Calibration
 from router.forest import Forest
 from router.ngrams import BUCKETS
-from router.vectorizer import Vector
 
 MEMBERS: Final = ("linear", "forest", "neighbours", "encoder")  # the last where there is one
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A regularised linear model on the dense vector and on all n-grams.
+    """A regularised linear model on the dense vector and on all n-grams (see `router.panel`).
 
     Attributes:
         weights: float64[dim], log-odds per unit of the raw feature.
@@ -42,12 +41,6 @@ class Linear:
                 raise ValueError(f"linear: {name} must be finite, of shape {shape}")
         if not np.isfinite(self.bias) or (self.low > self.high).any():
             raise ValueError("linear: the bias is not finite, or low is above high")
-
-    def margin(self, vector: Vector) -> float:
-        """Log-odds of one prompt."""
-        inside = np.minimum(np.maximum(vector.dense, self.low), self.high)
-        of_terms = float(vector.weights @ self.terms[vector.terms].astype(np.float64))
-        return float(inside.astype(np.float64) @ self.weights) + of_terms + self.bias
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,10 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def router_margins(predictor: Predictor, prompt: Prompt) -> NDArray[np.float64]:
     """The learned tiers' combined log-odds, as the router computes them."""
     vector = predictor.vectorizer.vector(prompt)
-    heads = [head for head in predictor.heads if isinstance(head, Head)]
+    assert predictor.panel is not None
     margins = [
-        [head.linear.margin(vector) for head in heads],
-        [head.forest.margin(vector.dense) for head in heads],
+        predictor.panel.linear_margins(vector),
+        predictor.panel.forest_margins(vector.dense),
         predictor.neighbours.margins(vector.dense),
     ]
     return predictor.blend.combine(np.array(margins))

@@ -1,4 +1,4 @@
-"""Members side by side answer as each head's own do."""
+"""Members side by side answer as each head's own do, and as training computed them."""
 
 from dataclasses import replace
 
@@ -14,6 +14,8 @@ from router.prompt import Prompt
 from router.vectorizer import SURFACE
 from tests.builders import make_artifact, make_booster, make_forest
 from training.learn.flatten import flatten
+from training.learn.linear import linear_margins
+from training.learn.vectorize import vectorize
 
 
 def grown(seed: int, dim: int, leaves: int) -> Forest:
@@ -51,18 +53,18 @@ def heads(tmp_path_factory) -> list[Head]:
 
 
 @pytest.fixture(scope="module")
-def vectors(tmp_path_factory):
+def rows(tmp_path_factory):
     artifact = load_artifact(make_artifact(tmp_path_factory.mktemp("rows") / "artifact"))
     texts = ("", "the cat of the mat", "the list of france " * 40)
-    return [artifact.predictor.vectorizer.vector(Prompt.of(text)) for text in texts]
+    return vectorize(artifact.predictor.vectorizer, [Prompt.of(text) for text in texts])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_each_head_says_what_it_says_alone(heads, vectors, count):
+def test_linear_members_say_what_training_computed(heads, rows, count):
     panel = Panel.of(heads[:count])
-    for vector in vectors:
-        alone = [head.linear.margin(vector) for head in heads[:count]]
-        assert panel.linear_margins(vector) == pytest.approx(alone, abs=1e-12)
+    served = [panel.linear_margins(vector) for vector in rows.vectors()]
+    fitted = [linear_margins(head.linear, rows) for head in heads[:count]]
+    np.testing.assert_allclose(served, np.transpose(fitted), atol=1e-12)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1), (1,)])
@@ -70,13 +72,14 @@ def test_each_forest_says_what_it_says_alone_on_any_row(heads, order):
     chosen = [heads[k] for k in order]
     panel, rng = Panel.of(chosen), np.random.default_rng(1)
     dim = len(chosen[0].linear.weights)
-    rows: NDArray[np.float32] = rng.normal(size=(200, dim)).astype(np.float32)
-    rows[rng.random(rows.shape) < 0.1] = np.nan
-    rows[rng.random(rows.shape) < 0.05] = np.inf
-    rows[rng.random(rows.shape) < 0.05] = -np.inf
-    rows[:20] = rng.choice([0.0, -0.0, 1e-36, 3e38], size=(20, dim))
-    for row in rows:
-        assert panel.forest_margins(row) == [head.forest.margin(row) for head in chosen]
+    dense: NDArray[np.float32] = rng.normal(size=(200, dim)).astype(np.float32)
+    dense[rng.random(dense.shape) < 0.1] = np.nan
+    dense[rng.random(dense.shape) < 0.05] = np.inf
+    dense[rng.random(dense.shape) < 0.05] = -np.inf
+    dense[:20] = rng.choice([0.0, -0.0, 1e-36, 3e38], size=(20, dim))
+    for row in dense:
+        alone = [head.forest.leaves(row).sum() + head.forest.bias for head in chosen]
+        assert panel.forest_margins(row) == alone
 
 
 def test_the_predictor_serves_the_panel(tmp_path):

@@ -48,8 +48,8 @@ def test_the_encoder_counts_by_its_weights(original):
     heads = [predictor.heads[k] for k in predictor.learned]
     others = np.array(
         [
-            [head.linear.margin(vector) for head in heads],
-            [head.forest.margin(vector.dense) for head in heads],
+            predictor.panel.linear_margins(vector),
+            predictor.panel.forest_margins(vector.dense),
             predictor.neighbours.margins(vector.dense),
         ]
     )

@@ -170,6 +170,13 @@ def test_mmlu(name: str, share: float | int, shared_data: Path, tmp_path: Path) 
     assert means["APGR"] > 0.6
 
 
+def test_mmlu_crossed(shared_data: Path, tmp_path: Path) -> None:
+    frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "t.parquet")
+    names = ("small", "large")
+    whole = [figures(crossed(frame, names, seed, tmp_path / "w")) for seed in SEEDS]
+    assert show("MMLU, every row once, trained on 67 %", whole)["APGR"] > 0.6
+
+
 def test_gsm8k(shared_data: Path, tmp_path: Path) -> None:
     frame = outcomes.routellm(shared_data / "routellm" / "gsm8k", tmp_path / "t.parquet")
     names = ("small", "large")
