@@ -178,7 +178,6 @@ class Tuner:
         import torch
 
         body, head = model
-
         tokens = [self.examples.tokens[row] for row in rows]
         length = -(-max(map(len, tokens)) // _STEP) * _STEP
         ids = np.zeros((len(rows), length), dtype=np.int64)
