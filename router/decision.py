@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 from time import time
-from uuid import uuid4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +35,5 @@ class Decision:
     prompt_hash: str | None
     latency_us: float
     stage: int = 1
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: token_hex(16))
     at: float = field(default_factory=time)

@@ -142,7 +142,8 @@ def surface(prompt: Prompt) -> NDArray[np.float32]:
     text = prompt.text
     n = max(len(text), 1)
     classes = _classes(text)
-    counts = np.bincount(np.frombuffer(classes, dtype=np.uint8), minlength=len(_CLASSES))
+    counted = np.bincount(np.frombuffer(classes, dtype=np.uint8), minlength=len(_CLASSES))
+    counts = counted.tolist()
     words, longest = _words(classes)
     start = text[:300].lower().split(maxsplit=40)[:40]
     some = max(len(start), 1)
@@ -150,11 +151,11 @@ def surface(prompt: Prompt) -> NDArray[np.float32]:
         log1p(prompt.chars),
         log1p(len(text)),
         log1p(words),
-        (len(text) - int(counts[_SPACE])) / max(words, 1),
+        (len(text) - counts[_SPACE]) / max(words, 1),
         log1p(text.count("\n")),
         log1p(_numbers(classes)),
         log1p(longest),
-        *(counts / n).tolist(),
+        *(count / n for count in counts),
         log1p(text.count("?")),
         float(bool(start) and start[0].strip("¿¡\"'(,") in _OPENERS),
         float(text.rstrip()[-1:] in ("?", "？", "؟")),

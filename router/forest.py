@@ -6,15 +6,15 @@ from left to right, one bit each: the AND of the masks of all failed nodes leave
 its lowest bit. All tests of all trees are one comparison; the ANDs are one `bitwise_and.reduceat`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_LEAVES: Final = 64
-_ALL: Final = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE: Final = np.uint64(1)
 # LightGBM's kZeroThreshold, a float32 constant: values this small are read as 0.
 _ZERO: Final = float(np.float32(1e-35))
@@ -45,7 +45,7 @@ class Forest:
     bias: float
 
     def check(self, columns: int) -> None:
-        """Hold the arrays to what `leaves` relies on.
+        """Hold the arrays to what `Trees` relies on.
 
         Args:
             columns: length of the rows it will get.
@@ -96,8 +96,52 @@ class Forest:
         if not (self.mask & last).all():
             raise ValueError("forest: a mask takes a tree's last leaf out")
 
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Forests laid end to end and made ready: what a prompt costs is calls of numpy, so do few.
+
+    LightGBM reads values up to 1e-35 as 0; thresholds between are moved out of that range instead,
+    to where they part the same values. Attributes as of `Forest`, but:
+
+    Attributes:
+        feature: intp[nodes].
+        last_leaf: int64[trees], one before the first leaf of each tree.
+    """
+
+    feature: NDArray[np.intp]
+    threshold: NDArray[np.float64]
+    nan_right: NDArray[np.bool_]
+    mask: NDArray[np.uint64]
+    first_node: NDArray[np.int64]
+    last_leaf: NDArray[np.int64]
+    leaf: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, forests: Sequence[Forest]) -> "Trees":
+        """The trees of one or more forests, in their order."""
+
+        def joined(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(forest, name) for forest in forests])
+
+        nodes, leaves = ([len(getattr(f, name)) for f in forests] for name in ("feature", "leaf"))
+        trees = [len(forest.first_node) for forest in forests]
+        threshold = joined("threshold")
+        below = (threshold < 0.0) & (threshold >= -_ZERO)
+        threshold[(threshold >= 0.0) & (threshold < _ZERO)] = _ZERO
+        threshold[below] = np.nextafter(-_ZERO, -np.inf)
+        return cls(
+            feature=joined("feature").astype(np.intp),
+            threshold=threshold,
+            nan_right=joined("nan_right"),
+            mask=joined("mask"),
+            first_node=joined("first_node") + np.repeat(np.cumsum([0, *nodes[:-1]]), trees),
+            last_leaf=joined("first_leaf") + np.repeat(np.cumsum([0, *leaves[:-1]]), trees) - 1,
+            leaf=joined("leaf"),
+        )
+
     def leaves(self, row: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """The exit leaf of each tree: with the bias they add up to a row's log-odds.
+        """The exit leaf of each tree: with the forest's bias they add up to a row's log-odds.
 
         Args:
             row: float32/64[columns]; NaN counts as missing, infinities are ordered.
@@ -108,13 +152,13 @@ class Forest:
         if not len(self.first_node):
             return self.leaf[:0]
         values = row.astype(np.float64)
-        values[np.abs(values) <= _ZERO] = 0.0
         tested = values[self.feature]
         right = tested > self.threshold
         if isnan(values.min()):
             right = np.where(np.isnan(tested), self.nan_right, right)
-        left_over = np.bitwise_and.reduceat(np.where(right, self.mask, _ALL), self.first_node)
-        lowest = left_over & (~left_over + _ONE)
-        exits = np.bitwise_count(lowest - _ONE)
-        found: NDArray[np.float64] = self.leaf[self.first_leaf + exits]
+        # Not np.where, which branches on each node and guesses wrong: right is 1 → 0, left 0 → all.
+        kept = self.mask | (right.astype(np.uint64) - _ONE)
+        left_over = np.bitwise_and.reduceat(kept, self.first_node)
+        exits = np.bitwise_count(left_over ^ (left_over - _ONE))  # up to and with the lowest bit
+        found: NDArray[np.float64] = self.leaf[self.last_leaf + exits]
         return found

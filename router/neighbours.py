@@ -85,9 +85,9 @@ class Neighbours:
             One per tier. The kernel is Nadaraya and Watson's with a Gaussian on the sphere, the
             nearest prototype weighing 1, plus `prior` rows at the tier's mean.
         """
-        kernel = self.kernel(row)
-        rates = (self.successes @ kernel + self.prior * self.mean) / (
-            self.rows @ kernel + self.prior
-        )
-        inside = [min(max(rate, 1e-6), 1.0 - 1e-6) for rate in rates.tolist()]
+        kernel, prior = self.kernel(row), self.prior
+        won, seen = (self.successes @ kernel).tolist(), (self.rows @ kernel).tolist()
+        known = zip(won, seen, self.mean.tolist(), strict=True)
+        rates = [(won + prior * mean) / (seen + prior) for won, seen, mean in known]
+        inside = [min(max(rate, 1e-6), 1.0 - 1e-6) for rate in rates]
         return [log(rate / (1.0 - rate)) for rate in inside]

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from router.embedder import MAX_TOKENS
+
 BITS: Final = 16
 BUCKETS: Final = 1 << BITS
 _SHIFT: Final = np.uint64(64 - BITS)
@@ -18,6 +20,7 @@ _SHIFT: Final = np.uint64(64 - BITS)
 _FIRST: Final = np.uint64(0x9E3779B185EBCA87)
 _SECOND: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _PAIR: Final = np.uint64(0x165667B19E3779F9)
+_FREQUENCY: Final = 1.0 + np.log(np.maximum(np.arange(2 * MAX_TOKENS), 1))  # by a term's count
 
 
 def buckets_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -29,16 +32,17 @@ def buckets_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     Returns:
         int64[2t − 1] in [0, BUCKETS), none where there is no token.
     """
-    single = ids.astype(np.uint64) * _FIRST
-    pairs = (single[:-1] ^ (ids[1:].astype(np.uint64) * _SECOND)) * _PAIR
-    return (np.concatenate([single, pairs]) >> _SHIFT).astype(np.int64)
+    whole = ids.view(np.uint64)
+    single = whole * _FIRST
+    pairs = (single[:-1] ^ (whole[1:] * _SECOND)) * _PAIR
+    return (np.concatenate([single, pairs]) >> _SHIFT).view(np.int64)
 
 
 def terms(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Buckets of a text's tokens and pairs, and their term frequencies.
 
     Args:
-        ids: int64[t] token ids.
+        ids: int64[t] token ids, at most `router.embedder.MAX_TOKENS`.
 
     Returns:
         int64[m] ascending buckets in [0, BUCKETS) and float64[m] frequencies 1 + log(count).
@@ -49,7 +53,7 @@ def terms(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64
     starts = np.flatnonzero(first)
     ends = np.full(len(starts), len(buckets))
     ends[:-1] = starts[1:]
-    return buckets[starts], 1.0 + np.log(ends - starts)
+    return buckets[starts], _FREQUENCY[ends - starts]
 
 
 @dataclass(frozen=True, slots=True)

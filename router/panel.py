@@ -5,13 +5,13 @@ a cache miss in each tier's table for each n-gram. Here it is one dozen, and one
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.forest import Forest
+from router.forest import Trees
 from router.head import Head
 from router.vectorizer import Vector
 
@@ -33,7 +33,7 @@ class Panel:
     high: NDArray[np.float32]
     terms: NDArray[np.float32]
     bias: NDArray[np.float64]
-    forest: Forest
+    forest: Trees
     trees: tuple[tuple[int, int], ...]
     level: tuple[float, ...]
 
@@ -48,7 +48,7 @@ class Panel:
             high=np.stack([linear.high for linear in linears]),
             terms=np.stack([linear.terms for linear in linears], axis=1),
             bias=np.array([linear.bias for linear in linears]),
-            forest=_joined(forests),
+            forest=Trees.of(forests),
             trees=tuple(pairwise(ends)),
             level=tuple(forest.bias for forest in forests),
         )
@@ -65,16 +65,3 @@ class Panel:
         leaves = self.forest.leaves(row)
         ends = zip(self.trees, self.level, strict=True)
         return [float(leaves[first:last].sum()) + level for (first, last), level in ends]
-
-
-def _joined(forests: Sequence[Forest]) -> Forest:
-    """The trees of all forests as one, in their order."""
-    nodes = np.cumsum([0, *(len(forest.feature) for forest in forests)])
-    leaves = np.cumsum([0, *(len(forest.leaf) for forest in forests)])
-    own = ("feature", "threshold", "nan_right", "mask", "leaf")
-    arrays = {name: np.concatenate([getattr(one, name) for one in forests]) for name in own}
-    for name, starts in (("first_node", nodes), ("first_leaf", leaves)):
-        moved = [getattr(one, name) + start for one, start in zip(forests, starts, strict=False)]
-        arrays[name] = np.concatenate(moved)
-    arrays["feature"] = arrays["feature"].astype(np.intp)  # numpy would do so for each prompt
-    return replace(forests[0], bias=0.0, **arrays)

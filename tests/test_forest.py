@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from router.forest import Forest
+from router.forest import Forest, Trees
 from tests.builders import make_booster, make_forest
 from training.learn.flatten import Growth, flatten, restore_booster
 
@@ -63,7 +63,8 @@ KINDS = [
 
 
 def forest_margins(forest: Forest, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([forest.leaves(row).sum() + forest.bias for row in rows])
+    trees = Trees.of([forest])
+    return np.array([trees.leaves(row).sum() + forest.bias for row in rows])
 
 
 @pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
@@ -147,11 +148,11 @@ def test_what_cannot_be_exported_is_refused() -> None:
 
 
 def test_the_row_is_left_as_it_was() -> None:
-    forest = make_forest(COLUMNS)
+    trees = Trees.of([make_forest(COLUMNS)])
     wide = np.array([1e-36, np.nan, 0.5, np.inf, -0.0])
     for row in (wide, wide.astype(np.float32)):
         before = row.tobytes()
-        forest.leaves(row)
+        trees.leaves(row)
         assert row.tobytes() == before
 
 

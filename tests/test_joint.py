@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 from scipy.special import expit
 
+from router.forest import Trees
 from router.head import Head
 from router.ngrams import BUCKETS
 from training.learn.crossfit import Lessons, cross_fit
@@ -87,7 +88,8 @@ def test_tiers_of_a_shared_forest_have_the_same_trees_and_leaves_of_their_own():
     np.testing.assert_array_equal(one.threshold, other.threshold)
     np.testing.assert_array_equal(one.feature, other.feature)
     assert np.abs(one.leaf - other.leaf).max() > 0.01
-    served = [other.leaves(row).sum() + other.bias for row in x.dense[:50]]
+    trees = Trees.of([other])
+    served = [trees.leaves(row).sum() + other.bias for row in x.dense[:50]]
     np.testing.assert_allclose(served, booster_margins(large, x)[:50], atol=1e-12)
     level = levels(score, np.ones_like(score))
     assert abs(booster_margins(large, x).mean() - level[1]) < 0.5 < level[1] - level[0]

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from router.forest import Forest
+from router.forest import Forest, Trees
 from router.head import Head
 from router.panel import Panel
 from router.prompt import Prompt
@@ -78,7 +78,7 @@ def test_each_forest_says_what_it_says_alone_on_any_row(heads, order):
     dense[rng.random(dense.shape) < 0.05] = -np.inf
     dense[:20] = rng.choice([0.0, -0.0, 1e-36, 3e38], size=(20, dim))
     for row in dense:
-        alone = [head.forest.leaves(row).sum() + head.forest.bias for head in chosen]
+        alone = [Trees.of([head.forest]).leaves(row).sum() + head.forest.bias for head in chosen]
         assert panel.forest_margins(row) == alone
 
 
