@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from math import inf, nan
 
@@ -295,8 +296,7 @@ def test_importance_is_lightgbm_s_own(job):
     booster = make_booster(dense, (dense[:, 0] > np.median(dense[:, 0])).astype(float))
     forest, growth = flatten(booster)
     heads = [type(head)(head.linear, forest, head.calibration) for head in predictor.heads]
-    parts = {name: getattr(predictor, name) for name in predictor.__dataclass_fields__}
-    other = type(predictor)(**parts | {"heads": tuple(heads)})
+    other = replace(predictor, heads=tuple(heads))
     grown = {"rows": growth.rows, "gain": growth.gain}
     arrays = {f"{k}.reference.{name}": part for k in range(2) for name, part in grown.items()}
     told = importance.importance(other, arrays, dense)
