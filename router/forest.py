@@ -99,10 +99,11 @@ class Forest:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Forests laid end to end and made ready: what a prompt costs is calls of numpy, so do few.
+    """Forests laid end to end, as they are evaluated: in few calls of numpy, which take the time.
 
-    LightGBM reads values up to 1e-35 as 0; thresholds between are moved out of that range instead,
-    to where they part the same values. Attributes as of `Forest`, but:
+    LightGBM reads values up to 1e-35 as 0. So that no value need be looked at for that, thresholds
+    within that range are moved to its edge, where they part the same values. Attributes as of
+    `Forest`, but:
 
     Attributes:
         feature: intp[nodes].

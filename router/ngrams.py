@@ -20,7 +20,15 @@ _SHIFT: Final = np.uint64(64 - BITS)
 _FIRST: Final = np.uint64(0x9E3779B185EBCA87)
 _SECOND: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _PAIR: Final = np.uint64(0x165667B19E3779F9)
-_FREQUENCY: Final = 1.0 + np.log(np.maximum(np.arange(2 * MAX_TOKENS), 1))  # by a term's count
+
+
+def frequency_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Term frequencies 1 + log(count), float64[m], of counts int64[m] from 1 up."""
+    return np.asarray(1.0 + np.log(counts))
+
+
+# A prompt's counts are looked up: it pays for one pass instead of two.
+_FREQUENCY: Final = frequency_of(np.maximum(np.arange(2 * MAX_TOKENS), 1))
 
 
 def buckets_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ two cores.
 Run with: pytest tests/benchmarks/bench_finetune.py -m benchmark -s
 """
 
-import os
 import resource
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +16,13 @@ import numpy as np
 import pytest
 
 from tests.benchmarks import outcomes
-from tests.benchmarks.bench_quality import Scored, figures, run, show
+from tests.benchmarks.bench_quality import SEEDS, Scored, figures, run, show
 from training.learn.finetune import Tuning
 from training.measure.curve import order_walk
 from training.measure.intervals import bootstrap
 from training.measure.metrics import curve_metrics
 
 pytestmark = pytest.mark.benchmark
-SEEDS = [int(seed) for seed in os.environ.get("SEEDS", "0,1,2").split(",")]
 EMBEDDERS = ("static", "minilm")
 SETS = {
     "MMLU": ("small", "large"),

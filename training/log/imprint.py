@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from router.embedder import Embedder
 from router.features import VERSION
+from router.ngrams import frequency_of
 from router.prompt import TEXT_VERSION, Prompt
 from router.vectorizer import SURFACE, Reading
 from training.errors import BadInput
@@ -129,7 +130,7 @@ class Imprint:
     @property
     def reading(self) -> Reading:
         """To the bit what `Reading.of` made of the text."""
-        frequency = 1.0 + np.log(self.counts.astype(np.int64))
+        frequency = frequency_of(self.counts.astype(np.int64))
         buckets = self.ngrams.astype(np.int64)
         return Reading(self.surface, self.embedding, buckets, frequency, self.tokens)
 
@@ -301,7 +302,7 @@ def shingles(text: str) -> NDArray[np.uint64]:
 
 
 def _counts(reading: Reading) -> NDArray[np.uint16]:
-    """How often each n-gram comes: the inverse of its frequency, 1 + log(count)."""
+    """How often each n-gram comes: the inverse of `router.ngrams.frequency_of`."""
     return np.rint(np.exp(reading.frequency - 1.0)).astype(np.uint16)
 
 
