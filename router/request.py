@@ -18,7 +18,7 @@ class Request:
         json_mode: whether the answer must be JSON.
         session: whose turn this is, e.g. a conversation's id.
         tenant: on whose behalf.
-        tags: anything that rules may name.
+        tags: anything that rules may name; made a tuple of texts, as that is what rules name.
     """
 
     tools: Sequence[Any] | None = None
@@ -28,14 +28,29 @@ class Request:
     tenant: str | None = None
     tags: Collection[str] = ()
 
+    def __post_init__(self) -> None:
+        """Read the tags once: a generator has them only once, and a wrong one hides no other."""
+        if type(self.tags) is not tuple or self.tags:
+            object.__setattr__(self, "tags", _texts(self.tags))
+
+
+def _texts(tags: Any) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        return (tags,)
+    try:
+        return tuple(tag for tag in tags if isinstance(tag, str))
+    except Exception:  # None, or whatever else has no tags
+        return ()
+
 
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
-    """The prompt of an OpenAI request (chat completions or responses), and arguments of `route`.
+    """The prompt of an OpenAI request (chat completions, responses or completions), and arguments
+    of `route`.
 
     Session and tenant are read from its metadata, `session_id` and `tenant`.
     Values of other types than the API takes are left out, not refused: the API will say so.
     """
-    prompt = body.get("messages", body.get("input", ""))
+    prompt = body["messages"] if "messages" in body else _turns(body)
     text = body.get("text")
     shape = text.get("format") if isinstance(text, Mapping) else body.get("response_format")
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
@@ -44,7 +59,7 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     facts: dict[str, Any] = {
         "session": own.get("session_id"),
         "tenant": own.get("tenant"),
-        "tools": body.get("tools"),
+        "tools": body.get("tools") or body.get("functions"),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)
         and shape.get("type") in ("json_object", "json_schema"),
@@ -52,11 +67,37 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     return prompt, facts
 
 
+def _turns(body: Mapping[str, Any]) -> Any:
+    """The prompt of a body without messages, in their form."""
+    given = body.get("input", body.get("prompt", ""))
+    if isinstance(given, list) and all(isinstance(part, str) for part in given):
+        given = "\n".join(given)
+    told = body.get("instructions")
+    if not isinstance(given, list):
+        if not isinstance(told, str):
+            return given
+        given = [{"role": "user", "content": given}]
+    system = [{"role": "system", "content": told}] if isinstance(told, str) else []
+    return [*system, *map(_message, given)]
+
+
+def _message(item: Any) -> Any:
+    """An item of the responses API as a chat message: calls of tools, and what they gave."""
+    if not isinstance(item, Mapping) or "role" in item or "content" in item:
+        return item
+    if "output" in item:
+        seen = isinstance(item["output"], Mapping)  # a screenshot
+        return {"role": "tool", "content": [{"type": "image"}] if seen else item["output"]}
+    return {"role": "assistant", "content": "", "tool_calls": [item]}
+
+
 def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     """Characters that the provider bills and `Prompt` does not hold: tools and calls of tools."""
     calls = [
-        message["tool_calls"]
+        message[name]
         for message in (prompt if isinstance(prompt, Sequence) else ())
-        if isinstance(message, Mapping) and message.get("tool_calls")
+        if isinstance(message, Mapping)
+        for name in ("tool_calls", "function_call")
+        if message.get(name)
     ]
     return sum(len(json.dumps(part, default=str)) for part in (tools or (), *calls))

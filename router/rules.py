@@ -13,7 +13,7 @@ They stand in the training configuration, and so in the artifact, or in a file o
     batch = ["large"]
 
     [rules.session]
-    floor = true                     # a session does not fall below the highest tier it was sent to
+    floor = true                     # a session stays at the highest tier that it was sent to
     minutes = 60                     # … until it has been silent for so long
 
     [rules.prompt_cache]
@@ -22,11 +22,12 @@ They stand in the training configuration, and so in the artifact, or in a file o
     usd_per_mtok = {small = 0.05, large = 1.25}   # price of cached input; others have no cache
 
 The first two are on where there is a `[rules]` table. A denied tier is never chosen, not even when
-everything fails; what a tier cannot do comes next, then pins, then the floor.
+everything fails (where lists meet that leave no tier together, the tenant's counts, then the first
+tag's); what a tier cannot do comes next, then pins, then the floor.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from router.prompt import Prompt
@@ -97,23 +98,24 @@ class Rules:
         """Whether a request's session matters."""
         return self.floor_seconds is not None or self.cache is not None
 
-    @property
-    def session_seconds(self) -> float:
-        """For how long a silent session is remembered."""
-        return max(self.floor_seconds or 0.0, self.cache.seconds if self.cache else 0.0)
-
     def top(self, request: Request) -> int:
         """The highest tier that the request is not denied: who stands in when anything fails."""
         return _left(range(len(self.tiers)), self._denied(request))[-1]
 
     def judge(
-        self, request: Request, prompt: Prompt, floor: int, tokens: Callable[[], Sequence[float]]
+        self,
+        request: Request,
+        prompt: Prompt,
+        chars: int,
+        floor: int,
+        tokens: Callable[[], Sequence[float]],
     ) -> Verdict:
         """The tiers that a request may go to.
 
         Args:
             request: what the caller says of it.
             prompt: what it holds.
+            chars: characters of all of it, tools and their calls among them.
             floor: index of the lowest tier for its session.
             tokens: counts its input tokens, one number per tier; called only where it matters.
         """
@@ -122,7 +124,7 @@ class Rules:
         denied = self._denied(request)
         if denied:
             allowed = _take(allowed, denied, "deny", removed)
-        for rule, unable in self._unable(request, prompt, tokens):
+        for rule, unable in self._unable(request, prompt, chars, tokens):
             if len(allowed) > 1:
                 allowed = _take(allowed, unable, rule, removed)
         if self.pins:
@@ -136,14 +138,12 @@ class Rules:
                 allowed = _take(allowed, below, "session_floor", removed)
         return Verdict(tuple(allowed), removed)
 
-    def still(self, seen: Seen, now: float, tiers: int) -> Seen | None:
-        """What of a session's last turn counts now (monotonic seconds), for so many tiers."""
+    def still(self, seen: Seen, now: float) -> Seen:
+        """What of a session's last turn counts now (monotonic seconds)."""
         age = now - seen.at
         floor = seen.floor if age <= (self.floor_seconds or 0.0) else 0
         tokens = seen.tokens if self.cache is not None and age <= self.cache.seconds else 0.0
-        if max(floor, seen.tier) >= tiers:  # another artifact has fewer
-            return None
-        return Seen(floor, seen.tier, tokens, seen.at)
+        return replace(seen, floor=floor, tokens=tokens)
 
     def discount(self, tier: int, tokens: float) -> float:
         """USD by which `tokens` of cached input are cheaper on a tier."""
@@ -176,16 +176,25 @@ class Rules:
             )
 
     def _denied(self, request: Request) -> set[int]:
-        if not self.denied:
-            return set()
-        return {tier for key in _keys(request) for tier in self.denied.get(key, ())}
+        """The tiers that the request never gets; a list that would leave none is passed over."""
+        denied: set[int] = set()
+        for key in _keys(request) if self.denied else ():
+            with_these = denied | self.denied.get(key, frozenset())
+            if len(with_these) < len(self.tiers):
+                denied = with_these
+        return denied
 
     def _unable(
-        self, request: Request, prompt: Prompt, tokens: Callable[[], Sequence[float]]
+        self,
+        request: Request,
+        prompt: Prompt,
+        chars: int,
+        tokens: Callable[[], Sequence[float]],
     ) -> Iterator[tuple[str, list[int]]]:
         """Rules and the tiers that cannot serve the request by them."""
         if self.context_window:
-            yield "context_window", self._too_small(request, prompt, tokens)
+            most = None if prompt.images else _SHARE * chars
+            yield "context_window", self._too_small(request, most, tokens)
         if not self.capabilities:
             return
         needs = ("tools", prompt.tools), ("vision", prompt.images), ("json", request.json_mode)
@@ -201,13 +210,13 @@ class Rules:
                 )
 
     def _too_small(
-        self, request: Request, prompt: Prompt, tokens: Callable[[], Sequence[float]]
+        self, request: Request, most: int | None, tokens: Callable[[], Sequence[float]]
     ) -> list[int]:
+        """The tiers whose window is too small; where the input is `most` tokens, often at sight."""
         output = RESERVED_OUTPUT if request.max_tokens is None else request.max_tokens
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
-        plain = not (prompt.tools or prompt.images) and prompt.turns <= 1
-        if narrowest is None or (plain and _SHARE * prompt.chars + output <= narrowest // 2):
+        if narrowest is None or (most is not None and most + output <= narrowest // 2):
             return []
         counted = tokens()
         return [
@@ -219,10 +228,9 @@ class Rules:
 
 def _keys(request: Request) -> Iterator[Key]:
     """What a pin or a deny list may name of a request; the tenant first."""
-    if request.tenant is not None:
+    if isinstance(request.tenant, str):
         yield "tenant", request.tenant
-    tags = request.tags
-    for tag in (tags,) if isinstance(tags, str) else tags:
+    for tag in request.tags:
         yield "tag", tag
 
 

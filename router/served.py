@@ -1,7 +1,7 @@
 """One artifact at work: everything that a decision reads, so that a swap replaces it at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -15,6 +15,7 @@ from router.tier import Tier
 from router.vectorizer import count_tokens
 
 IMAGE_TOKENS = 1000  # what an image counts for, about the largest of the common providers
+BYTES_A_TOKEN = 4  # of UTF-8: few texts have fewer tokens than that says
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Served:
 
     artifact: Artifact
     rules: Rules | None
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the tiers, cheapest first."""
+        object.__setattr__(self, "names", tuple(tier.name for tier in self.tiers))
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
@@ -65,7 +71,7 @@ class Served:
             choice = self.choose((), prompt, request, None)
         except Exception as error:
             return told | {"error": type(error).__name__}
-        names = [tier.name for tier in self.tiers]
+        names = self.names
         return told | {
             "tier": names[choice.tier],
             "model": self.tiers[choice.tier].model,
@@ -90,12 +96,13 @@ class Served:
         if self.rules is None:
             return self._by_policy(prompt)
         counted: list[float] = []
+        unread = unread_chars(raw, request.tools)
 
         def tokens() -> list[float]:
-            return counted or self._count(raw, prompt, request, counted)
+            return counted or self._count(prompt, unread, counted)
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
-        verdict = self.rules.judge(request, prompt, floor, tokens)
+        verdict = self.rules.judge(request, prompt, prompt.chars + unread, floor, tokens)
         cached = self._cached(prompt, request, seen, tokens)
         if len(verdict.allowed) == 1:
             [tier] = verdict.allowed
@@ -137,17 +144,18 @@ class Served:
         kept = min(seen.tokens, tokens()[seen.tier])
         return {seen.tier: rules.discount(seen.tier, kept)}
 
-    def _count(
-        self, raw: Any, prompt: Prompt, request: Request, counted: list[float]
-    ) -> list[float]:
-        """Input tokens on each tier: the text's, tools and calls of tools, images."""
+    def _count(self, prompt: Prompt, unread: int, counted: list[float]) -> list[float]:
+        """Input tokens on each tier: the text's, those of `unread` characters, images."""
         predictor = self.artifact.predictor
         ids = predictor.vectorizer.embedder.tokenize(prompt.text)
-        own = count_tokens(prompt, len(ids)) + unread_chars(raw, request.tools) / 4
+        own = count_tokens(prompt, len(ids)) + unread / BYTES_A_TOKEN
+        each = len(prompt.text.encode()) / max(len(prompt.text), 1)  # bytes a character
+        # The embedder's tokenizer makes one token of a word that it does not know, however long it
+        # is, and none of blanks; and a log without token counts leaves a slope of 0.
+        least = max(own * 0.5, (prompt.chars * each + unread) / BYTES_A_TOKEN)
         models: Sequence[TokenModel] = predictor.tokens
         more = prompt.images * IMAGE_TOKENS
-        # A log without token counts leaves slope 0: the embedder's own count stands in then.
-        counted.extend(max(model.input_tokens(own), own * 0.5) + more for model in models)
+        counted.extend(max(model.input_tokens(own), least) + more for model in models)
         return counted
 
     def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float], int]:

@@ -230,7 +230,10 @@ class Router:
             return self.route(prompt, tools, **facts)
         from asyncio import to_thread
 
-        return await to_thread(self.route, prompt, tools, **facts)
+        try:
+            return await to_thread(self.route, prompt, tools, **facts)
+        except RuntimeError:  # the loop's executor was shut down: the service is ending
+            return self.route(prompt, tools, **facts)
 
     def route_batch(self, prompts: Sequence[str | Messages]) -> list[Decision]:
         """Decide many requests; each as `route` would."""
@@ -261,12 +264,11 @@ class Router:
         choice = served.choose(raw, prompt, request, seen)
         index, propensity = self._explore.try_another(choice.tier, choice.allowed)
         tier, explored = served.tiers[index], index != choice.tier
-        names = [tier.name for tier in served.tiers]
         decision = Decision(
             tier=tier.name,
             model=tier.model,
-            p_suffices=dict(zip(names, choice.p, strict=False)),
-            expected_cost_usd=dict(zip(names, choice.usd, strict=False)),
+            p_suffices=dict(zip(served.names, choice.p, strict=False)),
+            expected_cost_usd=dict(zip(served.names, choice.usd, strict=False)),
             reason="explore" if explored else choice.reason,
             propensity=propensity,
             router_version=served.artifact.version,
@@ -274,13 +276,12 @@ class Router:
             latency_us=(perf_counter() - started) * 1e6,
             stage=choice.stage,
         )
-        if request.session is not None and served.rules is not None:
+        rules = served.rules
+        if request.session is not None and rules is not None and rules.follows_sessions:
             tokens = choice.tokens[index] if choice.tokens else 0.0
-            life = served.rules.session_seconds
-            if life:
-                self._sessions.note(
-                    request.tenant, request.session, index, tokens, not explored, life
-                )
+            turn = Seen(served.names, index, index, tokens, monotonic())
+            life = rules.floor_seconds or 0.0
+            self._sessions.note(request.tenant, request.session, turn, not explored, life)
         return decision
 
     def _recall(self, served: Served, request: Request) -> Seen | None:
@@ -288,16 +289,14 @@ class Router:
         if request.session is None or served.rules is None or not served.rules.follows_sessions:
             return None
         seen = self._sessions.last(request.tenant, request.session)
-        return None if seen is None else served.rules.still(seen, monotonic(), len(served.tiers))
+        return None if seen is None else served.rules.still(seen.among(served.names), monotonic())
 
     def _stand_in(self, served: Served, request: Request, reason: str, started: float) -> Decision:
         """The top tier, or the highest that the request is not denied."""
         top = len(served.tiers) - 1
         if served.rules is not None:
-            try:
+            with suppress(Exception):  # a tenant whose own methods fail
                 top = served.rules.top(request)
-            except Exception:  # tags or a tenant of a type that cannot be looked up
-                top = len(served.tiers) - 1
         tier = served.tiers[top]
         return Decision(
             tier=tier.name,

@@ -1,9 +1,8 @@
 """What the last turns of a session were, in bounded memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from threading import Lock
-from time import monotonic
+from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Final
 
 from router.forks import renew_after_fork
@@ -16,16 +15,32 @@ class Seen:
     """A session as its last turn left it.
 
     Attributes:
+        tiers: names of the tiers that there were, cheapest first.
         floor: index of the highest tier that the policy or a rule chose in it.
         tier: index of the tier that its last turn went to.
         tokens: input tokens of that turn on that tier; 0 where nobody counted.
         at: when, in seconds of the monotonic clock, which never jumps back.
     """
 
+    tiers: tuple[str, ...]
     floor: int
     tier: int
     tokens: float
     at: float
+
+    def among(self, tiers: tuple[str, ...]) -> "Seen":
+        """The same in other tiers, of another artifact, by their names.
+
+        For a floor that is not among them stands the next one above it, else the top tier.
+        """
+        if tiers == self.tiers:
+            return self
+        above = [tiers.index(name) for name in self.tiers[self.floor :] if name in tiers]
+        floor = min(above, default=len(tiers) - 1) if self.floor else 0
+        name = self.tiers[self.tier]
+        if name not in tiers:
+            return Seen(tiers, floor, floor, 0.0, self.at)
+        return Seen(tiers, floor, tiers.index(name), self.tokens, self.at)
 
 
 class Sessions:
@@ -40,7 +55,7 @@ class Sessions:
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._seen: OrderedDict[int, Seen] = OrderedDict()
-        self._lock = Lock()
+        self._lock = RLock()
         renew_after_fork(self)
 
     def __len__(self) -> int:
@@ -51,26 +66,35 @@ class Sessions:
         return self._seen.get(hash((tenant, session)))
 
     def note(
-        self, tenant: str | None, session: str, tier: int, tokens: float, raises: bool, life: float
+        self,
+        tenant: str | None,
+        session: str,
+        turn: Seen,
+        raises: bool,
+        life: float,
     ) -> None:
         """Keep a turn.
 
         Args:
             tenant, session: whose turn.
-            tier: index of the tier that it went to.
-            tokens: input tokens on that tier, 0 if not counted.
+            turn: the tier it went to as its floor, too.
             raises: whether the tier counts for the floor (an explored one does not).
-            life: seconds without a turn after which a session starts anew.
+            life: seconds without a turn after which a floor is forgotten.
         """
-        key, now = hash((tenant, session)), monotonic()
+        key = hash((tenant, session))
         with self._lock:
             old = self._seen.get(key)
-            floor = old.floor if old is not None and now - old.at <= life else 0
-            self._seen[key] = Seen(max(floor, tier) if raises else floor, tier, tokens, now)
+            floor = turn.floor if raises else 0
+            if old is not None and turn.at - old.at <= life:
+                floor = max(floor, old.among(turn.tiers).floor)
+            self._seen[key] = replace(turn, floor=floor)
             self._seen.move_to_end(key)
             if len(self._seen) > self._limit:
                 self._seen.popitem(last=False)
 
     def renew(self) -> None:
-        """In a forked child: a lock that no thread of the parent holds."""
-        self._lock = Lock()
+        """In a forked child: a lock that no thread of the parent holds.
+
+        Re-entrant, as a signal's handler may ask the router in the middle of a turn.
+        """
+        self._lock = RLock()

@@ -59,7 +59,7 @@ class Words:
             return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.int64)
         except KeyError:
             new = [word for word in dict.fromkeys(words) if word not in known]
-        if not self._learn(new, known):
+        if new and not self._learn(new, known):  # another thread may just have learned them all
             return self._read(text)
         return np.frombuffer(b"".join(map(known.__getitem__, words)), dtype=np.int64)
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from router import ArtifactError, Decision, Policy, Router, RulesError
 from router.artifact import Artifact, load_artifact
+from router.prompt import Prompt
 from router.request import Request, read_body
 from router.rules_file import parse_rules
-from router.sessions import Sessions
+from router.sessions import Seen, Sessions
 from tests.builders import TIERS, edit_manifest, make_artifact
 from training.config import check_rules, read_config
 from training.errors import BadInput
@@ -23,6 +24,8 @@ from training.show.explain import explain
 from training.show.explain_words import lines
 from training.show.inspect import describe
 
+TURN = Seen(("small", "large"), 1, 1, 0.0, 0.0)
+PINNED = '[rules.pin.tag]\ns = "small"\n'
 NAMES = [tier.name for tier in TIERS]  # small: 8k, json only; middle: unknown; large: 128k, all
 CHEAP = Policy(1e9)
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
@@ -89,8 +92,16 @@ def test_where_no_tier_is_able_the_highest_answers(artifact: Artifact, tmp_path:
     file = tmp_path / "rules.toml"
     file.write_text('[rules.deny.tag]\na = ["large"]\nb = ["small", "middle"]\n')
     router = Router(replace(artifact, policy=Policy(1e9)), rules=file)
-    assert told(router.route("hello", tags=["a", "b"])) == ("large", "rule:deny")
     assert router.route("x", max_tokens=10**9, tags=["a"]).tier == "middle"
+
+
+def test_deny_lists_that_leave_nothing_together(ruled: Callable[..., Router]) -> None:
+    lists = '[rules.deny.tag]\na = ["large"]\nb = ["small", "middle"]\n'
+    router = ruled(lists + '[rules.deny.tenant]\nacme = ["small"]\n', Policy(-1e9))
+    assert told(router.route("hello", tags=["a", "b"])) == ("middle", "rule:deny")
+    assert told(router.route("hello", tags=["b", "a"])) == ("large", "rule:deny")
+    assert router.route("hello", tags=["b", "a"], tenant="acme").tier == "large"
+    assert router.route("hello", tags=["a", "b"], tenant="acme").tier == "middle"
 
 
 def test_pins_by_tenant_and_tag_need_no_model(ruled: Callable[..., Router]) -> None:
@@ -115,8 +126,13 @@ def test_a_denied_tier_is_never_chosen(ruled: Callable[..., Router]) -> None:
     assert router.route("hello", tenant="free", tags=["legal"]).tier != "large"
     fallen = router.route(None, tenant="free")  # type: ignore[arg-type]
     assert told(fallen) == ("middle", "fallback:TypeError")
-    odd = router.route("hello", tenant=["free"])  # type: ignore[arg-type]
-    assert told(odd) == ("large", "fallback:TypeError")
+
+
+@pytest.mark.parametrize("tags", [None, 7, ["x", {"k": 1}], [["x"]], (tag for tag in "x"), "x"])
+def test_odd_tags_hide_no_rule(tags: Any, ruled: Callable[..., Router]) -> None:
+    rules = '[rules.deny.tenant]\nacme = ["large"]\n[rules.pin.tag]\nx = "small"\n'
+    decision = ruled(rules, Policy(-1e9)).route("hello", tenant="acme", tags=tags)
+    assert told(decision) in (("middle", "rule:deny"), ("small", "rule:pin"))
 
 
 def test_always_the_same_tier_obeys_rules_too(ruled: Callable[..., Router]) -> None:
@@ -145,9 +161,9 @@ def test_a_silent_session_starts_anew(
     ruled: Callable[..., Router], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    for module in ("service", "sessions"):
-        monkeypatch.setattr(f"router.{module}.monotonic", lambda: now[0])
-    router = ruled(HARD + "minutes = 10\n")
+    monkeypatch.setattr("router.service.monotonic", lambda: now[0])
+    cache = "[rules.prompt_cache]\nminutes = 60\nusd_per_mtok = {small = 0.01}\n"
+    router = ruled(HARD + "minutes = 10\n" + cache)  # what caches need outlasts the floor
     router.route(PICTURE, session="s")
     now[0] += 599
     assert router.route("go on", session="s").tier == "middle"
@@ -156,10 +172,29 @@ def test_a_silent_session_starts_anew(
     assert told(router.route("go on", session="s")) == ("small", "policy")
 
 
+def test_a_floor_outlives_a_swap(artifact: Artifact, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text(HARD)
+    small, middle, large = TIERS
+    seen = Seen((small.name, middle.name, large.name), 1, 1, 9.0, 0.0)
+    assert seen.among(("large",)) == Seen(("large",), 0, 0, 0.0, 0.0)
+    assert seen.among(("small", "huge")) == Seen(("small", "huge"), 1, 1, 0.0, 0.0)
+    assert seen.among(("tiny", "small", "middle")).floor == 2
+    assert seen.among(("tiny", "small", "middle")).tokens == 9.0
+    free = Seen(seen.tiers, 0, 0, 0.0, 0.0)
+    assert free.among(("tiny", "small")).floor == 0
+    router = Router(replace(artifact, policy=CHEAP), rules=rules)
+    router.route(PICTURE, session="s")
+    names = replace(large, name="other"), replace(middle, name="best")
+    predictor = replace(artifact.predictor, tiers=(small, *names))
+    router.swap(replace(artifact, policy=CHEAP, version="new", predictor=predictor))
+    assert told(router.route("go on", session="s")) == ("best", "rule:session_floor")
+
+
 def test_memory_of_sessions_is_bounded() -> None:
     sessions = Sessions(limit=3)
     for i in range(10):
-        sessions.note(None, f"s{i}", 1, 0.0, True, 60.0)
+        sessions.note(None, f"s{i}", TURN, True, 60.0)
     assert len(sessions) == 3
     assert sessions.last(None, "s6") is None
     assert sessions.last(None, "s9") is not None
@@ -180,7 +215,7 @@ def test_a_fork_while_a_thread_holds_the_sessions() -> None:
     held.wait(10)
     child = os.fork()
     if child == 0:
-        sessions.note(None, "s", 1, 0.0, True, 60.0)  # would wait for ever on the held lock
+        sessions.note(None, "s", TURN, True, 60.0)  # would wait for ever on the held lock
         os._exit(0 if len(sessions) == 1 else 1)
     _, status = os.waitpid(child, 0)
     free.set()
@@ -300,6 +335,46 @@ def test_a_body_of_the_api_is_read() -> None:
     prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
     assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None
+    assert read_body({"prompt": ["a", "b"], "functions": [TOOL]})[0] == "a\nb"
+
+
+def test_every_part_of_a_body_counts(ruled: Callable[..., Router]) -> None:
+    """What instructions, results of tools and their pictures say is read, and fits the window."""
+    router, long = ruled(PINNED), "word " * 9000
+    given = {"type": "function_call_output", "call_id": "1"}
+    asked = {"type": "function_call", "call_id": "1", "name": "f", "arguments": long}
+    hi = {"role": "user", "content": "hi"}
+    bodies: tuple[dict[str, Any], ...] = (
+        {"instructions": long, "input": "hi"},
+        {"input": [hi, {**given, "output": long}]},
+        {"input": [hi, {**given, "output": [{"type": "input_text", "text": long}]}]},
+        {"input": [hi, asked, {**given, "output": "done"}]},
+        {"messages": [hi, {"role": "assistant", "function_call": {"arguments": long}}]},
+        {"prompt": long},
+        {"input": [hi, {**given, "output": [{"type": "input_image", "image_url": "x"}]}]},
+        {"input": [hi, {"type": "computer_call_output", "output": {"image_url": "x"}}]},
+        {"messages": [hi], "functions": [TOOL]},
+    )
+    for body in ({"input": [hi]}, {"prompt": "hi"}, {"messages": [hi]}):
+        prompt, facts = read_body(body)
+        assert told(router.route(prompt, **facts, tags=["s"])) == ("small", "rule:pin"), body
+    for body in bodies:
+        prompt, facts = read_body(body)
+        assert router.route(prompt, **facts, tags=["s"]).tier != "small", body
+    prompt, _ = read_body({"instructions": "Be brief.", "input": [hi, {**given, "output": "42"}]})
+    assert Prompt.of(prompt).text == "Be brief.\nhi\n42"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0f3a9c" * 12_000, "ไทยภาษา" * 5000, "\U0001f600" * 9000, "https://x.y/" + "a1" * 20_000],
+)
+def test_texts_that_the_tokenizer_cannot_count(text: str, ruled: Callable[..., Router]) -> None:
+    router = ruled(PINNED)
+    blank = [{"role": "user", "content": "word " * 9000}, {"role": "user", "content": " " * 300}]
+    assert router.route(text[:2000], tags=["s"]).tier == "small"
+    assert router.route(text, tags=["s"]).tier != "small"
+    assert router.route(blank, tags=["s"]).tier != "small"
 
 
 WORD = st.text("abé☃\ud800", max_size=3)
