@@ -43,6 +43,7 @@ SECOND_FILES: Final = ("second/tokenizer.json", "second/model.onnx")
 ENCODER_FILES: Final = ("encoder/tokenizer.json", "encoder/model.onnx")
 # What the manifest calls an embedder, and its file of weights.
 EMBEDDERS: Final = {"static": "vectors.npy", "onnx": "model.onnx"}
+ALL_FILES: Final = (*FILES, "embedder/model.onnx", *SECOND_FILES, *ENCODER_FILES)  # of any protocol
 # Kinds of the embedder, of the second stage's and of the fine-tuned encoder → protocol.
 _ENTRIES: Final = ("embedder", "second", "encoder")
 PROTOCOLS: Final[dict[tuple[str | None, ...], int]] = {

@@ -4,6 +4,7 @@ Whatever is raised here, `router.artifact` makes an ArtifactError of it that nam
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
 SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
+MAX_GROWTH: Final = 16  # of a text by its tokenizer's replacements
 
 
 def read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
@@ -130,12 +132,28 @@ def _embedder(entry: Mapping[str, Any], folder: str, contents: Mapping[str, byte
 
 def _tokenizer(raw: bytes, name: str) -> Tokenizer:
     try:
-        return Tokenizer.from_str(raw.decode("utf-8"))
+        text = raw.decode("utf-8")
+        if not _growth(json.loads(text).get("normalizer")) <= MAX_GROWTH:
+            raise ValueError(f"its normalizer may make a text over {MAX_GROWTH} times as long")
+        return Tokenizer.from_str(text)
     except BaseException as error:
         raise_panic(error)
         if isinstance(error, Exception):
             raise ValueError(f"{name}: {error}") from error
         raise
+
+
+def _growth(normalizer: Any) -> float:
+    """How many times as long replacements may make a text, at most."""
+    if not isinstance(normalizer, dict):
+        return 1.0
+    growth = 1.0
+    for part in normalizer.get("normalizers") or ():
+        growth *= _growth(part)
+    if normalizer.get("type") == "Replace":
+        replaced = normalizer["pattern"].get("String") or "?"  # an expression may match a character
+        growth *= max(1.0, len(normalizer["content"]) / len(replaced))
+    return growth
 
 
 def _neighbours(arrays: Mapping[str, NDArray[Any]]) -> Neighbours:

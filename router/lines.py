@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Any, Final
@@ -17,13 +18,17 @@ class LineFile:
 
     At `max_bytes` the file is renamed to ``NAME.<time>-<pid>-<n>.SUFFIX`` and a new one begun; the
     oldest beyond `keep` are removed. Where another process renamed or removed it, it is opened
-    anew. A line that was cut (a full disk) is ended before the next one.
+    anew; where it cannot be renamed (a folder of another's, a mounted file), it grows on, and is
+    tried again at twice its size. A line that was cut (a full disk) is ended before the next one.
     """
 
-    __slots__ = ("_cut", "_file", "_identity", "_keep", "_max_bytes", "_path", "_rotated")
+    __slots__ = (
+        *("_cut", "_file", "_identity", "_keep", "_limit", "_max_bytes", "_path", "_rotated"),
+    )
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> None:
         self._path, self._max_bytes, self._keep = path.absolute(), max_bytes, keep
+        self._limit = max_bytes  # at which the next rotation is tried
         self._file: int | None = None
         self._identity = (0, 0)
         self._cut = False
@@ -59,8 +64,8 @@ class LineFile:
             else:
                 if (there.st_dev, there.st_ino) != self._identity:
                     self.close()
-                elif there.st_size >= self._max_bytes:
-                    self._rotate()
+                elif there.st_size >= self._limit:
+                    self._rotate(there.st_size)
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, _FLAGS, 0o600)  # users' words may be in it
@@ -68,8 +73,7 @@ class LineFile:
             self._identity = (status.st_dev, status.st_ino)
         return self._file
 
-    def _rotate(self) -> None:
-        self.close()
+    def _rotate(self, size: int) -> None:
         stem, suffix = self._path.stem, self._path.suffix
         self._rotated += 1
         when = strftime("%Y%m%dT%H%M%SZ", gmtime())
@@ -77,9 +81,16 @@ class LineFile:
         try:
             self._path.rename(self._path.with_name(name))
         except FileNotFoundError:  # another process was quicker
+            self.close()
             return
-        old = sorted(self._path.parent.glob(f"{stem}.*Z-*-*{suffix}"), key=_age)
-        for file in old[: -self._keep]:
+        except OSError:
+            self._limit = 2 * size
+            return
+        self.close()
+        self._limit = self._max_bytes
+        own = re.compile(rf"{re.escape(stem)}\.\d{{8}}T\d{{6}}Z-\d+-\d+{re.escape(suffix)}")
+        rotated = [file for file in self._path.parent.iterdir() if own.fullmatch(file.name)]
+        for file in sorted(rotated, key=_age)[: -self._keep]:
             file.unlink(missing_ok=True)
 
 

@@ -3,11 +3,13 @@
 import atexit
 import json
 import logging
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from inspect import iscoroutinefunction
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic
@@ -19,6 +21,7 @@ from router.lines import LineFile
 from router.request import Request
 
 CAPACITY: Final = 10_000  # lines that may wait
+MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
 MAX_MESSAGES: Final = 2**20  # characters; longer messages are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
 _GATHER_SECONDS: Final = 0.25  # each time the log's thread runs, it takes turns with requests
@@ -36,7 +39,7 @@ class LogCounts:
     Attributes:
         offered: decisions made.
         written: lines that the sink took.
-        dropped: decisions that found the queue full.
+        dropped: decisions that found the queue full (of lines, or of characters of messages).
         failed: lines that the sink refused (a full disk, an exception).
         waiting: lines still to be written.
     """
@@ -60,6 +63,7 @@ class DecisionLog:
         "_capacity",
         "_changed",
         "_counts",
+        "_held",
         "_hurry",
         "_messages",
         "_sink",
@@ -80,7 +84,12 @@ class DecisionLog:
             messages: whether the request's messages, session, tenant and tags are logged, too.
                 They are users' words: without it a line holds none.
             capacity: lines that may wait; decisions beyond are dropped and counted.
+
+        Raises:
+            TypeError: the sink is a coroutine function, which the log's thread cannot await.
         """
+        if iscoroutinefunction(sink):
+            raise TypeError("log: a sink is called in the log's thread; give one without async")
         self._sink: Sink = sink if callable(sink) else LineFile(Path(sink)).write
         self._messages = messages
         self._capacity = capacity
@@ -96,7 +105,8 @@ class DecisionLog:
     def renew(self) -> None:
         """In a forked child: nothing waits here; the parent writes what waits there."""
         self._changed = Condition()
-        self._waiting: deque[Callable[[], dict[str, Any]]] = deque()
+        self._waiting: deque[tuple[Callable[[], dict[str, Any]], int]] = deque()
+        self._held = 0  # characters of messages among them
         self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
         self._writing = self._hurry = False
         self._thread: Thread | None = None
@@ -123,16 +133,18 @@ class DecisionLog:
             more: further values of the line; called in the log's thread.
         """
         said = self._said(raw, request) if self._messages else {}
+        size = len(said.get("messages") or "")
 
         def line() -> dict[str, Any]:
             return self._line(decision, said) | dict(more() if more is not None else {})
 
         with self._changed:
             self._counts["offered"] += 1
-            if len(self._waiting) >= self._capacity:
+            if len(self._waiting) >= self._capacity or self._held + size > MAX_WAITING:
                 self._counts["dropped"] += 1
                 return
-            self._waiting.append(line)
+            self._waiting.append((line, size))
+            self._held += size
             if self._thread is None:
                 self._thread = self._started()
             if len(self._waiting) == 1:
@@ -153,6 +165,9 @@ class DecisionLog:
             thread.start()
         except RuntimeError:  # no more threads, or the interpreter is ending: the next tries again
             return None
+        if (util := sys.modules.get("multiprocessing.util")) is not None:
+            # A child of multiprocessing ends without atexit; this does no harm in any other.
+            util.Finalize(None, _close, (weakref.ref(self),), exitpriority=0)
         return thread
 
     def _line(self, decision: Decision, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,16 +181,15 @@ class DecisionLog:
     def _said(self, raw: Any, request: Request) -> dict[str, Any]:
         """What the caller gave, as text: the caller may go on and change it."""
         messages = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
-        tags = [request.tags] if isinstance(request.tags, str) else request.tags
         try:
             text = json.dumps(messages, default=str)
             return {
                 "messages": text if len(text) <= MAX_MESSAGES else None,
                 "session_id": request.session if isinstance(request.session, str) else None,
                 "tenant": request.tenant if isinstance(request.tenant, str) else None,
-                "tags": [tag for tag in tags if isinstance(tag, str)],
+                "tags": list(request.tags),
             }
-        except Exception:  # messages that contain themselves, tags that are none
+        except Exception:  # messages that contain themselves
             return {"messages": None}
 
     def _next(self) -> Callable[[], dict[str, Any]] | None:
@@ -188,13 +202,15 @@ class DecisionLog:
             if not self._waiting:
                 return None
             self._writing = True
-            return self._waiting.popleft()
+            line, size = self._waiting.popleft()
+            self._held -= size
+            return line
 
     def _take(self, line: Callable[[], dict[str, Any]]) -> None:
         outcome = "written"
         try:
             self._sink(line())
-        except Exception as error:  # a full disk, a sink that fails: the decisions go on
+        except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on
             outcome = "failed"
             if monotonic() - self._told > 60:
                 self._told = monotonic()

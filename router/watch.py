@@ -8,7 +8,7 @@ from threading import Event, Thread
 from time import sleep
 from typing import Any, Final, Protocol
 
-from router.artifact import FILES, SECOND_FILES, Artifact, ArtifactError, load_artifact
+from router.artifact import ALL_FILES, Artifact, ArtifactError, load_artifact
 from router.forks import renew_after_fork
 
 _TRIES: Final = 4
@@ -35,9 +35,7 @@ def mark(path: Path, rules: Path | None = None) -> Mark | None:
         stated = sealed.read_bytes()[:200]
     except OSError:
         return None
-    files = [path / name for name in ("manifest.json", *FILES, *SECOND_FILES)] + (
-        [rules] if rules else []
-    )
+    files = [path / name for name in ("manifest.json", *ALL_FILES)] + ([rules] if rules else [])
     return stated, *map(_stamp, files)
 
 
@@ -97,11 +95,15 @@ class Watcher:
         self._mark: Mark | None = None
         self.swapped = self.refused = 0
         self.refusal: str | None = None
-        self.renew()
+        self._start()
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Start the thread: at first, and in every forked child."""
+        """In a forked child: go on there, unless it was stopped before."""
+        if not self._stop.is_set():
+            self._start()
+
+    def _start(self) -> None:
         self._stop = Event()
         watcher = weakref.ref(self)
         Thread(
@@ -137,6 +139,7 @@ class Watcher:
         except Exception:
             if mark(path, self._rules) == found:
                 self._mark = found  # it is bad, not in the making: refuse it once
+                self.refusal = None  # whatever was refused before was another
                 raise
             return
         self._mark = found

@@ -513,6 +513,10 @@ BARE: dict[str, Any] = {
 }
 
 
+DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+GROWING = {"type": "Sequence", "normalizers": [DOUBLED] * 5}
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -527,6 +531,7 @@ BARE: dict[str, Any] = {
             ),
             "tokenizer",
         ),
+        (json.dumps(BARE | {"normalizer": GROWING}), "16 times as long"),
         (
             json.dumps(BARE | {"model": BARE["model"] | {"vocab": {"[UNK]": 0, "a": 4_000_000}}}),
             "ids up to 4000000",

@@ -11,15 +11,22 @@ import httpx
 import litellm
 import openai
 import pytest
+from litellm.integrations.custom_logger import CustomLogger
 
 from router import Policy, Router
 from router.artifact import Artifact, load_artifact
 from router.integrations.asgi import SufficeMiddleware
-from router.integrations.litellm import SufficeClassifier, SufficeFacts, SufficePlugin
+from router.integrations.litellm import (
+    SufficeClassifier,
+    SufficeFacts,
+    SufficeHook,
+    SufficePlugin,
+)
 from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
 from tests.stub_upstream import Stub, stub
+from training.log.adapters.litellm import rows
 
 ASKED = [{"role": "user", "content": "what is the capital of france?"}]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
@@ -231,6 +238,74 @@ def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     assert asyncio.run(named.classify(context)) == "MEDIUM"
     bare = context.model_copy(update={"metadata": {}})
     assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
+
+
+@pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])
+def test_odd_facts_of_a_caller_cost_nothing(tools: Any, router: Router) -> None:
+    from litellm.types.router import RoutingContext
+
+    context = RoutingContext(
+        raw_messages=ASKED,
+        structured_messages=ASKED,
+        candidate_models=[],
+        metadata={"suffice_facts": {"tools": tools}, "spend_logs_metadata": {"suffice": 3}},
+    )
+    assert asyncio.run(SufficeClassifier(router).classify(context)) in ("small", "middle")
+
+
+def test_decisions_are_in_litellms_own_log(artifact: Artifact, upstream: Stub) -> None:
+    """Tier and propensity come with each answer, and only our own word counts."""
+    rules = parse_rules({"pin": {"tag": {"hard": "large"}}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules), explore=0.25)
+    kept: dict[str, Any] = {}  # by what was asked: late lines of other tests come here, too
+
+    class Keep(CustomLogger):
+        async def async_log_success_event(self, kwargs: Any, *_: Any, **__: Any) -> None:
+            record = json.loads(json.dumps(kwargs["standard_logging_object"], default=str))
+            kept[record["messages"][0]["content"]] = record
+
+    hook, facts, plain = SufficeHook(router), SufficeFacts(), gateway(upstream)
+    forged = {"spend_logs_metadata": {"suffice": {"tier": "large", "propensity": 0.1}, "a": 1}}
+    asked: dict[str, tuple[Any, str, dict[str, Any]]] = {
+        "a free one": (hook, "auto", {}),
+        "a hard one": (hook, "auto", {"tags": ["hard"]}),
+        "a direct one": (facts, "small", forged),
+    }
+
+    async def ask() -> None:
+        for text, (callback, model, metadata) in asked.items():
+            data = {"model": model, "messages": [{"role": "user", "content": text}]}
+            data = await callback.async_pre_call_hook(None, None, data | {"metadata": metadata}, "")
+            await plain.acompletion(**data)
+        for _ in range(200):
+            if set(asked) <= set(kept):
+                break
+            await asyncio.sleep(0.05)
+
+    before, litellm.callbacks = litellm.callbacks, [Keep()]
+    try:
+        asyncio.run(ask())
+    finally:
+        litellm.callbacks = before
+    free, hard, direct = (next(iter(rows(kept[text]))) for text in asked)
+    assert isinstance(free, dict) and isinstance(hard, dict) and isinstance(direct, dict)
+    assert free["propensity"] == (0.75 if free["tier"] == "small" else 0.125)
+    assert (hard["tier"], hard["propensity"]) == ("large", 1.0)
+    assert "tier" not in direct
+    assert kept["a direct one"]["metadata"]["spend_logs_metadata"]["a"] == 1
+
+
+def test_another_models_answer_is_not_booked_to_the_decision() -> None:
+    signed = {"tier": "small", "model": "vendor/small-1", "propensity": 0.5}
+    record = {"call_type": "acompletion", "startTime": 1.0, "response_cost": 0.1, "id": "1"}
+    record |= {"messages": ASKED, "metadata": {"spend_logs_metadata": {"suffice": signed}}}
+    for model, group, tier in (
+        ("openai/vendor/small-1", "any", "small"),
+        ("azure/deployed", "small", "small"),
+        ("openai/vendor/large-1", "large", None),  # LiteLLM fell back to it
+    ):
+        [row] = rows({**record, "model": model, "model_group": group})
+        assert isinstance(row, dict) and row.get("tier") == tier
 
 
 def test_threads_see_their_own_decision(client: SufficeOpenAI) -> None:

@@ -17,9 +17,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from router import ArtifactError, Decision, Policy, Router
+from router.artifact import ALL_FILES, files_of
 from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
-from router.watch import load_settled
+from router.watch import load_settled, mark
 from tests.builders import POLICY, make_artifact
 from training.retrain.registry import Registry
 
@@ -88,6 +89,37 @@ def test_a_bad_artifact_is_refused_once(watched: Router, current: Path, kinds: l
     watcher.look()
     assert (watcher.swapped, watcher.refused, watcher.refusal) == (1, 1, None)
     assert watched.route("x").tier == "large"
+
+
+def test_each_bad_artifact_counts(watched: Router, current: Path) -> None:
+    assert watched.watcher is not None
+    for number in range(1, 4):
+        (current / "heads.npz").write_bytes(b"x" * 9)
+        os.utime(current / "heads.npz", (number, number))
+        watched.watcher.look()
+        watched.watcher.look()
+        assert watched.watcher.refused == number
+
+
+def test_a_folder_that_is_completed_file_by_file(current: Path) -> None:
+    """Whichever file comes last: it is refused until then, and served from then on."""
+    manifests = list((Path(__file__).parent / "artifacts").glob("protocol-*/manifest.json"))
+    stated = [files_of(json.loads(manifest.read_text())) for manifest in manifests]
+    assert len(stated) == 5 and {name for names in stated for name in names} == set(ALL_FILES)
+    for name in ALL_FILES:
+        before = mark(current)
+        (current / name).parent.mkdir(exist_ok=True)
+        with (current / name).open("ab") as file:
+            file.write(b"x")
+        assert mark(current) != before, name
+
+
+def test_a_stopped_watcher_stays_stopped_after_a_fork(watched: Router) -> None:
+    watched.close()
+    assert watched.watcher is not None
+    before = threading.active_count()
+    watched.watcher.renew()
+    assert threading.active_count() <= before
 
 
 def test_a_folder_that_is_away_for_an_instant(
@@ -280,6 +312,17 @@ def test_an_event_loop(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> No
     assert seen[-1] != here
 
 
+def test_an_event_loop_that_is_ending(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.served.Served.quick", False)
+    router = Router.load(kinds[1])
+
+    async def late() -> str:
+        await asyncio.get_running_loop().shutdown_default_executor()
+        return (await router.aroute("x")).tier
+
+    assert asyncio.run(late()) == "middle"
+
+
 def test_metrics(kinds: list[Path], current: Path) -> None:
     reader = InMemoryMetricReader()
     router = Router.load(current, log=lambda _: None).watch(seconds=3600)
@@ -405,6 +448,15 @@ def test_what_a_retraining_job_registers_is_served(
         ours.promote(ours.register(kinds[1], name, {}, "made by a test"))
     served = Router.load("models:/suffice@champion")
     assert (served.artifact.version, served.route("x").tier) == (name, "middle")
+
+
+def test_a_damaged_copy_is_fetched_anew(registry: mlflow.MlflowClient, tmp_path: Path) -> None:
+    copy = fetch("models:/support/2")
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    (copy / "heads.npz").write_bytes(b"x")
+    assert Router.load("models:/support/2").route("x").tier == "middle"
+    shutil.rmtree(copy / "embedder")
+    assert Router.load("models:/support/2").route("x").tier == "middle"
 
 
 def test_copies_are_few(registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from router import Decision, DecisionLog, Exploration, Router
 from router.artifact import Artifact, load_artifact
 from router.lines import LineFile
+from router.log import LogCounts
 from router.request import Request
 from tests.builders import make_artifact
 from training.log.ingest import ingest
@@ -113,6 +115,46 @@ def test_a_sink_that_raises_is_counted(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_sink_that_ends_its_thread_ends_nothing(artifact: Artifact) -> None:
+    def sink(_: dict[str, Any]) -> None:
+        raise SystemExit
+
+    router = Router(artifact, log=sink)
+    for _ in range(5):
+        router.route("hello")
+    assert router.log is not None and router.log.flush()
+    assert router.log.counts == LogCounts(5, 0, 0, 5, 0)
+
+
+def test_a_sink_that_has_to_be_awaited_is_refused(artifact: Artifact) -> None:
+    async def sink(_: dict[str, Any]) -> None: ...
+
+    with pytest.raises(TypeError, match="without async"):
+        Router(artifact, log=sink)
+
+
+def test_messages_that_wait_are_bounded(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.log.MAX_WAITING", 10_000)
+    go, taken = threading.Event(), []
+
+    def sink(line: dict[str, Any]) -> None:
+        go.wait(30)
+        taken.append(line)
+
+    router = Router(artifact, log=DecisionLog(sink, messages=True))
+    for _ in range(20):
+        router.route("word " * 400)
+    assert router.log is not None
+    counts = router.log.counts
+    assert counts.dropped >= 14 and counts.waiting >= 4 and adds_up(router.log)
+    go.set()
+    assert router.log.flush()
+    router.route("word " * 400)
+    assert router.log.flush() and router.log.counts.dropped == counts.dropped
+
+
 def test_a_full_disk(artifact: Artifact) -> None:
     router = Router(artifact, log="/dev/full")
     assert router.route("hello").reason == "policy"
@@ -145,6 +187,35 @@ def test_files_rotate_and_the_oldest_go(tmp_path: Path) -> None:
     numbers = [line["i"] for path in (*rotated, tmp_path / "d.jsonl") for line in lines(path)]
     assert numbers == list(range(numbers[0], 500))
     assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())
+
+
+def test_a_neighbours_rotated_files_stay(tmp_path: Path) -> None:
+    for name in ("d.eu.jsonl", "d.jsonl"):
+        file = LineFile(tmp_path / name, max_bytes=100, keep=2)
+        for i in range(100):
+            file.write({"i": i})
+        file.close()
+    assert len(list(tmp_path.glob("d.eu.2*.jsonl"))) == 2
+
+
+def test_a_file_that_cannot_be_renamed_grows_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, tried = LineFile(tmp_path / "d.jsonl", max_bytes=100, keep=2), []
+
+    def refuse(*_: object) -> None:
+        tried.append(1)
+        raise PermissionError("the folder is another's")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        for i in range(100):
+            file.write({"i": i})
+    assert [line["i"] for line in lines(tmp_path / "d.jsonl")] == list(range(100))
+    assert 2 <= len(tried) <= 5  # at each doubling, not at each line
+    for i in range(200):
+        file.write({"i": i})
+    assert (tmp_path / "d.jsonl").stat().st_size < 200
 
 
 def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
@@ -184,6 +255,23 @@ def test_what_waits_is_written_at_exit(artifact: Artifact, tmp_path: Path) -> No
     command = [sys.executable, "-c", program, str(artifact.path), str(tmp_path / "d.jsonl")]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[1], timeout=60)
     assert len(lines(tmp_path / "d.jsonl")) == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_multiprocessing_writes_what_waits(artifact: Artifact, tmp_path: Path) -> None:
+    router = Router(artifact, log=tmp_path / "d.jsonl")
+    router.route("hello")
+
+    def work() -> None:
+        for _ in range(50):
+            router.route("hello")
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(60)
+    router.close()
+    assert child.exitcode == 0
+    assert len(lines(tmp_path / "d.jsonl")) == 51
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -132,3 +132,21 @@ def test_a_truncating_tokenizer_is_set_right(tmp_path: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=9)
     assert len(Words(tokenizer).ids("what is the capital of france")) == 6
+
+
+def test_words_that_another_thread_learns_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "entirely new words"
+    words, other = Words(make_tokenizer()), Words(make_tokenizer())
+    expected = other.ids(text).tolist()
+
+    class Slow(dict[str, bytes]):
+        """At the first word that is missing the other thread has learned them all."""
+
+        def __getitem__(self, word: str) -> bytes:
+            if word not in self:
+                self.update(other._known)
+                raise KeyError(word)
+            return super().__getitem__(word)
+
+    monkeypatch.setattr(words, "_known", Slow())
+    assert words.ids(text).tolist() == expected

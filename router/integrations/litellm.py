@@ -9,7 +9,8 @@ complexity router, whose tiers are named as the artifact's. In the SDK,
 `litellm.Router(plugins=[SufficePlugin(router)])` narrows a model group to the model that it picks.
 
 What both see is messages and metadata. Tools, `max_tokens` and `response_format` reach them only
-where `SufficeFacts` is one of the proxy's `callbacks`, too.
+where `SufficeFacts` is one of the proxy's `callbacks`, too; and only there LiteLLM's logs tell the
+decision of a classifier (under `spend_logs_metadata`, as those of `SufficeHook`).
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ from router.request import read_body
 from router.service import Router
 
 _FACTS: Final = "suffice_facts"
+_LOGGED: Final = "spend_logs_metadata"  # what LiteLLM carries into all of its logs
+_SIGNATURE: Final = "suffice"
+_MOST_TOOLS: Final = 128  # of one request, by OpenAI's API
 _TENANT: Final = ("tenant", "user_api_key_team_id", "user_api_key_end_user_id")
 _SESSION: Final = ("session_id", "litellm_session_id")
 
@@ -48,6 +52,12 @@ class SufficeClassifier:
     async def classify(self, context: RoutingContext) -> str | None:
         """The tier's name as the gateway has it."""
         decision = await _decide(self.router, context)
+        logged = context.metadata.get(_LOGGED)
+        signature = logged.get(_SIGNATURE) if isinstance(logged, dict) else None
+        if isinstance(
+            signature, dict
+        ):  # LiteLLM gives a copy of the metadata, not of what is in it
+            signature.update(_signature(decision))
         return self._labels.get(decision.tier, decision.tier)
 
 
@@ -82,29 +92,26 @@ class SufficePlugin:
         left = [name for name in context.candidate_models if _same(name, model)]
         if left:
             context.candidate_models = left
-        context.signals["suffice"] = {
-            "decision_id": decision.id,
-            "tier": decision.tier,
-            "reason": decision.reason,
-            "propensity": decision.propensity,
-        }
+            context.signals[_SIGNATURE] = _signature(decision)
         return context
 
 
 class SufficeFacts(CustomLogger):
-    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON mode."""
+    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON mode.
+
+    It leaves a place in the logs, too, for what `SufficeClassifier` decides.
+    """
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
         """Note a request's facts in its metadata."""
         facts = read_body(data)[1]
-        name = "litellm_metadata" if "litellm_metadata" in data else "metadata"
-        metadata = data.setdefault(name, {})
-        if isinstance(metadata, dict):
-            offered = facts["tools"]
-            told = {"tools": len(offered) if isinstance(offered, list) else 0}
-            metadata[_FACTS] = told | {key: facts[key] for key in ("max_tokens", "json_mode")}
+        metadata = _metadata(data)
+        offered = facts["tools"]
+        told = {"tools": len(offered) if isinstance(offered, list) else 0}
+        metadata[_FACTS] = told | {key: facts[key] for key in ("max_tokens", "json_mode")}
+        _sign(metadata, {})
         return data
 
 
@@ -127,10 +134,12 @@ class SufficeHook(CustomLogger):
         """Pick the model group of a request."""
         if data.get("model") == self._model:
             prompt, facts = read_body(data)
-            metadata = data.get("metadata")
-            known = metadata if isinstance(metadata, dict) else {}
-            facts["tenant"] = facts["tenant"] or _first(known, _TENANT)
-            data["model"] = (await self.router.aroute(prompt, **facts)).tier
+            metadata = _metadata(data)
+            facts["tenant"] = facts["tenant"] or _first(metadata, _TENANT)
+            facts["session"] = facts["session"] or _first(metadata, _SESSION)
+            decision = await self.router.aroute(prompt, **facts, tags=_tags(metadata))
+            data["model"] = decision.tier
+            _sign(metadata, _signature(decision))
         return data
 
 
@@ -138,16 +147,42 @@ async def _decide(router: Router, context: RoutingContext) -> Decision:
     metadata = context.metadata
     facts = metadata.get(_FACTS)
     known: Mapping[str, Any] = facts if isinstance(facts, dict) else {}
-    tags = metadata.get("tags")
+    tools = known.get("tools")
+    offered = min(tools, _MOST_TOOLS) if type(tools) is int and tools > 0 else 0
     return await router.aroute(
         context.structured_messages or context.raw_messages,
-        [None] * int(known.get("tools", 0)) or None,
+        [None] * offered or None,
         max_tokens=known.get("max_tokens"),
         json_mode=bool(known.get("json_mode")),
         session=_first(metadata, _SESSION),
         tenant=_first(metadata, _TENANT),
-        tags=[tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else (),
+        tags=_tags(metadata),
     )
+
+
+def _metadata(data: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of a request, to write to; what is none is put right."""
+    name = "litellm_metadata" if "litellm_metadata" in data else "metadata"
+    if not isinstance(data.get(name), dict):
+        data[name] = {}
+    found: dict[str, Any] = data[name]
+    return found
+
+
+def _signature(decision: Decision) -> dict[str, Any]:
+    """What `suffice ingest` reads of a decision in LiteLLM's logs."""
+    told = {name: getattr(decision, name) for name in ("tier", "model", "reason", "propensity")}
+    return {"decision_id": decision.id, **told}
+
+
+def _sign(metadata: dict[str, Any], signature: dict[str, Any]) -> None:
+    logged = metadata.get(_LOGGED)
+    metadata[_LOGGED] = {**(logged if isinstance(logged, dict) else {}), _SIGNATURE: signature}
+
+
+def _tags(metadata: Mapping[str, object]) -> list[str]:
+    tags = metadata.get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def _first(metadata: Mapping[str, object], names: tuple[str, ...]) -> str | None:

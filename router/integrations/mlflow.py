@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from router.artifact import ArtifactError, load_artifact
+from router.watch import Mark, mark
 
 SCHEME: Final = "models:/"
 KEEP: Final = 3  # copies of each model
@@ -23,6 +24,7 @@ _PATIENCE: Final[Mapping[str, str]] = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+_WHOLE: Final[set[Mark | None]] = set()  # what this process has checked
 _logger = logging.getLogger("suffice")
 
 
@@ -68,10 +70,14 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         else client.get_model_version(match["name"], match["version"])
     )
     name = f"v{_plain(str(version.version))}"
-    if (folder / name / "manifest.json").is_file():
-        os.utime(folder / name)
-        return name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (folder / name).is_dir():
+        if _whole(folder / name):
+            os.utime(folder / name)
+            return name
+        _logger.warning("suffice: the local copy %s was damaged; fetching it anew", folder / name)
+        shutil.rmtree(folder / name)
+    for part in (_cache(), folder):  # each by itself: `parents` have no mode
+        part.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
         got = mlflow.artifacts.download_artifacts(
             f"{SCHEME}{match['name']}/{version.version}", dst_path=scratch
@@ -90,6 +96,19 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
     for old in copies[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return name
+
+
+def _whole(copy: Path) -> bool:
+    """Whether a copy is a valid artifact, read once as long as it looks the same."""
+    seen = mark(copy)
+    if seen in _WHOLE:
+        return True
+    try:
+        load_artifact(copy)
+    except ArtifactError:
+        return False
+    _WHOLE.add(seen)
+    return True
 
 
 def _cache() -> Path:

@@ -62,7 +62,7 @@ def _payload(record: dict[str, Any]) -> dict[str, Any]:
         "error": failed.get("error_class") or failed.get("error_code"),
         "status": record.get("status"),
     }
-    made |= completion(record.get("response"))
+    made |= completion(record.get("response")) | _decided(record, _object(record.get("metadata")))
     return made | tokens(record.get("prompt_tokens"), record.get("completion_tokens"))
 
 
@@ -86,8 +86,21 @@ def _spend(record: dict[str, Any]) -> dict[str, Any]:
         "error": failed.get("error_class") or failed.get("error_code"),
         "status": record.get("status") or metadata.get("status"),
     }
-    made |= completion(_object(record.get("response")))
+    made |= completion(_object(record.get("response"))) | _decided(record, metadata)
     return made | tokens(record.get("prompt_tokens"), record.get("completion_tokens"))
+
+
+def _decided(record: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """Tier and propensity of our own decision, where what it chose is what answered."""
+    logged = metadata.get("spend_logs_metadata")
+    signed = logged.get("suffice") if isinstance(logged, dict) else None
+    if not isinstance(signed, dict) or not isinstance(signed.get("tier"), str):
+        return {}
+    answered = bare_model(record.get("model"), record.get("custom_llm_provider"))
+    same = record.get("model_group") == signed["tier"] or answered == bare_model(
+        signed.get("model")
+    )
+    return {key: signed.get(key) for key in ("tier", "propensity")} if same else {}
 
 
 def _milliseconds(record: dict[str, Any]) -> Any:
