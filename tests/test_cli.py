@@ -433,7 +433,7 @@ def test_evaluate_with_nothing_new(job, workdir, capsys):
     old = pd.read_parquet(job.traffic)[:600]
     write_log(workdir / "old.parquet", old)
     outcome = call(capsys, "evaluate", job.artifact, "--traffic", "old.parquet", "--json", "r.json")
-    outcome.refused("the 300 requests that the artifact was fitted on", "newer traffic")
+    outcome.refused("the 300 requests that the artifact was fitted or chosen on", "newer traffic")
     unchanged(workdir, "old.parquet")
 
 

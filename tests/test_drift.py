@@ -90,3 +90,32 @@ def test_the_command(workdir, capsys, monkeypatch):
     assert "vendor/small-2" in found["models"]["name"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/another.db")
     call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet").refused("baseline")
+    assert not (workdir / "another.db").exists()
+
+
+def test_another_operating_point_has_a_baseline_too(workdir, capsys, monkeypatch):
+    """After `policy`, `reprice` at the same prices, and `reprice` at others."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    write_log(workdir / "log.parquet", make_rows(1200, session=1))
+    write_tiers(workdir)
+    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
+    assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
+    for name, seed in (("newer", 7), ("newest", 9)):
+        rows = pd.DataFrame(make_rows(600, seed, session=1))
+        rows["request_id"] = f"{name}-" + rows["request_id"]
+        rows["session_id"] = f"{name}-" + rows["session_id"]
+        write_log(workdir / f"{name}.parquet", rows)
+    goal = ("--traffic", "newer.parquet", "--set", "min_quality=0.8", "--out", "b")
+    assert call(capsys, "policy", "a", *goal).code == 0
+    assert call(capsys, "reprice", "a", "--tiers", "tiers.toml", "--out", "c").code == 0
+    text, price = (workdir / "tiers.toml").read_text(), "put_usd_per_mtok = "
+    (workdir / "dearer.toml").write_text(text.replace(price, f"{price}2"))
+    assert call(capsys, "reprice", "a", "--tiers", "dearer.toml", "--out", "d").code == 0
+    kinds = {}
+    for name in "abcd":
+        told = call(capsys, "drift", "--reference", name, "--traffic", "newest.parquet", "--json")
+        assert told.code == 0, (name, told)
+        kinds[name] = {one["kind"] for one in json.loads(told.out)["findings"]}
+    assert kinds["a"] == kinds["b"] == kinds["c"] >= {"mix", "cost", "probabilities", "labels"}
+    assert kinds["a"] - kinds["d"] == {"mix", "cost", "probabilities"}  # of another price

@@ -116,7 +116,9 @@ def test_answers_in_a_replays_journal_are_emptied_and_their_price_stays(tmp_path
     assert after == [*records[:2], records[2] | {"text": ""}, records[3]]
 
 
-def test_artifacts_and_runs_that_saw_them_are_named(job, tmp_path: Path, capsys) -> None:
+def test_artifacts_and_runs_that_saw_them_are_named(
+    job, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = pq.read_table(job.traffic)
     users = pa.array([f"u{n % 7}" for n in range(len(table))])
     at = table.schema.get_field_index("user_id")
@@ -146,6 +148,12 @@ def test_artifacts_and_runs_that_saw_them_are_named(job, tmp_path: Path, capsys)
     again = json.loads(call(capsys, *asked).out)
     assert (again["rows"], again["saw"]) == (0, [])
     call(capsys, *asked[:4], "--artifacts", tmp_path).refused("no artifact")
+    assert "was not asked" in call(capsys, *asked[:4]).out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    before = path.read_bytes()
+    lost = call(capsys, *asked[:3], "u4", "--mlflow")
+    assert (lost.code, path.read_bytes() == before) == (3, True)
+    assert "there is no MLflow store" in lost.err and not (tmp_path / "none.db").exists()
 
 
 KILLED = """

@@ -178,7 +178,7 @@ def test_a_configuration_that_cannot_be_meant_is_refused(workdir, capsys, text, 
 def test_tables_that_cannot_be_labelled_are_refused(workdir, capsys):
     log = traffic(workdir)
     call(capsys, "label", "no.parquet", "--out", "l.parquet").refused("no.parquet", "no such file")
-    call(capsys, "label", log, "--out", log).refused("another --out")
+    call(capsys, "label", log, "--out", log).refused("which this job reads")
     (workdir / "empty").mkdir()
     call(capsys, "label", "empty", "--out", "l.parquet").refused("no Parquet file")
     (workdir / "text.parquet").write_text("no parquet")
@@ -221,7 +221,7 @@ def test_a_folder_of_files_with_columns_of_their_own(workdir, capsys):
     first, second = rows[:1].assign(mine=7), rows[1:].drop(columns=["score", "score_source"])
     first.to_parquet("logs/day=1/a.parquet", index=False)
     second.to_parquet("logs/b.parquet", index=False)
-    call(capsys, "label", "logs", "--out", "logs/l.parquet").refused("another --out")
+    call(capsys, "label", "logs", "--out", "logs/l.parquet").refused("which this job reads")
     assert call(capsys, "label", "logs", "--out", "l.parquet").code == 0
     out = pd.read_parquet("l.parquet").set_index("request_id")
     assert out.loc["r0", "score_source"] == "escalation"

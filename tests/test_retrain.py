@@ -25,6 +25,7 @@ from training.log.traffic import read_traffic
 from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry
 from training.retrain.settings import Window, read_settings
 from training.retrain.window import cut, decay
+from training.tracking import connected
 
 TOML = """
 [data]
@@ -227,6 +228,35 @@ def test_what_a_killed_job_or_a_hand_left_is_put_right(site, capsys):
     adopted = registry(site).of(CHAMPION)
     assert adopted is not None
     assert adopted.artifact == first["artifact"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("serving/current", "full"), ('"static"', '"nope"')])
+def test_a_dry_run_refuses_what_the_job_would(old, new, site, capsys):
+    (site / "full").mkdir()
+    (site / "full" / "notes.txt").write_text("mine")
+    job = (site / "retrain.toml").read_text()
+    job = job.replace("[train]", '[train]\nembedders = ["static"]').replace(old, new)
+    (site / "retrain.toml").write_text(job)
+    call(capsys, "retrain", "--config", "retrain.toml", "--dry-run").refused(new.strip('"'))
+    assert not (site / "mlflow.db").exists()
+
+
+DIES = """
+import os, mlflow
+from training.tracking import connected
+mlflow.search_experiments = lambda **_: os._exit(9)
+with connected("failed"):
+    pass
+"""
+
+
+def test_a_store_that_a_killed_job_began_is_made_anew(site):
+    died = subprocess.run([sys.executable, "-c", DIES], cwd=Path(__file__).parents[1], check=False)
+    assert died.returncode == 9
+    assert not (site / "mlflow.db").exists()
+    with connected("failed") as (_, store):
+        assert store.endswith("mlflow.db")
+    assert (site / "mlflow.db").is_file()
 
 
 def test_a_second_job_at_once_exits_with_3(site, capsys):

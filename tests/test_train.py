@@ -200,7 +200,8 @@ def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch
     monkeypatch.setattr(job_module, "learn", None)  # it is told before the work
     rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
     with pytest.raises(
-        BadInput, match="0 requests with every tier's score, 20 are needed; the other 120 carry no"
+        BadInput,
+        match=r"0 requests with every tier's score, 20 are needed: .*; the other 120 carry no",
     ):
         run(workdir, write_log(workdir / "log.parquet", rows))
     assert not (workdir / "artifact").exists()

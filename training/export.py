@@ -29,6 +29,7 @@ from router.predictor import Predictor
 from router.tier import Tier
 from router.vectorizer import Vectorizer
 from training.errors import BadInput, SufficeError
+from training.files import check_place
 from training.golden import TOLERANCE, replay
 from training.learn.stages import Stages
 
@@ -176,10 +177,16 @@ def _verified(folder: Path) -> str:
 
 
 def check_out(out: Path) -> None:
-    """Raise BadInput where `out` is something else than an artifact, which export would replace."""
+    """Raise BadInput where `out` is something else than an artifact, which export would replace.
+
+    EnvironmentProblem where nothing can be written there.
+    """
+    if not out.absolute().name:
+        raise BadInput(f"{out}: is no place for an artifact; name a folder, e.g. artifacts/current")
+    check_place(out)
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not (out / "manifest.json").is_file():
-        raise BadInput(f"{out} exists and is not an artifact; choose another --out or remove it")
+        raise BadInput(f"{out} exists and is not an artifact; choose another folder or remove it")
 
 
 def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:

@@ -53,6 +53,7 @@ class Forgotten:
     quarantined: int
     answers: int
     saw: tuple[Saw, ...]
+    looked: bool
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -117,7 +118,8 @@ def _forget(
     answers = _clear_journal(dataset.with_name(f"{dataset.name}.journal.jsonl"), ids)
     _remove(dataset, list(found), names)
     rows = sum(len(each) for each in found.values())
-    return Forgotten(dataset, rows, len(ids), quarantined, answers, saw)
+    looked = bool(artifacts) or runs
+    return Forgotten(dataset, rows, len(ids), quarantined, answers, saw, looked)
 
 
 def _names(dataset: Path, users: Sequence[str]) -> set[str]:

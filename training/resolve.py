@@ -6,6 +6,7 @@ Both write a new artifact version, card included, and log a run; neither fits an
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from training.learn.costs import check_prices, priced
 from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
 from training.measure.overlap import certifiable
-from training.measure.world import logged
+from training.measure.world import logged, unseen
 from training.record import describe_choice, describe_making, track
 from training.show.card import describe_policy, model_card
 from training.tracking import EVIDENCE_TAG, fetch_file
+from training.watch.baseline import Sample, carried, find_baseline, sample, save_baseline
 
 OF_A_POINT = ("policy.", "dollar.", "promise.")  # metrics that another operating point makes void
 
@@ -80,9 +82,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         notes += weak
         hashes = id_hashes(requests.ids)
         known = np.isin(hashes, arrays["fitted"])
-        fresh = np.flatnonzero(~known)
-        world = choice_world(goal, rule, requests.take(fresh))
-        rows = fresh[world.rows]
+        world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
+        rows = world.rows
         used = requests.take(rows)
     check_units(goal, used.sessions, world.paired)
     with step("operating point"):
@@ -103,9 +104,9 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     found = _fetch(artifact)
     basis = found[1] if found else None
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})
-    done = _issue(
-        artifact, out, tiers, policy, goal, course, evidence, basis, training, hashes[rows]
-    )
+    chosen = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
+    making = (policy, goal, course, evidence, basis, training)
+    done = _issue(artifact, out, tiers, *making, hashes[rows], chosen)
     return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
 
 
@@ -147,7 +148,8 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
             policy = choose(goal, course, evidence, [tier.name for tier in tiers])
     training = _retold(artifact.manifest, note, {"test": 0})
     nothing = np.empty(0, dtype=np.uint64)
-    done = _issue(artifact, out, tiers, policy, goal, course, evidence, basis, training, nothing)
+    making = (policy, goal, course, evidence, basis, training)
+    done = _issue(artifact, out, tiers, *making, nothing, None)
     return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
 
 
@@ -174,9 +176,13 @@ def _issue(
     evidence: Evidence | None,
     basis: Basis | None,
     training: dict[str, Any],
-    chosen: NDArray[np.uint64],
+    fitted: NDArray[np.uint64],
+    chosen: Sample | None,
 ) -> Reissued:
-    """Write the new version and log it, with the evidence where there is all of it."""
+    """Write the new version and log it, with the evidence where there is all of it.
+
+    fitted: hashes of further requests that it knows now; chosen: these, for its baseline.
+    """
     old = artifact.manifest
     metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}
     facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
@@ -185,11 +191,13 @@ def _issue(
         sha256 = None
         if evidence is not None and basis is not None:
             sha256 = save_evidence(Path(scratch) / FILE, evidence, basis)
+            if sha256 != old.get("evidence") and (kept := find_baseline(artifact)) is not None:
+                save_baseline(Path(scratch), carried(kept, chosen))
         facts |= describe_choice(goal, course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
-            version = reissue(artifact, out, tiers, policy, card, chosen, facts, gate)
+            version = reissue(artifact, out, tiers, policy, card, fitted, facts, gate)
         with step("MLflow run"):
             came = {"from": artifact.version}
             run_id, store = track(out, version, facts, policy, tiers, Path(scratch), None, came)

@@ -1,5 +1,6 @@
 """MLflow: the one file that imports it."""
 
+import fcntl
 import logging
 import os
 import re
@@ -59,7 +60,7 @@ def log_run(
 
 
 def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
-    """Fetch a file of the newest run that carries a tag.
+    """Fetch a file of the newest run that carries a tag and has the file.
 
     Args:
         tag, value: plain text without quotes.
@@ -67,25 +68,24 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
         into: folder to write to.
 
     Returns:
-        The file, or None where no run carries the tag or the run has lost the file.
+        The file, or None where there is no such run, or no store at all.
 
     Raises:
         EnvironmentProblem: the store cannot be reached.
     """
+    if (place := _sqlite(_store())) is not None and not place.is_file():
+        return None
     with connected("did not give the file") as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
         client, folder = mlflow.MlflowClient(), file.rpartition("/")[0]
-        runs = client.search_runs(
-            [experiment.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1
-        )
-        files = [] if not runs else client.list_artifacts(runs[0].info.run_id, folder)
-        if not any(found.path == file for found in files):
-            return None
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=runs[0].info.run_id, artifact_path=file, dst_path=str(into)
-            )
-        )
+        for run in client.search_runs([experiment.experiment_id], f"tags.`{tag}` = '{value}'"):
+            name = run.info.run_id
+            if any(found.path == file for found in client.list_artifacts(name, folder)):
+                copy = mlflow.artifacts.download_artifacts(
+                    run_id=name, artifact_path=file, dst_path=str(into)
+                )
+                return Path(copy)
+    return None
 
 
 def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
@@ -96,7 +96,7 @@ def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
     Raises:
         EnvironmentProblem: the store cannot be reached.
     """
-    with connected("did not give the files of its runs") as (mlflow, _):
+    with connected("did not give the files of its runs", making=False) as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
         client, token, folder = mlflow.MlflowClient(), None, file.rpartition("/")[0]
         while True:
@@ -115,7 +115,9 @@ def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
 
 
 @contextmanager
-def connected(failed: str, safe: str = "the files asked for are in place") -> Iterator[Any]:
+def connected(
+    failed: str, safe: str = "the files asked for are in place", making: bool = True
+) -> Iterator[Any]:
     """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence.
 
     Yields the module and the store's URI.
@@ -123,9 +125,10 @@ def connected(failed: str, safe: str = "the files asked for are in place") -> It
     Args:
         failed: what MLflow did if it fails.
         safe: what is as it should be nevertheless.
+        making: whether a SQLite store that is not there is made.
 
     Raises:
-        EnvironmentProblem: MLflow failed, or the disk is full.
+        EnvironmentProblem: MLflow failed, there is no store, or the disk is full.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -137,10 +140,17 @@ def connected(failed: str, safe: str = "the files asked for are in place") -> It
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not every table of a new store
-        store = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+        store, file = _store(), _sqlite(_store())
+        if file is not None and not file.is_file() and not making:
+            raise EnvironmentProblem(
+                f"there is no MLflow store at {file}: set MLFLOW_TRACKING_URI to the store of your "
+                "trainings, or run this where they ran"
+            )
         try:
+            if file is not None:
+                _make(mlflow, file)
             mlflow.set_tracking_uri(store)
-            place = _beside(store)
+            place = None if file is None else (file.parent / "mlruns").as_uri()
             if place and mlflow.get_experiment_by_name(EXPERIMENT) is None:
                 mlflow.create_experiment(EXPERIMENT, artifact_location=place)
             experiment = mlflow.set_experiment(EXPERIMENT)
@@ -168,12 +178,34 @@ def _introduce(mlflow: Any, experiment: Any) -> None:
             mlflow.MlflowClient().set_experiment_tag(experiment.experiment_id, name, value)
 
 
-def _beside(store: str) -> str | None:
-    """Where the files of runs go, for a SQLite file; other stores know it themselves."""
+def _store() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+
+
+def _sqlite(store: str) -> Path | None:
+    """The file of a SQLite store, beside which the files of runs go; None of other stores."""
     parts = urlsplit(store)
-    if parts.scheme != "sqlite":
-        return None
-    return (Path(parts.path[1:]).resolve().parent / "mlruns").as_uri()
+    return Path(parts.path[1:]).resolve() if parts.scheme == "sqlite" else None
+
+
+def _make(mlflow: Any, file: Path) -> None:
+    """Make a SQLite store beside, then put it in its place, unless it is there.
+
+    MLflow makes its tables one by one for seconds: whoever killed a job meanwhile would leave a
+    store that no other job can open, and two first jobs would get in each other's way.
+    """
+    if file.is_file():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.part")
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, or by a kill
+        if file.is_file():
+            return
+        beside.unlink(missing_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{beside}")
+        mlflow.search_experiments(max_results=1)
+        beside.replace(file)
 
 
 def plain_name(name: str) -> str:

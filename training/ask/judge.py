@@ -28,6 +28,7 @@ from training.ask.replay import DEFAULT, Upstream, journal_path, run_calls, tall
 from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
 from training.errors import BadInput, Refused, SufficeError
+from training.files import check_file
 from training.log.requests import CHARS_PER_TOKEN
 from training.log.store import read_label
 from training.log.traffic import SCHEMA
@@ -126,6 +127,7 @@ def judge(
     """
     if pairwise and (tiers is None or rubric is not None):
         raise BadInput("--pairwise needs --tiers (the last tier is the yardstick) and no --rubric")
+    check_file(out, *traffic, rubric)
     table = read_together(traffic)
     frame = table.frame
     known = read_gold(gold, traffic, frame).to_numpy() if gold else np.full(len(frame), np.nan)

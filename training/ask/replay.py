@@ -23,6 +23,7 @@ from training.ask.journal import Journal
 from training.ask.plan import Plan, make_plan
 from training.ask.together import read_together
 from training.errors import BadInput, Refused, SufficeError
+from training.files import check_file, whole
 from training.log.store import LABEL, read_label
 from training.log.traffic import normalise, refusal, to_arrow
 
@@ -122,6 +123,7 @@ def replay(
         BadInput: the traffic or the arguments.
         EnvironmentProblem: the extra `replay` or a key is missing.
     """
+    check_file(out, *traffic, artifact)
     table = read_together(traffic)
     plan = make_plan(
         table.frame,
@@ -200,14 +202,12 @@ def write_rows(
     frame, problems = normalise(columns, len(rows))
     if problems:
         raise BadInput(refusal(out, frame, problems))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part")
     table = pa.Table.from_batches([to_arrow(frame)])
     for name, values in more.items():
         table = table.append_column(name, pa.array(values, pa.float64()))
     kept = table.replace_schema_metadata({LABEL: label} if label else None)
-    pq.write_table(kept, beside, compression="zstd")
-    beside.replace(out)
+    with whole(out) as beside:
+        pq.write_table(kept, beside, compression="zstd")
 
 
 def _rows(

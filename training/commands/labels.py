@@ -78,6 +78,7 @@ def replay(
     from training.ask.replay import replay as run
     from training.config import read_tiers
 
+    _check_budget(budget)
     upstream = Upstream(base_url, api_key_env, timeout, concurrency)
     with step("replay"):
         done = run(
@@ -123,6 +124,7 @@ def judge(
     from training.ask.replay import Upstream
     from training.config import read_tiers
 
+    _check_budget(budget)
     with step("judge"):
         done = run(
             traffic,
@@ -139,6 +141,11 @@ def judge(
             dry_run=dry_run,
         )
     _tell_run(done, as_json)
+
+
+def _check_budget(usd: float | None) -> None:
+    if usd is not None and not 0 <= usd < 1e9:  # of NaN everything else would be cheaper
+        raise BadInput(f"--budget {usd:g}: dollars between 0 and 1e9")
 
 
 def _price(text: str) -> tuple[float, float]:

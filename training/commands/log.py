@@ -91,7 +91,11 @@ def forget(
     typer.echo(
         f"{done.dataset}: {done.rows} rows of {done.requests} requests removed; beside it "
         f"{done.quarantined} bad rows and {done.answers} replayed answers; "
-        f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)
+        + (
+            f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)
+            if done.looked
+            else "which artifacts saw them was not asked (--artifacts, --mlflow)"
+        )
     )
 
 

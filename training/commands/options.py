@@ -20,4 +20,6 @@ def _quieten(quiet: bool) -> None:
         set_quiet(True)
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.", callback=_quieten)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress: results and errors only.", callback=_quieten)
+]

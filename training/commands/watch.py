@@ -8,6 +8,7 @@ import typer
 from training.commands.options import ArtifactPath, Json, Quiet, Traffic
 from training.commands.output import tell_found
 from training.console import step
+from training.files import check_file
 
 
 def drift(
@@ -25,6 +26,8 @@ def drift(
     """
     from training.watch.drift import drift as run
 
+    if out is not None:
+        check_file(out, reference, traffic)
     with step("drift"):
         found = run(reference, traffic)
     if out is not None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.errors import BadInput
+from training.files import check_file
 from training.label.combine import Labels, combine
 from training.label.commands import Command
 from training.label.graders import NO_REFERENCE, Grade, Grader
@@ -57,9 +58,8 @@ def label(
         BadInput: a table that cannot be read or is labelled already, or a grader without a single
             reference; nothing was written.
     """
+    check_file(out, traffic, *verdicts)
     files = traffic_files(traffic)
-    if out.resolve().is_relative_to(traffic.resolve()):
-        raise BadInput(f"{out}: is (in) the table that is read; give another --out")
     sheet = _Sheet(plan, verdicts)
     reader = TurnReader()
     for batch in read_batches(files):

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from training.errors import BadInput
+from training.files import whole
 from training.label.combine import Labels
 from training.label.turns import user_turns
 from training.log.imprint import is_featured, needs_text
@@ -98,17 +98,12 @@ def write_labelled(files: Sequence[Path], out: Path, labels: Labels) -> None:
     for name in LABELS:
         schema = schema.append(SCHEMA.field(name))
     schema = schema.with_metadata(schemas[0].metadata)
-    beside = out.with_name(f".{out.name}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        stack.callback(beside.unlink, missing_ok=True)
-        start = 0
-        with pq.ParquetWriter(beside, schema, compression="zstd") as writer:
-            for path in files:
-                for batch in _raw(path):
-                    writer.write_batch(_labelled(batch, schema, labels, start))
-                    start += len(batch)
-        beside.replace(out)
+    start = 0
+    with whole(out) as beside, pq.ParquetWriter(beside, schema, compression="zstd") as writer:
+        for path in files:
+            for batch in _raw(path):
+                writer.write_batch(_labelled(batch, schema, labels, start))
+                start += len(batch)
 
 
 def _unlabelled(schema: pa.Schema) -> pa.Schema:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from router.embedder import Embedder
 from training.errors import BadInput, EnvironmentProblem
+from training.files import check_place
 from training.log.adapters import Bad, Row, Skip, read_mapping
 from training.log.adapters.files import RAW_LIMIT
 from training.log.imprint import Imprinter, MadeBy, featured, made_by
@@ -83,6 +84,9 @@ def ingest(
             rows; `out` is left as it was.
         EnvironmentProblem: the disk does not take the files.
     """
+    if not Path(out).name:
+        raise BadInput(f"--out {str(out)!r} names no table; give a file, or FOLDER/ for one by day")
+    check_place(Path(out))
     by_day = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
     out = Path(out)
     if by_day and out.is_file():

@@ -1,7 +1,9 @@
 """Using an artifact on a traffic table: scores for every request, a report on labelled ones."""
 
+import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ from sklearn.model_selection import KFold
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
-from training.errors import BadInput
 from training.export import id_hashes
+from training.files import check_file, check_place, whole
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
@@ -26,7 +28,7 @@ from training.measure.pictures import save_plots
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report, save_json
 from training.measure.valuation import Valuation, value_policies
-from training.measure.world import World, logged, pick_world
+from training.measure.world import World, logged, pick_world, unseen
 from training.tracking import log_run
 
 FOLDS = 5
@@ -40,9 +42,10 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
         The number of requests.
 
     Raises:
-        BadInput: the traffic cannot be read.
+        BadInput: the traffic cannot be read, or `out` cannot be written.
         ArtifactError: the artifact is refused.
     """
+    check_file(out, artifact_path, traffic)
     artifact = load_artifact(artifact_path)
     requests = read_traffic(traffic).frame.drop_duplicates("request_id")
     estimates = estimate(artifact.predictor, prompts_of(requests))
@@ -52,10 +55,8 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     columns |= {f"expected_cost_usd__{name}": estimates.usd[:, k] for k, name in enumerate(names)}
     chosen = artifact.policy.choose(estimates.p, estimates.usd)
     columns["tier"] = np.array(names, dtype=object)[chosen]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part")
-    pd.DataFrame(columns).to_parquet(beside, index=False)
-    beside.replace(out)
+    with whole(out) as beside:
+        pd.DataFrame(columns).to_parquet(beside, index=False)
     return len(requests)
 
 
@@ -155,6 +156,10 @@ def evaluate(
         ArtifactError: the artifact is refused.
         EnvironmentProblem: MLflow refused the run (the report is in place).
     """
+    if report_json is not None:
+        check_file(report_json, artifact_path, traffic)
+    if plots is not None:
+        check_place(plots / "curve.png")
     subject = prepare(artifact_path, traffic, estimate)
     measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
     report = measured.report
@@ -181,13 +186,7 @@ def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate:
     if estimate:
         requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
         notes += told
-    fresh = np.flatnonzero(~known)
-    try:
-        world = pick_world(requests.take(fresh), MIN_ROWS)
-    except BadInput as error:
-        used = f"{name}: without the {int(known.sum())} requests that the artifact was fitted on"
-        raise BadInput(f"{used}, {error}") from None
-    world = replace(world, rows=fresh[world.rows])
+    world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
     notes = (world.note, *notes, *rule.warnings())
     return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
 
@@ -228,16 +227,19 @@ def value_one_sided(subject: Subject) -> Valued:
 
 
 def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> None:
-    """Draw the figures, into `plots` where asked for, and log the evaluation as a run."""
+    """Draw the figures, copied into `plots` where asked for, and log the evaluation as a run."""
     artifact = subject.artifact
     training = artifact.manifest["training"]
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / "report"
         told.mkdir()
         save_json(report, told / "report.json")
-        drawn = plots or Path(scratch) / "plots"
-        drawn.mkdir(parents=True, exist_ok=True)
-        save_plots(report, drawn)
+        drawn = Path(scratch) / "plots"
+        drawn.mkdir()
+        for picture in save_plots(report, drawn):
+            if plots is not None:  # what else is in that folder is nobody's business
+                plots.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(picture, plots / picture.name)
         folders = {"artifact": artifact.path, "report": told, "plots": drawn}
         log_run(
             f"evaluate {artifact.version}",

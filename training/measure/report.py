@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
+from training.files import whole
 from training.label.rule import LabelRule
 from training.log.requests import Requests
 from training.measure import plots as drawing
@@ -288,10 +289,8 @@ class Tellable(Protocol):
 
 def save_json(report: Tellable, path: Path, **more: Any) -> None:
     """Write the figures and `more` as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(more | report.as_json(), indent=2), encoding="utf-8")
-    beside.replace(path)
+    with whole(path) as beside:
+        beside.write_text(json.dumps(more | report.as_json(), indent=2), encoding="utf-8")
 
 
 def curve_figure(report: Report, title: str = "") -> "Figure":

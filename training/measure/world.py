@@ -1,6 +1,7 @@
 """Which world a log is of: paired (every tier's answer to a request is known) or one-sided."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,18 +65,40 @@ def pick_world(requests: Requests, least: int) -> World:
             f"propensity, and {int(paired.sum())} with every tier's score: values are estimates"
         )
         return World(ONE_SIDED, rows, note + f"; {lost} without propensity left out" * bool(lost))
-    left = len(requests) - int(paired.sum())
-    told = f"{int(paired.sum())} requests with every tier's score, {least} are needed"
+    left, known = len(requests) - int(paired.sum()), int(paired.sum())
+    told = f"{known} requests with every tier's score, {least} are needed: give newer traffic"
+    if left:
+        told += f", or replay at least {max(least - known, 1)} on the tiers that did not answer"
     if left and not alone.any():
         told += (
             f"; the other {left} carry no propensity: log the chance with which your policy chose "
             "the tier (column propensity, data/README.md), or, if it chose by what is in the log "
             "alone, --estimate-propensities"
         )
-    raise BadInput(
-        f"{told}; else give newer traffic, or replay at least {max(least - int(paired.sum()), 1)} "
-        "requests on the tiers that did not answer"
-    )
+    raise BadInput(told)
+
+
+def unseen(
+    requests: Requests, known: NDArray[np.bool_], pick: Callable[[Requests], World], name: str
+) -> World:
+    """The world of the requests that an artifact does not know, its rows numbered among all.
+
+    Args:
+        requests: n of them.
+        known: bool[n], what the artifact was fitted or chosen on.
+        pick: chooses the world.
+        name: of the traffic, for messages.
+
+    Raises:
+        BadInput: as `pick`; the message says how many were left out.
+    """
+    fresh = np.flatnonzero(~known)
+    try:
+        world = pick(requests.take(fresh))
+    except BadInput as error:
+        out = f"without the {int(known.sum())} requests that the artifact was fitted or chosen on"
+        raise BadInput(f"{name}: {out}, {error}") from None
+    return replace(world, rows=fresh[world.rows])
 
 
 def valuable(requests: Requests) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from training.config import read_tiers
 from training.console import quieted, say
 from training.errors import BadInput
 from training.features import prepare, resolve
+from training.files import check_file
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.learn.costs import account
@@ -34,6 +35,7 @@ from training.learn.vectorize import check_embedder, estimates_of, imprinted, ve
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
 from training.measure.offpolicy import interval
+from training.measure.plots import save
 from training.measure.slice_report import promise_margins
 from training.record import describe_choice, describe_job
 from training.retrain.contest import hold
@@ -127,6 +129,8 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
         BadInput: a log without times, or too short for two periods.
     """
     settings = read_settings(config)
+    if plot is not None:
+        check_file(plot, config, settings.traffic)
     tiers = read_tiers(settings.tiers)
     table = cut(read_traffic(settings.traffic), settings.window)
     requests, _ = labelled_requests(table, tiers, settings.config.label)
@@ -302,5 +306,5 @@ def _draw(found: Backtest, path: Path) -> None:
             above.axvline(time, color="tab:red", linewidth=0.8)
     above.legend(frameon=False)
     above.set_title("What retraining would have done (dotted: promotions; red: promise broken)")
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
     plt.close(figure)

@@ -17,7 +17,8 @@ from typing import Any
 from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
-from training.export import place, placing
+from training.export import check_out, place, placing
+from training.features import resolve
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
@@ -89,6 +90,9 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
             serves as before.
     """
     settings = read_settings(config)
+    check_out(settings.folder)
+    for name in settings.embedders:
+        resolve(name, settings.tuning)
     tiers = read_tiers(settings.tiers)
     with step("read traffic"):
         table = cut(read_traffic(settings.traffic), settings.window)

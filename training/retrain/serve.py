@@ -16,7 +16,7 @@ def promote(model: str, number: str, folder: Path) -> str:
         BadInput: there is no such version.
         EnvironmentProblem: the registry failed, or a job is under way.
     """
-    with alone(folder, 0.0), connected("did not promote", SERVES) as (mlflow, _):
+    with alone(folder, 0.0), connected("did not promote", SERVES, making=False) as (mlflow, _):
         registry = Registry(mlflow, model)
         version = registry.version(number)
         with tempfile.TemporaryDirectory() as scratch:

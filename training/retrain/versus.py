@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
-from training.measure.world import logged, pick_world
+from training.measure.world import logged, pick_world, unseen
 from training.retrain.registry import ALIASES, Registry
 from training.tracking import connected
 
@@ -119,8 +120,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     requests, weak = firm_requests(requests)
     hashes = id_hashes(requests.ids)
     seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
-    requests = requests.take(np.flatnonzero(~seen))
-    world = pick_world(requests, LEAST)
+    world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))
@@ -166,7 +166,7 @@ def _folder(name: str, model: str, scratch: Path) -> Path:
     """The artifact folder that a name means."""
     if (Path(name) / "manifest.json").is_file():
         return Path(name)
-    with connected("did not give the artifact") as (mlflow, _):
+    with connected("did not give the artifact", making=False) as (mlflow, _):
         registry = Registry(mlflow, model)
         if name in ALIASES or name.isdigit():
             return registry.fetch(registry.version(name), scratch)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from router.artifact import load_artifact
 from training.errors import BadInput
+from training.files import check_file, whole
 from training.golden import replay
 from training.label.rule import LabelRule
 from training.log.requests import plain_model
@@ -102,6 +103,7 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     Raises:
         BadInput: no model in the log, or the file exists.
     """
+    check_file(out)
     if out.exists():
         raise BadInput(f"{out} exists; remove it or give another --out")
     frame = read_traffic(traffic).frame
@@ -123,9 +125,8 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
             f"output_usd_per_mtok = {made:.6g}  # {known}",
             "",
         ]
-    beside = out.with_name(f".{out.name}.part")
-    beside.write_text("\n".join(lines), encoding="utf-8")
-    beside.replace(out)
+    with whole(out) as beside:
+        beside.write_text("\n".join(lines), encoding="utf-8")
     left = "check the prices" if ordered else "order and prices unknown: fill them in"
     return [f"{out}: {len(groups)} tiers; {left} before training"]
 

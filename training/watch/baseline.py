@@ -6,7 +6,7 @@ prompts in the neighbours' 64 dimensions, probabilities, scores and costs; no te
 
 import io
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,19 @@ def save_baseline(folder: Path, kept: Sample) -> None:
     np.savez_compressed(folder / FILE, allow_pickle=False, **arrays)
 
 
+def carried(old: Sample, chosen: Sample | None) -> Sample:
+    """The baseline of an artifact whose operating point was chosen again.
+
+    The old rows stay, but for what the old operating point made of them; `chosen` are those that
+    the new one was chosen on, None if it was at other prices.
+    """
+    kept = replace(old, tier=np.full(len(old), -1))
+    if chosen is None:
+        return kept
+    names = Sample.__dataclass_fields__
+    return Sample(*(np.concatenate([getattr(kept, n), getattr(chosen, n)]) for n in names))
+
+
 def fetch_baseline(artifact: Artifact) -> Sample:
     """The sample of an artifact's training, from its MLflow run.
 
@@ -88,16 +101,24 @@ def fetch_baseline(artifact: Artifact) -> Sample:
         BadInput: the run or its file is gone; the message says what to do.
         EnvironmentProblem: MLflow cannot be reached.
     """
+    found = find_baseline(artifact)
+    if found is None:
+        raise BadInput(
+            f"{artifact.path}: no run in MLflow keeps the baseline of its training "
+            f"(evidence/{FILE}): set MLFLOW_TRACKING_URI to the store of its training, or "
+            "train again"
+        )
+    return found
+
+
+def find_baseline(artifact: Artifact) -> Sample | None:
+    """The same, None where the run or its file is gone."""
     sha256 = artifact.manifest.get("evidence")
-    file = None
+    if not isinstance(sha256, str) or not sha256.isalnum():
+        return None
     with tempfile.TemporaryDirectory() as scratch:
-        if isinstance(sha256, str) and sha256.isalnum():
-            file = fetch_file(EVIDENCE_TAG, sha256, f"evidence/{FILE}", Path(scratch))
+        file = fetch_file(EVIDENCE_TAG, sha256, f"evidence/{FILE}", Path(scratch))
         if file is None:
-            raise BadInput(
-                f"{artifact.path}: no run in MLflow keeps the baseline of its training "
-                f"(evidence/{FILE}): set MLFLOW_TRACKING_URI to the store of its training, or "
-                "train again"
-            )
+            return None
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             return Sample(**{name: arrays[name] for name in Sample.__dataclass_fields__})

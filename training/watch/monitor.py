@@ -20,6 +20,7 @@ from router.artifact import read_artifact
 from router.policy import Promise
 from training.errors import BadInput
 from training.export import id_hashes
+from training.files import check_file, whole
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
@@ -84,6 +85,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
             nothing labelled.
         ArtifactError: the artifact is refused.
     """
+    check_file(state, artifact_path, traffic)
     artifact, arrays = read_artifact(artifact_path)
     promise = artifact.policy.promise
     if promise is None:
@@ -95,10 +97,16 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     if np.isnat(requests.at).any():
         raise BadInput(f"{traffic}: column at: the monitor needs the time of every request")
     new = ~np.isin(id_hashes(requests.ids), arrays["fitted"])
-    if before.until is not None:
-        new &= requests.at > np.datetime64(before.until)
     one_sided = promise.rule == "min_quality"
     new &= valuable(requests) if one_sided else requests.paired
+    if not new.any():
+        needed = "or an answer's propensity" if one_sided else "(the promise compares answers)"
+        raise BadInput(
+            f"{traffic}: of {len(requests)} labelled requests none can be counted: it takes every "
+            f"tier's score {needed}, on requests that the artifact was not fitted or chosen on"
+        )
+    if before.until is not None:
+        new &= requests.at > np.datetime64(before.until)
     requests = requests.take(np.flatnonzero(new)[np.argsort(requests.at[new], kind="stable")])
     if not len(requests):
         return before
@@ -110,9 +118,8 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     times = requests.at[np.sort(first)]
     after = look(before, np.asarray(per_session, dtype=np.float64), high, times)
     after = replace(after, until=str(requests.at.max()))
-    beside = state.with_name(f".{state.name}.part")
-    beside.write_text(json.dumps(asdict(after), indent=2), encoding="utf-8")
-    beside.replace(state)
+    with whole(state) as beside:
+        beside.write_text(json.dumps(asdict(after), indent=2), encoding="utf-8")
     return after
 
 

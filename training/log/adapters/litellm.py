@@ -10,7 +10,7 @@ from typing import Any
 from training.log.adapters.chat import bare_model, completion, cost, tokens
 from training.log.adapters.records import decoded
 
-CHAT = frozenset({"completion", "acompletion", "", "None", None})
+CHAT = ("completion", "acompletion", "", "None", None)
 CUT = "(litellm_truncated skipped "
 WITHHELD = "redacted-by-litellm"
 

@@ -21,7 +21,7 @@ from training.log.adapters.chat import (
 from training.log.adapters.records import Numbered, decoded
 
 UNNAMED = (None, "", "default", "anonymous")  # source ids that name nobody
-CHAT = frozenset({"CHAT_MODEL", "LLM"})
+CHAT = ("CHAT_MODEL", "LLM")
 PREFIX = "mlflow"  # a source mlflow+URI#EXPERIMENT
 
 
@@ -43,7 +43,7 @@ def rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     chats = [span for span in told if span.inputs.get("messages")]
     if not chats:
         kinds = {str(span.kind) for span in told if span.kind}
-        if kinds & CHAT:
+        if kinds & set(CHAT):
             yield "not a chat call (inputs without messages)"
         else:
             yield f"not a chat call ({', '.join(sorted(kinds)).lower() or 'no spans'})"

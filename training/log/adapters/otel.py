@@ -17,11 +17,11 @@ from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
 
 SPANS, EVENTS = "spans of OTLP", "log events of OTLP"
-CHAT = frozenset({"chat", "generate_content"})
+CHAT = ("chat", "generate_content")  # a set would need values that can be hashed
 ROLES = ("system", "developer", "user", "assistant", "tool")
 DETAILS = "gen_ai.client.inference.operation.details"
 VERDICT = "gen_ai.evaluation.result"
-FAILED = frozenset({2, "2", "STATUS_CODE_ERROR"})
+FAILED = (2, "2", "STATUS_CODE_ERROR")
 LOST = "the logger dropped the prompt"
 
 

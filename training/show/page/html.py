@@ -20,6 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from router.artifact import Artifact, read_artifact
+from training.files import check_file, whole
 from training.label.rule import LabelRule
 from training.log.requests import fingerprint
 from training.measure.evaluate import (
@@ -57,6 +58,7 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
         BadInput, ArtifactError: see `training.measure.evaluate.evaluate`; nothing was written.
         EnvironmentProblem: MLflow refused the run (the page is in place).
     """
+    check_file(out, artifact, traffic)
     subject = prepare(artifact, traffic, False)
     found, text = page_of(subject, traffic.name)
     put(text, out)
@@ -66,10 +68,8 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
 
 def put(text: str, out: Path) -> None:
     """Write a page to `out`, whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(out)
+    with whole(out) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:

@@ -1,0 +1,53 @@
+"""Files that jobs write: refused before the work where they cannot be, and there whole or not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import BadInput, EnvironmentProblem
+
+
+def check_file(out: Path, *read: Path | None) -> None:
+    """Refuse a place that no file can have, or that holds what the job reads.
+
+    Args:
+        out: where the job will write.
+        read: files and folders that it reads; None is passed over.
+
+    Raises:
+        BadInput: no name, a folder, under a file, or (in) something that is read.
+        EnvironmentProblem: the folder may not be written.
+    """
+    if not out.name or str(out) in (".", ".."):
+        raise BadInput(
+            f"{str(out)!r} names no file to write; give a name, e.g. results/new.parquet"
+        )
+    if out.is_dir():
+        raise BadInput(f"{out}: is a folder; name a file in it")
+    check_place(out)
+    place = out.resolve()
+    for source in read:
+        if source is not None and place.is_relative_to(source.resolve()):
+            raise BadInput(f"{out}: is (in) {source}, which this job reads; write to another place")
+
+
+def check_place(out: Path) -> None:
+    """BadInput or EnvironmentProblem where nothing can be made at `out`, a file or a folder."""
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise BadInput(f"{out}: {above} is a file, not a folder; write to another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise EnvironmentProblem(f"{out}: the folder {above} may not be written by this account")
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A file beside `out` to write; it takes its place at the end, and is removed on failure."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.part")
+    try:
+        yield beside
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
