@@ -22,6 +22,7 @@ from training.decide.operating import (
     plan_course,
     walk_steps,
 )
+from training.decide.promises import holds
 from training.errors import BadInput
 
 NAMES = ["small", "large"]
@@ -385,6 +386,37 @@ def test_a_constant_breaks_the_limit_only_where_asked():
     if asked.constant == 0:
         assert not asked.promise.certified
         assert "half a point" in asked.why
+
+
+@pytest.mark.parametrize("sizes", ["ten each", "one asked by everybody", "a few asked often"])
+def test_a_prompt_that_is_asked_often_is_evidence_once(sizes):
+    """Always-small keeps 89 %, not 90 %; as it answers a prompt once it answers it always."""
+    rng, small = np.random.default_rng(25), Policy(0.0, constant=0)
+    goal, broken, naive, draws = MinQuality(0.9), 0, 0, 300
+    for _ in range(draws):
+        times = {
+            "ten each": np.full(80, 10),
+            "one asked by everybody": np.append(np.ones(300, dtype=int), 300),
+            "a few asked often": rng.geometric(0.1, 200),
+        }[sizes]
+        unit = np.repeat(np.arange(len(times)), times)
+        suffices = (rng.random(len(times)) < 0.89)[unit]
+        score = np.stack([suffices * 1.0, np.ones(len(unit))], axis=1)
+        usd = np.tile([1e-4, 1e-3], (len(unit), 1))
+        evidence = Evidence(score, usd, usd, score, np.arange(len(unit)), unit=unit)
+        broken += int(holds(goal, [small], evidence, 0.05)[0])
+        naive += int(holds(goal, [small], replace(evidence, unit=None), 0.05)[0])
+    assert binomtest(broken, draws, 0.05, alternative="greater").pvalue > 0.01
+    assert naive > 0.1 * draws  # as independent they would have certified it
+
+
+def test_units_that_are_sessions_change_nothing():
+    rng = np.random.default_rng(26)
+    evidence, course = draw(rng, 1500, session=3), plan_course(*world(rng, 1000)[:2])
+    for goal in (MinQuality(0.95), MaxBadDowngrade(0.05)):
+        evidence = replace(evidence, sufficed=evidence.score >= 0.5)
+        tied = replace(evidence, unit=evidence.session + 7)
+        assert choose(goal, course, evidence, NAMES) == choose(goal, course, tied, NAMES)
 
 
 def test_what_it_may_cost():

@@ -31,6 +31,7 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
+from training.learn.splits import independent
 from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
 from training.measure.overlap import certifiable
@@ -85,7 +86,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
         rows = world.rows
         used = requests.take(rows)
-    check_units(goal, used.sessions, world.paired)
+    unit = independent(used)
+    check_units(goal, unit, world.paired)
     with step("operating point"):
         x = vectorize(predictor.vectorizer, list(used.prompts))
         p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
@@ -93,7 +95,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         tiers = predictor.tiers
         names = tuple(tier.name for tier in tiers)
         outcomes = None if world.paired else certifiable(logged(used), p, names)
-        evidence = gather_evidence(p, x, used, predictor.tokens, tiers, rule, outcomes, stages)
+        known_of = (predictor.tokens, tiers, rule, outcomes, stages)
+        evidence = gather_evidence(p, x, used, unit, *known_of)
         policy = choose(goal, course, evidence, names)
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "

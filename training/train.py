@@ -186,7 +186,8 @@ def settle(ground: Ground, features: Features, learned: Learned, config: Config)
     outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
     models = learned.predictor.tokens
     stages = features.stages(learned, ground.requests, ground.chosen)
-    known = (choose_rows, models, ground.tiers, config.label, outcomes, stages)
+    unit = ground.splits.units[ground.chosen]
+    known = (choose_rows, unit, models, ground.tiers, config.label, outcomes, stages)
     evidence = gather_evidence(p, part, *known)
     course = learned.course
     policy = choose(config.policy, course, evidence, names)
@@ -324,7 +325,8 @@ def report_on(
     known = requests.paired if world.paired else valuable(requests)
     test = splits.test[known[splits.test]]
     used, asked = requests.take(test), x.take(test)
-    if len(np.unique(used.sessions)) < 2:  # an interval needs two independent requests
+    unit = splits.units[test]
+    if len(np.unique(unit)) < 2:  # an interval needs two independent requests
         return None, "fewer than two independent test requests: no report"
     predictor, tiers = learned.predictor, learned.tiers
     usd = expected(asked, predictor.tokens, tiers)
@@ -334,12 +336,14 @@ def report_on(
     if not world.paired:
         names = tuple(tier.name for tier in tiers)
         try:
-            return value_policies(logged(used), estimates, paid, policy, names, rule.warnings()), ""
+            return value_policies(
+                logged(used, unit), estimates, paid, policy, names, rule.warnings()
+            ), ""
         except BadInput as refusal:
             return None, f"no report: {refusal}"
     others = baselines.estimates(
         x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
     )
     surface = asked.dense[:, :SURFACE]
-    rows = Rows.of(tiers, estimates, paid, used, rule, others, surface)
+    rows = Rows.of(tiers, estimates, paid, used, unit, rule, others, surface)
     return build_report(rows, policy, rule.warnings()), ""

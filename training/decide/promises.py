@@ -1,7 +1,10 @@
 """Whether choose rows certify a promise of a policy, and by how much; a session counts once.
 
-The loss of a session is the mean over its requests. Where every session is one request and the
-loss is 0 or 1, the test is the exact binomial one, else it is by betting (`decide.bounds`).
+The loss of a session is the mean over its requests. Sessions that ask the same are one unit of
+evidence (`learn.splits.independent`), whose loss is their sum, in units of the mean number of
+sessions: so the mean over units is that over sessions, and what can be lost on one unit grows with
+it. Where every unit is one request and the loss is 0 or 1, the test is the exact binomial one, else
+it is by betting (`decide.bounds`).
 MAPIE's ``risk_control`` (1.6) was looked at: its p-value for binary losses is the same binomial
 tail, but its betting bound adds maxima over two halves (which no capital does), it has no sessions,
 and it judges a classifier's predictions, not tiers' outcomes.
@@ -32,7 +35,7 @@ def holds(
         rates = np.stack([_bad(policy, evidence) for policy in policies], axis=1)
         if _single(evidence):
             return upper_rate(_count(rates), len(rates), risk) <= goal.rate
-        return _rates_below(np.full(len(policies), goal.rate), rates, risk)
+        return _rates_below(np.full(len(policies), goal.rate), rates, evidence, risk)
     pairs = [_qualities(policy, evidence) for policy in policies]
     routed, top = (np.stack(part, axis=1) for part in zip(*pairs, strict=True))
     return _shares_above(np.full(len(policies), goal.share), routed, top, evidence, risk)
@@ -40,7 +43,7 @@ def holds(
 
 def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
     """What the choose rows say of a policy: estimate and one-sided limit."""
-    n = len(np.unique(evidence.session))
+    n = len(np.unique(evidence.units))
     name, target = (
         ("min_quality", goal.share)
         if isinstance(goal, MinQuality)
@@ -62,7 +65,7 @@ def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> 
         elif _single(evidence):
             test, bound = "exact binomial", float(upper_rate(_count(bad), n, risk))
         else:
-            bound = _rate_bound(goal, bad, risk, certified)
+            bound = _rate_bound(goal, bad, evidence, risk, certified)
     return Promise(name, target, goal.confidence, n, estimate, bound, certified, test)
 
 
@@ -70,29 +73,27 @@ def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk:
     """Whether a constant tier is shown to be at most `by` of mean score worse than a policy."""
     rows = np.arange(len(evidence.score))
     routed = evidence.score[rows, evidence.tiers(policy)]
-    gain = _per_session(evidence.score[:, tier] - routed, evidence.session) + by
-    low, high = evidence.gap_range(np.ones(1))
-    return bool(shown_above_zero(gain[:, None], low + by, high + by, risk)[0])
+    gain = _per_unit(evidence.score[:, tier] - routed + by, evidence)
+    low, high = (end + by for end in evidence.gap_range(np.ones(1)))
+    reach = _sizes(evidence).max()
+    return bool(shown_above_zero(gain[:, None], low * reach, high * reach, risk)[0])
 
 
 def _qualities(policy: Policy, evidence: Evidence) -> tuple[Floats, Floats]:
-    """Mean score of the routed tier and of the top tier, per session."""
+    """Score of the routed tier and of the top tier, per unit."""
     rows = np.arange(len(evidence.score))
     routed = evidence.score[rows, evidence.tiers(policy)]
-    return (
-        _per_session(routed, evidence.session),
-        _per_session(evidence.score[:, -1], evidence.session),
-    )
+    return _per_unit(routed, evidence), _per_unit(evidence.score[:, -1], evidence)
 
 
 def _bad(policy: Policy, evidence: Evidence) -> Floats:
-    """Share of bad downgrades, per session."""
+    """Share of bad downgrades, per unit."""
     if evidence.sufficed is None:
         raise BadInput("max_bad_downgrade needs requests on which two tiers are seen together")
     rows = np.arange(len(evidence.score))
     tier = evidence.tiers(policy)
     bad = evidence.sufficed[:, -1] & ~evidence.sufficed[rows, tier]
-    return _per_session(bad.astype(np.float64), evidence.session)
+    return _per_unit(bad.astype(np.float64), evidence)
 
 
 def _count(losses: Floats) -> NDArray[np.int64]:
@@ -100,24 +101,36 @@ def _count(losses: Floats) -> NDArray[np.int64]:
 
 
 def _single(evidence: Evidence) -> bool:
-    return len(np.unique(evidence.session)) == len(evidence.session)
+    return len(np.unique(evidence.units)) == len(evidence.units)
 
 
-def _per_session(values: Floats, session: NDArray[np.int64]) -> Floats:
-    sums, counts = np.bincount(session, weights=values), np.bincount(session)
-    return np.asarray(sums[counts > 0] / counts[counts > 0])
+def _per_unit(values: Floats, evidence: Evidence) -> Floats:
+    """Mean per session, then summed per unit over the mean number of sessions, float64[units]."""
+    weight = 1.0 / np.bincount(evidence.session)[evidence.session]
+    place = np.unique(evidence.units, return_inverse=True)[1]
+    sums = np.bincount(place, weights=values * weight)
+    return np.asarray(sums * (len(sums) / max(float(weight.sum()), 1.0)))
+
+
+def _sizes(evidence: Evidence) -> Floats:
+    """How many sessions each unit has, over their mean, float64[units]: 1 where no two are tied."""
+    return _per_unit(np.ones(len(evidence.session)), evidence)
 
 
 def _shares_above(
     shares: Floats, routed: Floats, top: Floats, evidence: Evidence, risk: float
 ) -> NDArray[np.bool_]:
     """Whether mean(routed) ≥ share · mean(top) is shown, per column of shares: float64[m]."""
-    return shown_above_zero(routed - shares * top, *evidence.gap_range(shares), risk)
+    low, high = evidence.gap_range(shares)
+    reach = _sizes(evidence).max()
+    return shown_above_zero(routed - shares * top, low * reach, high * reach, risk)
 
 
-def _rates_below(rates: Floats, bad: Floats, risk: float) -> NDArray[np.bool_]:
+def _rates_below(rates: Floats, bad: Floats, evidence: Evidence, risk: float) -> NDArray[np.bool_]:
     """Whether mean(bad) ≤ rate is shown, per column of rates: float64[m]."""
-    return shown_above_zero(rates - bad, rates - 1.0, rates, risk)
+    sizes = _sizes(evidence)
+    margins, reach = sizes[:, None] * rates - bad, sizes.max()
+    return shown_above_zero(margins, (rates - 1.0) * reach, rates * reach, risk)
 
 
 def _share_bound(
@@ -131,9 +144,13 @@ def _share_bound(
     )
 
 
-def _rate_bound(goal: MaxBadDowngrade, bad: Floats, risk: float, certified: bool) -> float:
+def _rate_bound(
+    goal: MaxBadDowngrade, bad: Floats, evidence: Evidence, risk: float, certified: bool
+) -> float:
     ends = (goal.rate, TINY) if certified else (1.0 - TINY, goal.rate)
-    return _strictest(*ends, lambda rates: _rates_below(rates, bad[:, None], risk), otherwise=1.0)
+    return _strictest(
+        *ends, lambda rates: _rates_below(rates, bad[:, None], evidence, risk), otherwise=1.0
+    )
 
 
 def _strictest(

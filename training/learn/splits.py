@@ -34,6 +34,7 @@ class Splits:
         choose: int64[·], for the operating point and its promise, used once.
         test: int64[·], for the report, used once; may be empty.
         group: int64[n], rows of one group are in one part.
+        units: int64[n], numbers of independent units, see `independent`.
         leakage: one line for the summary.
     """
 
@@ -41,6 +42,7 @@ class Splits:
     choose: NDArray[np.int64]
     test: NDArray[np.int64]
     group: NDArray[np.int64]
+    units: NDArray[np.int64]
     leakage: str
 
 
@@ -105,7 +107,24 @@ def split(
         f"{twins} near-duplicate prompts kept with their twins, {shared} across parts; "
         f"0 sessions across parts{note}"
     )
-    return Splits(fit, choose, test, group, leakage)
+    return Splits(fit, choose, test, group, _units(sessions, twin, group), leakage)
+
+
+def independent(requests: Requests) -> NDArray[np.int64]:
+    """Numbers of independent units, int64[n]: a prompt that is asked twice is evidence once.
+
+    A session with all near-duplicates of its prompts and their sessions, as far as `split` ties
+    them; where no request has a session, near-duplicates alone.
+    """
+    sessions, twin = requests.sessions, near_duplicates(list(requests.prompts))
+    return _units(sessions, twin, _groups(sessions, twin)[0])
+
+
+def _units(
+    sessions: NDArray[np.int64], twin: NDArray[np.int64], group: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    alone = len(np.unique(sessions)) == len(sessions)  # twins cannot chain, so none is released
+    return np.asarray(np.unique(twin, return_inverse=True)[1], dtype=np.int64) if alone else group
 
 
 def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
+from training.errors import BadInput
 from training.export import id_hashes
 from training.files import check_file, check_place, whole
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
+from training.learn.splits import independent
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
 from training.log.requests import Requests, fingerprint, prompts_of
@@ -200,9 +202,12 @@ def measure_paired(subject: Subject) -> Measured:
     predictor = artifact.predictor
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
-    others = _cross_fitted(x.dense[:, SURFACE:], requests.score)
+    unit = independent(requests)
+    if len(np.unique(unit)) < 2:
+        raise BadInput("all requests ask the same, or are of one session: an interval needs more")
+    others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
     surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
-    rows = Rows.of(predictor.tiers, estimates, paid, requests, subject.rule, others, surface)
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
     stages = _stage_notes(artifact, estimates, x, requests)
@@ -222,7 +227,8 @@ def value_one_sided(subject: Subject) -> Valued:
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = _estimate(predictor, x, requests)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests))
-    found = value_policies(logged(requests), estimates, paid, artifact.policy, names, notes)
+    known = logged(requests, independent(requests))
+    found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(found, x, estimates)
 
 
@@ -280,11 +286,15 @@ def _stage_notes(
 
 
 def _cross_fitted(
-    embedding: NDArray[np.float32], score: NDArray[np.float64]
+    embedding: NDArray[np.float32], score: NDArray[np.float64], unit: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}."""
+    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}.
+
+    unit: int64[n]; none is divided, or a baseline would know the answers to a prompt's twins.
+    """
     found: dict[str, NDArray[np.float64]] = {}
-    for fit, asked in KFold(FOLDS, shuffle=True, random_state=0).split(embedding):
+    folds = GroupKFold(min(FOLDS, len(np.unique(unit))), shuffle=True, random_state=0)
+    for fit, asked in folds.split(embedding, groups=unit):
         fold = baselines.estimates(embedding[fit], score[fit], embedding[asked])
         for name, estimates in fold.items():
             found.setdefault(name, np.empty_like(score))[asked] = estimates

@@ -58,7 +58,7 @@ class Rows:
         p, usd: float64[n, k], the predictor's estimates.
         score, paid: float64[n, k], outcomes and the account.
         sufficed: bool[n, k], by the label rule.
-        session: int64[n].
+        session: int64[n], independent units (see `training.learn.splits.independent`).
         characters: float64[n], prompt length.
         baselines: {name: float64[n, k]}, other methods' estimates of the score.
         slices: of the traffic, by rows.
@@ -82,13 +82,14 @@ class Rows:
         estimates: Estimates,
         paid: NDArray[np.float64],
         requests: Requests,
+        unit: NDArray[np.int64],
         rule: LabelRule,
         others: Mapping[str, NDArray[np.float64]],
         surface: NDArray[np.float32],
     ) -> "Rows":
         """Gather what a report looks at; every array is in the order of `requests`.
 
-        surface: float32[n, surface features].
+        unit: int64[n], independent ones; surface: float32[n, surface features].
         """
         return cls(
             names=tuple(tier.name for tier in tiers),
@@ -97,7 +98,7 @@ class Rows:
             score=requests.score,
             paid=paid,
             sufficed=rule.sufficed(requests.score),
-            session=requests.sessions,
+            session=unit,
             characters=np.array([prompt.chars for prompt in requests.prompts], dtype=np.float64),
             baselines=others,
             slices=slices_of(requests, surface),

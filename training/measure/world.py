@@ -107,6 +107,7 @@ def valuable(requests: Requests) -> NDArray[np.bool_]:
     return np.asarray(requests.paired | chosen.any(axis=1))
 
 
-def logged(requests: Requests) -> Logged:
-    """What off-policy estimates look at."""
-    return Logged(requests.score, requests.propensity, requests.sessions)
+def logged(requests: Requests, unit: NDArray[np.int64] | None = None) -> Logged:
+    """What off-policy estimates look at; `unit` int64[n] in place of sessions where it is known."""
+    unit = requests.sessions if unit is None else unit
+    return Logged(requests.score, requests.propensity, unit)

@@ -85,7 +85,7 @@ def hold(
         names=tuple(one.name for one in job.tiers),
         quality=quality,
         paid=paid,
-        session=used.sessions,
+        session=job.splits.units[rows],
         observed=used.score,
         sufficed=rule.sufficed(used.score) if paired else None,
         slices=slices_of(used, x.dense[:, :SURFACE]),
