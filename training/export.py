@@ -31,7 +31,9 @@ from router.vectorizer import Vectorizer
 from training.errors import BadInput, SufficeError
 from training.files import check_place
 from training.golden import TOLERANCE, replay
+from training.learn.seen import added
 from training.learn.stages import Stages
+from training.log.requests import Requests
 
 
 class ParityError(SufficeError):
@@ -90,7 +92,7 @@ def reissue(
     tiers: Sequence[Tier],
     policy: Policy,
     card: str,
-    chosen: NDArray[np.uint64],
+    chosen: Requests | None,
     facts: Mapping[str, Any],
     stages: Stages | None = None,
 ) -> str:
@@ -99,7 +101,7 @@ def reissue(
     Args:
         source: a verified artifact; `out` may be its own folder.
         tiers: the same tiers, maybe at other prices.
-        chosen: uint64[·], hashes of the request ids used for choosing now.
+        chosen: the requests used for choosing now, if any.
         facts: the rest of the manifest.
         stages: whose dials and floors the gate between two stages gets.
 
@@ -115,7 +117,10 @@ def reissue(
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source.path / name, folder / name)
         arrays = dict(read_artifact(source.path)[1])
-        arrays["fitted"] = np.union1d(arrays["fitted"], chosen)
+        if chosen is not None:
+            arrays["fitted"] = np.union1d(arrays["fitted"], id_hashes(chosen.ids))
+            if "seen" in arrays:
+                arrays["seen"] = added(arrays["seen"], list(chosen.prompts))
         if stages is not None:
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)

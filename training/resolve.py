@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
@@ -31,9 +30,11 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
+from training.learn.seen import overlap
 from training.learn.splits import independent
 from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
+from training.log.requests import Requests
 from training.measure.overlap import certifiable
 from training.measure.world import logged, unseen
 from training.record import describe_choice, describe_making, track
@@ -81,11 +82,16 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         requests, notes = load_requests(traffic, predictor.tiers, rule)
         requests, weak = firm_requests(requests)
         notes += weak
-        hashes = id_hashes(requests.ids)
-        known = np.isin(hashes, arrays["fitted"])
+        known = np.isin(id_hashes(requests.ids), arrays["fitted"])
         world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
         rows = world.rows
         used = requests.take(rows)
+        again = overlap(arrays, manifest, used)
+        if again is not None and again.spoils:
+            raise BadInput(
+                f"{traffic}: {again.note}. A promise chosen on them would be worth nothing: give "
+                "traffic that the artifact was not trained on"
+            )
     unit = independent(used)
     check_units(goal, unit, world.paired)
     with step("operating point"):
@@ -104,12 +110,13 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         "they cannot serve a second choice"
     )
     notes += outcomes.notes if outcomes else ()
+    notes += (again.note,) if again else ()
     found = _fetch(artifact)
     basis = found[1] if found else None
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})
     chosen = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
     making = (policy, goal, course, evidence, basis, training)
-    done = _issue(artifact, out, tiers, *making, hashes[rows], chosen)
+    done = _issue(artifact, out, tiers, *making, used, chosen)
     return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
 
 
@@ -150,9 +157,8 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
             course, evidence, basis = _replanned(evidence, basis, tiers)
             policy = choose(goal, course, evidence, [tier.name for tier in tiers])
     training = _retold(artifact.manifest, note, {"test": 0})
-    nothing = np.empty(0, dtype=np.uint64)
     making = (policy, goal, course, evidence, basis, training)
-    done = _issue(artifact, out, tiers, *making, nothing, None)
+    done = _issue(artifact, out, tiers, *making, None, None)
     return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
 
 
@@ -179,12 +185,12 @@ def _issue(
     evidence: Evidence | None,
     basis: Basis | None,
     training: dict[str, Any],
-    fitted: NDArray[np.uint64],
+    fitted: Requests | None,
     chosen: Sample | None,
 ) -> Reissued:
     """Write the new version and log it, with the evidence where there is all of it.
 
-    fitted: hashes of further requests that it knows now; chosen: these, for its baseline.
+    fitted: further requests that it knows now; chosen: these, for its baseline.
     """
     old = artifact.manifest
     metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}

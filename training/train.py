@@ -31,6 +31,7 @@ from training.learn.heads import probabilities
 from training.learn.members import STANDARD, Recipe
 from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
+from training.learn.seen import sketch
 from training.learn.stages import measure_pace
 from training.learn.vectorize import vectorize
 from training.learned import Learned, join, learn
@@ -270,6 +271,7 @@ def write_artifact(
     used = np.concatenate([ground.splits.fit, ground.splits.choose])
     hashes = id_hashes(ground.requests.ids[used])
     kept = reference_arrays(learned.references, learned.predictor.learned)
+    kept |= {"seen": sketch([ground.requests.prompts[row] for row in used])}
     embedder = None
     if learned.second is not None:
         own = reference_arrays(learned.second.references, learned.second.predictor.learned)

@@ -117,6 +117,8 @@ def independent(requests: Requests) -> NDArray[np.int64]:
     them; where no request has a session, near-duplicates alone.
     """
     sessions, twin = requests.sessions, near_duplicates(list(requests.prompts))
+    if not len(sessions):
+        return sessions
     return _units(sessions, twin, _groups(sessions, twin)[0])
 
 

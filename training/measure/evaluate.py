@@ -20,6 +20,7 @@ from training.files import check_file, check_place, whole
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
+from training.learn.seen import overlap
 from training.learn.splits import independent
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
@@ -189,7 +190,9 @@ def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate:
         requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
         notes += told
     world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
-    notes = (world.note, *notes, *rule.warnings())
+    again = overlap(arrays, artifact.manifest, requests.take(world.rows))
+    told = (again.note,) if again else ()
+    notes = (*told, world.note, *notes, *rule.warnings())
     return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
 
 

@@ -17,6 +17,8 @@ from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
+from training.learn.seen import overlap
+from training.learn.splits import independent
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
 from training.measure.metrics import bad_downgrades
@@ -122,6 +124,8 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
+    known_again = (overlap(arrays, router.manifest, used) for router, arrays in pair)
+    again = tuple(dict.fromkeys(found.note for found in known_again if found is not None))
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))
     paid = account(x, used, one.predictor.tokens, tiers)
@@ -146,8 +150,8 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         names=(_called(first, one), _called(second, other)),
         world=world.name,
         requests=len(used),
-        rows=_rows(figures, used.sessions),
-        notes=(*told, *notes, *weak),
+        rows=_rows(figures, independent(used)),
+        notes=(*again, *told, *notes, *weak),
     )
 
 

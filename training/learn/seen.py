@@ -1,0 +1,110 @@
+"""Which prompts an artifact knows: enough to tell that a log is an old one under new ids.
+
+A table of bits, eight for each prompt that was fitted or chosen on, one of them set by its hash (a
+filter of one hash: Bloom, CACM 1970). A prompt that nobody used finds its bit set once in eight
+times: so a log gives itself away, and no single prompt does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from router.prompt import Prompt
+from training.log.imprint import Imprint, plain
+from training.log.requests import Requests
+
+BITS: Final = 8  # of the table, for each prompt
+RISK: Final = 1e-4  # of taking new prompts for old ones
+LEAST: Final = 0.05  # of a share, to be told
+SPOILED: Final = 0.5  # a share that no promise can rest on
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Prompts that an artifact knows under other request ids.
+
+    Attributes:
+        share: about how many of the different prompts it knows.
+        prompts: how many these are.
+        later: all were asked after the log of the training ended: so again, and answered anew.
+    """
+
+    share: float
+    prompts: int
+    later: bool
+
+    @property
+    def spoils(self) -> bool:
+        """Whether a promise cannot rest on them: it seems to be the log of the training."""
+        return self.share >= SPOILED and not self.later
+
+    @property
+    def note(self) -> str:
+        """In words."""
+        told = (
+            f"about {self.share:.0%} of the {self.prompts:,} different prompts are known to the "
+            "artifact, which was fitted or chosen on them under other request ids"
+        )
+        return told + (
+            "; they are later than its training, so they were asked again"
+            if self.later
+            else ": what is said of them is better than it is on new ones"
+        )
+
+
+def sketch(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
+    """The table of some prompts, packed uint8[·]; of a table without texts nothing is told."""
+    hashes = _hashes(prompts)
+    bits = np.zeros(8 * max(len(hashes), 1), dtype=np.bool_)
+    bits[_places(hashes, len(bits))] = True
+    return np.packbits(bits)
+
+
+def added(table: NDArray[np.uint8], prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
+    """The table with more prompts in it."""
+    bits = np.unpackbits(table)
+    bits[_places(_hashes(prompts), len(bits))] = 1
+    return np.packbits(bits)
+
+
+def overlap(
+    arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any], requests: Requests
+) -> Overlap | None:
+    """What of the requests an artifact knows.
+
+    Args:
+        arrays, manifest: the artifact's.
+        requests: none that it knows by their ids.
+
+    Returns:
+        None where it cannot be told from nothing, is too little to matter, or the artifact is of an
+        older version.
+    """
+    hashes = _hashes(list(requests.prompts))
+    if "seen" not in arrays or not len(hashes):
+        return None
+    bits = np.unpackbits(arrays["seen"])
+    by_chance, found = float(bits.mean()), int(bits[_places(hashes, len(bits))].sum())
+    share = (found / len(hashes) - by_chance) / max(1.0 - by_chance, 1e-9)
+    if share < LEAST or not binom.sf(found - 1, len(hashes), by_chance) < RISK:
+        return None
+    at, until = requests.at, manifest.get("training", {}).get("until")
+    ended = None if until is None else np.datetime64(until.removesuffix("Z"))
+    later = ended is not None and not np.isnat(at).any() and bool((at > ended).all())
+    return Overlap(share, len(hashes), later)
+
+
+def _hashes(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint64]:
+    """Of the different texts, uint64[·]."""
+    texts = {plain(prompt.text) for prompt in prompts if isinstance(prompt, Prompt)}
+    digests = [blake2b(text.encode(), digest_size=8).digest() for text in sorted(texts)]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def _places(hashes: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+    return (hashes % np.uint64(size)).astype(np.int64)
