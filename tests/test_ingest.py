@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -534,3 +535,14 @@ def test_no_bytes_break_the_csv_reader(
     numbers = [r.line if isinstance(r, Bad) else r[0] for r in records]
     assert numbers == sorted(set(numbers))
     assert all(isinstance(r, Bad) or len(r[1]) == 2 for r in records)
+
+
+def test_whole_numbers_that_became_floats_are_the_same_ids(tmp_path):
+    """As pandas makes of integers beside a null."""
+    frame = pd.DataFrame(
+        {"request_id": [0, 7, 12345678901, None], "messages": "hi", "tier": "small", "score": 1.0}
+    )
+    frame.to_parquet(tmp_path / "float.parquet")
+    ingest([tmp_path / "float.parquet"], tmp_path / "t.parquet", max_bad=1.0)
+    found = pd.read_parquet(tmp_path / "t.parquet")["request_id"]
+    assert sorted(found) == ["0", "12345678901", "7"]

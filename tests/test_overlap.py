@@ -5,7 +5,12 @@ import pytest
 
 from training.errors import BadInput
 from training.measure.offpolicy import Logged, always, fixed
-from training.measure.overlap import measure_overlap, require_support, unsupported_share
+from training.measure.overlap import (
+    certifiable,
+    measure_overlap,
+    require_support,
+    unsupported_share,
+)
 
 NAMES = ("small", "large")
 
@@ -64,3 +69,17 @@ def test_a_small_log_is_cut_into_fewer_parts():
     for n, parts in ((50, 1), (250, 2), (5000, 10)):
         answered = np.arange(n) % 2
         assert len(measure_overlap(log_of(answered, 0.5), rising(n)).rows) == parts
+
+
+@pytest.mark.parametrize("chance", [0.2, 0.5, 0.8])
+def test_propensities_that_are_anothers_are_refused(chance):
+    """The chance of the tier that did not answer; the right ones are never refused."""
+    rng = np.random.default_rng(4)
+    n = 1500
+    for _ in range(20):
+        answered = (rng.random(n) < chance).astype(int)
+        right = np.where(answered == 1, chance, 1 - chance)
+        certifiable(log_of(answered, right), rising(n), NAMES)
+        if chance != 0.5:
+            with pytest.raises(BadInput, match="does not fit the log"):
+                certifiable(log_of(answered, 1 - right), rising(n), NAMES)

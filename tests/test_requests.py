@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from router.tier import Tier
-from tests.traffic_makers import make_rows, requests_of
+from tests.traffic_makers import TIERS, make_rows, requests_of, write_log
 from training.errors import BadInput
+from training.label.rule import LabelRule, labelled_requests
 from training.log.requests import plain_model, propensity_notes
+from training.log.traffic import read_traffic
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,20 @@ def test_an_unknown_tier_is_named_with_what_was_seen(tmp_path):
     rows[3] |= {"tier": "huge", "model": "vendor/huge-9"}
     with pytest.raises(BadInput, match=r"(?s)1 rows.*small, large.*huge / vendor/huge-9.*\[\[tier"):
         requests_of(rows, tmp_path)
+
+
+def test_rows_of_a_tier_that_is_not_routed_to_are_left_out(tmp_path):
+    rows = make_rows(100)
+    rare = [{**row, "tier": "rare", "model": "vendor/rare"} for row in rows[:20:2]]
+    log = read_traffic(write_log(tmp_path / "log.parquet", [*rows, *rare]))
+    requests, notes = labelled_requests(log, TIERS, LabelRule())
+    assert (len(requests), requests.score.shape[1]) == (100, 2)
+    assert any("10 rows are of no tier" in note and "vendor/rare" in note for note in notes)
+    for one in rare:
+        one["propensity"] = 0.1  # a chance in a choice among three tiers
+    log = read_traffic(write_log(tmp_path / "log.parquet", [*rows, *rare]))
+    with pytest.raises(BadInput, match="of no tier"):
+        labelled_requests(log, TIERS, LabelRule())
 
 
 def test_failed_calls_are_left_out(tmp_path):

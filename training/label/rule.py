@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.errors import BadInput
-from training.log.requests import FIRM, Requests, gather, propensity_notes
+from training.log.requests import FIRM, Requests, gather, of_tiers, propensity_notes
 from training.log.traffic import TrafficTable, read_traffic, require_scores
 
 
@@ -103,9 +103,10 @@ def labelled_requests(
 ) -> tuple[Requests, tuple[str, ...]]:
     """The same of a traffic table that was read already."""
     require_scores(table)
-    requests = gather(table.frame, tiers)
+    frame, left_out = of_tiers(table.frame, tiers)
+    requests = gather(frame, tiers)
     labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))
-    notes = list(table.notes)
+    notes = [*table.notes, *left_out]
     if len(labelled) < len(requests):
         notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
     requests = requests.take(labelled)

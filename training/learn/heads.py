@@ -220,7 +220,9 @@ def sort_tiers(
             continue
         if len(known) < MIN_ROWS:
             raise BadInput(
-                f"tier {name!r}: {len(known)} labelled fit rows; at least {MIN_ROWS} are needed"
+                f"tier {name!r}: {len(known)} labelled fit rows; at least {MIN_ROWS} are needed: "
+                "log, replay or label more of its calls, or take it out of the tiers file (its "
+                "rows are then left out)"
             )
         learned.append(k)
     if not learned:

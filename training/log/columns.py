@@ -130,6 +130,8 @@ def _text(value: Any, empty: str | None) -> str | None:
         return value.decode("utf-8", "replace") or empty
     if isinstance(value, dict | list):
         return clean(json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return f"{value:.0f}"  # whole numbers become floats where a null stands among them
     return str(value)
 
 

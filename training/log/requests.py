@@ -158,12 +158,40 @@ def prompts_of(frame: pd.DataFrame) -> list[Prompt] | list[Imprint]:
     return [Prompt.of(json.loads(text)) for text in frame["messages"]]
 
 
+def of_tiers(frame: pd.DataFrame, tiers: Sequence[Tier]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows that a tier of the file answered, and in words how many others are left out.
+
+    Left in, for `tier_index` to refuse, are rows of no tier that are most of the log, as the file
+    is then another log's, and those with a propensity: without them the chances of a choice among
+    tiers would not add up.
+    """
+    lost = _tiers_of(frame, tiers).isna() & (frame["status"] != "error")
+    count = int(lost.sum())
+    if not count or 2 * count > len(frame) or frame.loc[lost, "propensity"].notna().any():
+        return frame, ()
+    told = f"{count} rows are of no tier in the tiers file and are left out: {_seen(frame[lost])}"
+    return frame[~lost].reset_index(drop=True), (told,)
+
+
 def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
     """Which tier answered each row, int64[rows]: by the tier's name, else by the model's.
 
     Raises:
         BadInput: a row names neither; the message lists what was seen.
     """
+    found = _tiers_of(frame, tiers)
+    if found.isna().any():
+        lost = frame[found.isna()]
+        raise BadInput(
+            f"columns tier and model: {len(lost)} rows are of no tier in the tiers file "
+            f"({', '.join(tier.name for tier in tiers)}); tier / model seen: {_seen(lost)}. Add a "
+            "[[tier]] table for each, or leave those rows out"
+        )
+    return np.asarray(found, dtype=np.int64)
+
+
+def _tiers_of(frame: pd.DataFrame, tiers: Sequence[Tier]) -> pd.Series:
+    """Index of each row's tier, float64, NaN where it is none of these."""
     by_name = {tier.name: k for k, tier in enumerate(tiers)}
     by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
     by_model |= {tier.model: k for k, tier in enumerate(tiers)}  # two snapshots may be two tiers
@@ -171,18 +199,14 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
     models = frame["model"].map(
         lambda model: by_model.get(model, by_model.get(plain_model(model))), na_action="ignore"
     )
-    found = named.astype("float64").fillna(models.astype("float64"))
-    if found.isna().any():
-        lost = frame[found.isna()]
-        seen = sorted(
-            {f"{t or '–'} / {m or '–'}" for t, m in zip(lost["tier"], lost["model"], strict=True)}
-        )
-        raise BadInput(
-            f"columns tier and model: {len(lost)} rows are of no tier in the tiers file "
-            f"({', '.join(by_name)}); tier / model seen: {', '.join(seen[:8])}. Add a [[tier]] "
-            "table for each, or leave those rows out"
-        )
-    return np.asarray(found, dtype=np.int64)
+    return named.astype("float64").fillna(models.astype("float64"))
+
+
+def _seen(rows: pd.DataFrame) -> str:
+    """Tiers and models of some rows, in words."""
+    pairs = zip(_texts(rows["tier"]), _texts(rows["model"]), strict=True)
+    seen = sorted({f"{tier or '–'} / {model or '–'}" for tier, model in pairs})
+    return ", ".join(seen[:8])
 
 
 def propensity_notes(requests: Requests) -> tuple[str, ...]:

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadInput
-from training.measure.offpolicy import Logged, always, largest_weight, pseudo_outcomes
+from training.measure.offpolicy import (
+    Logged,
+    always,
+    interval,
+    largest_weight,
+    pseudo_outcomes,
+)
 
 PARTS = 10
 PART_ROWS = 100  # fewer requests than PARTS times this are cut into fewer parts
@@ -19,6 +25,8 @@ ALMOST_NEVER = 0.005  # of a part's requests
 EXPLORE = 0.05  # the least exploration to ask for: below it single answers weigh over 20
 ANSWERS = 10  # per part, the exploration asked for shall give
 TOLERATED = 0.01  # of the traffic may go where the log cannot speak, and counts as the heads say
+TOLERATED_WEIGHT = 0.05  # by which weights may average more than 1
+SURELY = 0.999  # that they do, before a log is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +153,12 @@ def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) 
         names: of the tiers.
 
     Raises:
-        BadInput: the top tier, which every promise compares with, was never tried somewhere, or a
-            cheaper tier nowhere; the message names the exploration needed.
+        BadInput: the propensities do not fit the log; or the top tier, which every promise compares
+            with, was never tried somewhere, or a cheaper tier nowhere: the message names the
+            exploration needed.
     """
     n, k = p.shape
+    _check_weights(logged, names)
     overlap = measure_overlap(logged, p)
     require_support(overlap, always(k - 1, n, k), names, "always-top, the yardstick of a promise,")
     notes = []
@@ -165,6 +175,20 @@ def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) 
     score[:, :-1][~overlap.supported[:, :-1]] = 0.0
     largest = largest_weight(logged)
     return Outcomes(score, 1.0 - largest, largest, tuple(notes))
+
+
+def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
+    """Refuse propensities that are shown to be too small: each tier's weights average 1 at most."""
+    for tier, name in enumerate(names):
+        found = interval(logged.weight[:, tier], logged.session, SURELY)
+        if found.low > 1.0 and found.value > 1.0 + TOLERATED_WEIGHT:
+            raise BadInput(
+                "column propensity: it does not fit the log. The weights 1/propensity of the rows "
+                f"that {name!r} answered add up to {found.value:.2f} of all rows ({SURELY:.1%} "
+                f"limits {found.low:.2f} and {found.high:.2f}), which cannot be above 1: log the "
+                "chance with which the tier that answered was chosen, not that of another; until "
+                "then no promise can rest on this log"
+            )
 
 
 def needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:

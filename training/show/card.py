@@ -88,6 +88,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         )
     else:
         said, limit = f"mean quality at least {promise.target:.1%} of the top tier's", "lower"
+    if promise.test == "by definition":
+        return f"{what} Promise: {said}; it holds by definition, as this is the top tier itself."
     return (
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
         f"independent choose rows, a session counting once (estimate {promise.estimate:.2%}, "
