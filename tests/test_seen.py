@@ -18,39 +18,40 @@ def prompts(start, stop):
 
 def rows_of(start, stop):
     return [
-        {
-            **row,
-            "request_id": f"{start}-{i}",
-            "messages": f"question number {start + i // 2} of this kind",
-        }
-        for i, row in enumerate(make_rows(stop - start))
+        row | {"request_id": f"n-{i}", "messages": f"question number {i} of this kind"}
+        for i, row in zip(range(start, stop), make_rows(stop - start), strict=False)
     ]
 
 
+@pytest.fixture(scope="module")
+def artifact(job):
+    return read_artifact(job.artifact)[0]
+
+
 @pytest.mark.parametrize(("first", "share"), [(0, 1.0), (500, 0.5), (900, 0.1), (1000, None)])
-def test_how_many_are_known(first, share, tmp_path):
-    arrays = {"seen": sketch(prompts(0, 1000))}
-    requests = requests_of(rows_of(first, first + 1000), tmp_path)
-    found = overlap(arrays, {}, requests)
+def test_how_many_are_known(first, share, artifact, tmp_path):
+    arrays = {"seen": sketch(artifact.predictor.vectorizer.embedder, prompts(0, 1000))}
+    found = overlap(artifact, arrays, requests_of(rows_of(first, first + 1000), tmp_path))
     assert (found is None) == (share is None)
     if found is not None:
         assert found.share == pytest.approx(share, abs=0.05)
         assert found.prompts == 1000
 
 
-def test_new_prompts_are_not_taken_for_old_ones(tmp_path):
-    arrays = {"seen": sketch(prompts(0, 400))}
+def test_new_prompts_are_not_taken_for_old_ones(artifact, tmp_path):
+    arrays = {"seen": sketch(artifact.predictor.vectorizer.embedder, prompts(0, 400))}
     alarms = [
-        overlap(arrays, {}, requests_of(rows_of(k, k + 300), tmp_path))
-        for k in range(1000, 31000, 300)
+        overlap(artifact, arrays, requests_of(rows_of(k, k + 300), tmp_path))
+        for k in range(1000, 10_000, 300)
     ]
     assert all(alarm is None for alarm in alarms)
 
 
-def test_a_single_prompt_cannot_be_told():
-    table = np.unpackbits(sketch(prompts(0, 5000)))
+def test_a_single_prompt_cannot_be_told(artifact):
+    embedder = artifact.predictor.vectorizer.embedder
+    table = np.unpackbits(sketch(embedder, prompts(0, 5000)))
     assert 0.08 < table.mean() < 0.15  # so many of all other prompts would be taken for known ones
-    more = np.unpackbits(added(np.packbits(table), prompts(5000, 6000)))
+    more = np.unpackbits(added(np.packbits(table), embedder, prompts(5000, 6000)))
     assert (more >= table).all() and more.mean() > table.mean()
 
 

@@ -119,8 +119,9 @@ def reissue(
         arrays = dict(read_artifact(source.path)[1])
         if chosen is not None:
             arrays["fitted"] = np.union1d(arrays["fitted"], id_hashes(chosen.ids))
+            embedder = source.predictor.vectorizer.embedder
             if "seen" in arrays:
-                arrays["seen"] = added(arrays["seen"], list(chosen.prompts))
+                arrays["seen"] = added(arrays["seen"], embedder, list(chosen.prompts))
         if stages is not None:
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)

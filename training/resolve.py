@@ -86,7 +86,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
         rows = world.rows
         used = requests.take(rows)
-        again = overlap(arrays, manifest, used)
+        again = overlap(artifact, arrays, used)
         if again is not None and again.spoils:
             raise BadInput(
                 f"{traffic}: {again.note}. A promise chosen on them would be worth nothing: give "

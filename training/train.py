@@ -271,7 +271,7 @@ def write_artifact(
     used = np.concatenate([ground.splits.fit, ground.splits.choose])
     hashes = id_hashes(ground.requests.ids[used])
     kept = reference_arrays(learned.references, learned.predictor.learned)
-    kept |= {"seen": sketch([ground.requests.prompts[row] for row in used])}
+    kept |= {"seen": sketch(features.embedder, list(ground.requests.prompts[used]))}
     embedder = None
     if learned.second is not None:
         own = reference_arrays(learned.second.references, learned.second.predictor.learned)

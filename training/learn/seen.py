@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+from router.artifact import Artifact
+from router.embedder import Embedder
 from router.prompt import Prompt
-from training.log.imprint import Imprint, plain
+from training.learn.vectorize import terms_of
+from training.log.imprint import Imprint
 from training.log.requests import Requests
 
 BITS: Final = 8  # of the table, for each prompt
@@ -57,53 +60,58 @@ class Overlap:
         )
 
 
-def sketch(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
-    """The table of some prompts, packed uint8[·]; of a table without texts nothing is told."""
-    hashes = _hashes(prompts)
+def sketch(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
+    """The table of some prompts, packed uint8[·]."""
+    hashes = _hashes(embedder, prompts)
     bits = np.zeros(8 * max(len(hashes), 1), dtype=np.bool_)
     bits[_places(hashes, len(bits))] = True
     return np.packbits(bits)
 
 
-def added(table: NDArray[np.uint8], prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
+def added(
+    table: NDArray[np.uint8], embedder: Embedder, prompts: Sequence[Prompt | Imprint]
+) -> NDArray[np.uint8]:
     """The table with more prompts in it."""
     bits = np.unpackbits(table)
-    bits[_places(_hashes(prompts), len(bits))] = 1
+    bits[_places(_hashes(embedder, prompts), len(bits))] = 1
     return np.packbits(bits)
 
 
 def overlap(
-    arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any], requests: Requests
+    artifact: Artifact, arrays: Mapping[str, NDArray[Any]], requests: Requests
 ) -> Overlap | None:
     """What of the requests an artifact knows.
 
     Args:
-        arrays, manifest: the artifact's.
+        artifact: with its `arrays`.
         requests: none that it knows by their ids.
 
     Returns:
         None where it cannot be told from nothing, is too little to matter, or the artifact is of an
         older version.
     """
-    hashes = _hashes(list(requests.prompts))
-    if "seen" not in arrays or not len(hashes):
+    if "seen" not in arrays or not len(requests):
         return None
+    hashes = _hashes(artifact.predictor.vectorizer.embedder, list(requests.prompts))
     bits = np.unpackbits(arrays["seen"])
     by_chance, found = float(bits.mean()), int(bits[_places(hashes, len(bits))].sum())
     share = (found / len(hashes) - by_chance) / max(1.0 - by_chance, 1e-9)
     if share < LEAST or not binom.sf(found - 1, len(hashes), by_chance) < RISK:
         return None
-    at, until = requests.at, manifest.get("training", {}).get("until")
+    at, until = requests.at, artifact.manifest.get("training", {}).get("until")
     ended = None if until is None else np.datetime64(until.removesuffix("Z"))
     later = ended is not None and not np.isnat(at).any() and bool((at > ended).all())
     return Overlap(share, len(hashes), later)
 
 
-def _hashes(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint64]:
-    """Of the different texts, uint64[·]."""
-    texts = {plain(prompt.text) for prompt in prompts if isinstance(prompt, Prompt)}
-    digests = [blake2b(text.encode(), digest_size=8).digest() for text in sorted(texts)]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+def _hashes(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint64]:
+    """Of the different prompts by their tokens and pairs of tokens, uint64[·], ascending."""
+    terms = (terms_of(embedder, prompt) for prompt in prompts)
+    digests = {
+        blake2b(buckets.tobytes() + frequency.tobytes(), digest_size=8).digest()
+        for buckets, frequency in terms
+    }
+    return np.sort(np.frombuffer(b"".join(digests), dtype=np.uint64))
 
 
 def _places(hashes: NDArray[np.uint64], size: int) -> NDArray[np.int64]:

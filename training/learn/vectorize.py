@@ -25,7 +25,7 @@ MIN_PROMPTS = 2  # a term of one prompt only is noise, and could give it away
 def fit_ngrams(embedder: Embedder, prompts: Sequence[Prompt | Imprint], seed: int) -> NGrams:
     """Learn document frequencies and the projection from the fit rows; labels play no part."""
     check_embedder(embedder, prompts)
-    found = [_terms(embedder, prompt) for prompt in prompts]
+    found = [terms_of(embedder, prompt) for prompt in prompts]
     counts = _sparse([row[0] for row in found], [row[1] for row in found])
     frequency = np.bincount(counts.indices, minlength=BUCKETS)
     idf = np.log((1 + len(found)) / (1 + frequency)) + 1.0
@@ -150,9 +150,10 @@ def check_embedder(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> N
         )
 
 
-def _terms(
+def terms_of(
     embedder: Embedder, prompt: Prompt | Imprint
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What `router.ngrams.terms` says of a prompt, from its text or as it was kept."""
     if isinstance(prompt, Prompt):
         return terms(cut_tokens(embedder.tokenize(prompt.text)))
     return prompt.reading.buckets, prompt.reading.frequency

@@ -161,13 +161,15 @@ def prompts_of(frame: pd.DataFrame) -> list[Prompt] | list[Imprint]:
 def of_tiers(frame: pd.DataFrame, tiers: Sequence[Tier]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows that a tier of the file answered, and in words how many others are left out.
 
-    Left in, for `tier_index` to refuse, are rows of no tier that are most of the log, as the file
-    is then another log's, and those with a propensity: without them the chances of a choice among
-    tiers would not add up.
+    Left in, for `tier_index` to refuse, are rows of no tier where a tier of the file has none, as
+    its name may be misspelt, and those with a propensity: without them the chances of a choice
+    among tiers would not add up.
     """
-    lost = _tiers_of(frame, tiers).isna() & (frame["status"] != "error")
+    index = _tiers_of(frame, tiers)
+    lost = index.isna() & (frame["status"] != "error")
     count = int(lost.sum())
-    if not count or 2 * count > len(frame) or frame.loc[lost, "propensity"].notna().any():
+    whole = index.nunique() == len(tiers)
+    if not count or not whole or frame.loc[lost, "propensity"].notna().any():
         return frame, ()
     told = f"{count} rows are of no tier in the tiers file and are left out: {_seen(frame[lost])}"
     return frame[~lost].reset_index(drop=True), (told,)

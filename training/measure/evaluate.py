@@ -190,7 +190,7 @@ def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate:
         requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
         notes += told
     world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
-    again = overlap(arrays, artifact.manifest, requests.take(world.rows))
+    again = overlap(artifact, arrays, requests.take(world.rows))
     told = (again.note,) if again else ()
     notes = (*told, world.note, *notes, *rule.warnings())
     return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))

@@ -124,7 +124,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
-    known_again = (overlap(arrays, router.manifest, used) for router, arrays in pair)
+    known_again = (overlap(router, arrays, used) for router, arrays in pair)
     again = tuple(dict.fromkeys(found.note for found in known_again if found is not None))
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))
