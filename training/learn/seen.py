@@ -63,7 +63,7 @@ class Overlap:
 def sketch(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:
     """The table of some prompts, packed uint8[·]."""
     hashes = _hashes(embedder, prompts)
-    bits = np.zeros(8 * max(len(hashes), 1), dtype=np.bool_)
+    bits = np.zeros(BITS * max(len(hashes), 1), dtype=np.bool_)
     bits[_places(hashes, len(bits))] = True
     return np.packbits(bits)
 

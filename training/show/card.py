@@ -92,8 +92,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         return f"{what} Promise: {said}; it holds by definition, as this is the top tier itself."
     return (
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
-        f"independent choose rows, a session counting once (estimate {promise.estimate:.2%}, "
-        f"{limit} limit {promise.bound:.2%}, {promise.test})."
+        "independent choose rows, what is asked again counting once (estimate "
+        f"{promise.estimate:.2%}, {limit} limit {promise.bound:.2%}, {promise.test})."
     )
 
 
