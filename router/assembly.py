@@ -6,7 +6,7 @@ Whatever is raised here, `router.artifact` makes an ArtifactError of it that nam
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
 SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
-MAX_GROWTH: Final = 16  # of a text by its tokenizer's replacements
+MAX_GROWTH: Final = 64  # of a text by its tokenizer's replacements
 
 
 def read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
@@ -144,16 +144,28 @@ def _tokenizer(raw: bytes, name: str) -> Tokenizer:
 
 
 def _growth(normalizer: Any) -> float:
-    """How many times as long replacements may make a text, at most."""
-    if not isinstance(normalizer, dict):
-        return 1.0
-    growth = 1.0
-    for part in normalizer.get("normalizers") or ():
-        growth *= _growth(part)
-    if normalizer.get("type") == "Replace":
-        replaced = normalizer["pattern"].get("String") or "?"  # an expression may match a character
-        growth *= max(1.0, len(normalizer["content"]) / len(replaced))
+    """How many times as long replacements may make a text, at most.
+
+    What one puts in, a later one may replace again, where it finds its pattern there.
+    """
+    growth, contents = 1.0, ""
+    for part in _parts(normalizer):
+        if part.get("type") != "Replace":
+            continue
+        pattern, content = part["pattern"].get("String"), part["content"]
+        longer = max(1.0, len(content) / len(pattern or "?"))  # an expression may match a character
+        again = pattern is None or pattern in contents
+        growth = growth * longer if again else max(growth, longer)
+        contents += content
     return growth
+
+
+def _parts(normalizer: Any) -> Iterator[Mapping[str, Any]]:
+    """A normalizer's own parts, in order."""
+    if isinstance(normalizer, dict):
+        yield normalizer
+        for part in normalizer.get("normalizers") or ():
+            yield from _parts(part)
 
 
 def _neighbours(arrays: Mapping[str, NDArray[Any]]) -> Neighbours:

@@ -53,13 +53,14 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     prompt = body["messages"] if "messages" in body else _turns(body)
     text = body.get("text")
     shape = text.get("format") if isinstance(text, Mapping) else body.get("response_format")
+    offered = (body.get(key) for key in ("tools", "functions"))
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
     told = body.get("metadata")
     own = told if isinstance(told, Mapping) else {}
     facts: dict[str, Any] = {
         "session": own.get("session_id"),
         "tenant": own.get("tenant"),
-        "tools": body.get("tools") or body.get("functions"),
+        "tools": next((value for value in offered if isinstance(value, list) and value), None),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)
         and shape.get("type") in ("json_object", "json_schema"),
@@ -72,6 +73,8 @@ def _turns(body: Mapping[str, Any]) -> Any:
     given = body.get("input", body.get("prompt", ""))
     if isinstance(given, list) and all(isinstance(part, str) for part in given):
         given = "\n".join(given)
+    if "input" not in body and not isinstance(given, str):  # a stored prompt, or ids of tokens
+        given = ""
     told = body.get("instructions")
     if not isinstance(given, list):
         if not isinstance(told, str):
@@ -83,8 +86,12 @@ def _turns(body: Mapping[str, Any]) -> Any:
 
 def _message(item: Any) -> Any:
     """An item of the responses API as a chat message: calls of tools, and what they gave."""
-    if not isinstance(item, Mapping) or "role" in item or "content" in item:
+    if not isinstance(item, Mapping) or "role" in item:
         return item
+    if "content" in item:
+        return {"role": "assistant", **item}
+    if item.get("type") == "image_generation_call":
+        return {"role": "assistant", "content": [{"type": "image"}]}
     if "output" in item:
         seen = isinstance(item["output"], Mapping)  # a screenshot
         return {"role": "tool", "content": [{"type": "image"}] if seen else item["output"]}
@@ -93,11 +100,20 @@ def _message(item: Any) -> Any:
 
 def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     """Characters that the provider bills and `Prompt` does not hold: tools and calls of tools."""
+    listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     calls = [
         message[name]
-        for message in (prompt if isinstance(prompt, Sequence) else ())
+        for message in (prompt if listed else ())
         if isinstance(message, Mapping)
         for name in ("tool_calls", "function_call")
         if message.get(name)
     ]
-    return sum(len(json.dumps(part, default=str)) for part in (tools or (), *calls))
+    return sum(map(_size, (tools or (), *calls)))
+
+
+def _size(part: Any) -> int:
+    """Characters of a part as JSON, about as many of what is none."""
+    try:
+        return len(json.dumps(part, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return len(repr(part))

@@ -96,7 +96,8 @@ class Served:
         if self.rules is None:
             return self._by_policy(prompt)
         counted: list[float] = []
-        unread = unread_chars(raw, request.tools)
+        measured = self.rules.context_window or self.rules.cache is not None
+        unread = unread_chars(raw, request.tools) if measured else 0
 
         def tokens() -> list[float]:
             return counted or self._count(prompt, unread, counted)

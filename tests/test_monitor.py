@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.traffic_makers import call, make_rows, write_log, write_tiers
+from tests.traffic_makers import call, make_rows, requests_of, write_log, write_tiers
 from training.learn import heads
-from training.watch.monitor import Watch, look
+from training.watch.monitor import Watch, _per_unit, look
 
 RATE, A_DAY = 0.02, 500
 
@@ -45,6 +45,23 @@ def test_looks_in_one_go_or_day_by_day_are_the_same() -> None:
     assert parts.alarm == whole.alarm
     assert parts.capital == pytest.approx(whole.capital)
     assert parts.kept == pytest.approx(whole.kept)
+
+
+def test_repeated_prompts_raise_no_more_false_alarms(tmp_path):
+    """A promise kept just so; 40 prompts, each asked twenty times and answered always alike."""
+    rng, rows = np.random.default_rng(3), make_rows(800, session=1)
+    for number, row in enumerate(rows):
+        row["messages"] = f"question number {number // 2 % 40} of this kind, please answer it"
+    requests = requests_of(rows, tmp_path)
+    prompts = np.unique([prompt.text for prompt in requests.prompts], return_inverse=True)[1]
+    assert prompts.max() == 39
+    alarms, draws = 0, 300
+    for _ in range(draws):
+        fails = (rng.random(40) < 0.1)[prompts]
+        values, sizes, first = _per_unit(np.where(fails, -0.9, 0.1), requests)
+        found = look(Watch("a"), values, 0.1 * float(sizes.max()), requests.at[first])
+        alarms += bool(found.alarm)
+    assert alarms <= 0.05 * draws + 2 * np.sqrt(draws * 0.05 * 0.95)
 
 
 def test_the_command(workdir, capsys, monkeypatch):

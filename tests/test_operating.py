@@ -24,6 +24,7 @@ from training.decide.operating import (
 )
 from training.decide.promises import holds
 from training.errors import BadInput
+from training.learn.splits import _groups, _units
 
 NAMES = ["small", "large"]
 
@@ -403,11 +404,28 @@ def test_a_prompt_that_is_asked_often_is_evidence_once(sizes):
         suffices = (rng.random(len(times)) < 0.89)[unit]
         score = np.stack([suffices * 1.0, np.ones(len(unit))], axis=1)
         usd = np.tile([1e-4, 1e-3], (len(unit), 1))
-        evidence = Evidence(score, usd, usd, score, np.arange(len(unit)), unit=unit)
+        evidence = Evidence(score, usd, usd, score, np.arange(len(unit)), units=unit[None])
         broken += int(holds(goal, [small], evidence, 0.05)[0])
-        naive += int(holds(goal, [small], replace(evidence, unit=None), 0.05)[0])
+        naive += int(holds(goal, [small], replace(evidence, units=None), 0.05)[0])
     assert binomtest(broken, draws, 0.05, alternative="greater").pvalue > 0.01
     assert naive > 0.1 * draws  # as independent they would have certified it
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_prompt_in_many_sessions_is_evidence_once(turns):
+    """Sessions of several turns that chain: 80 prompts, each asked ten times, units by the job."""
+    rng, small = np.random.default_rng(27), Policy(0.0, constant=0)
+    goal, broken, draws = MinQuality(0.9), 0, 200
+    for _ in range(draws):
+        twin = rng.permutation(np.repeat(np.arange(80), 10))
+        leader = np.array([np.flatnonzero(twin == one)[0] for one in range(80)])[twin]
+        session = np.arange(800) // turns
+        units = _units(session, leader, _groups(session, leader)[0])
+        score = np.stack([(rng.random(80) < 0.89)[twin] * 1.0, np.ones(800)], axis=1)
+        usd = np.tile([1e-4, 1e-3], (800, 1))
+        evidence = Evidence(score, usd, usd, score, session, units=units)
+        broken += int(holds(goal, [small], evidence, 0.05)[0])
+    assert binomtest(broken, draws, 0.05, alternative="greater").pvalue > 0.01
 
 
 def test_units_that_are_sessions_change_nothing():
@@ -415,7 +433,7 @@ def test_units_that_are_sessions_change_nothing():
     evidence, course = draw(rng, 1500, session=3), plan_course(*world(rng, 1000)[:2])
     for goal in (MinQuality(0.95), MaxBadDowngrade(0.05)):
         evidence = replace(evidence, sufficed=evidence.score >= 0.5)
-        tied = replace(evidence, unit=evidence.session + 7)
+        tied = replace(evidence, units=evidence.session[None] + 7)
         assert choose(goal, course, evidence, NAMES) == choose(goal, course, tied, NAMES)
 
 

@@ -25,7 +25,7 @@ from training.log.traffic import read_traffic
 from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry
 from training.retrain.settings import Window, read_settings
 from training.retrain.window import cut, decay
-from training.tracking import connected
+from training.tracking import connected, fetch_file, log_run
 
 TOML = """
 [data]
@@ -257,6 +257,27 @@ def test_a_store_that_a_killed_job_began_is_made_anew(site):
     with connected("failed") as (_, store):
         assert store.endswith("mlflow.db")
     assert (site / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("store", "file"),
+    [
+        ("sqlite:///my%20store/m.db", "my store/m.db"),
+        ("sqlite:///{here}/deep/m.db", "deep/m.db"),
+        ("sqlite:///m.db", "m.db"),
+    ],
+)
+def test_a_store_is_where_mlflow_looks_for_it(store, file, tmp_path, monkeypatch):
+    place = tmp_path / "a%20folder"  # whose own name looks encoded
+    place.mkdir()
+    monkeypatch.chdir(place)
+    shown = store.format(here=str(place).replace("%", "%25"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shown)
+    assert fetch_file("tag", "value", "a/b", tmp_path) is None
+    run, _ = log_run("one", {}, {}, {"tag": "value"}, {})
+    assert (place / file).is_file() and run
+    assert fetch_file("tag", "value", "a/b", tmp_path) is None
+    assert not list(place.rglob("*.part"))
 
 
 def test_a_second_job_at_once_exits_with_3(site, capsys):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from router import ArtifactError, Decision, Policy, Router, RulesError
 from router.artifact import Artifact, load_artifact
 from router.prompt import Prompt
-from router.request import Request, read_body
+from router.request import Request, read_body, unread_chars
 from router.rules_file import parse_rules
 from router.sessions import Seen, Sessions
 from tests.builders import TIERS, edit_manifest, make_artifact
@@ -363,6 +363,35 @@ def test_every_part_of_a_body_counts(ruled: Callable[..., Router]) -> None:
         assert router.route(prompt, **facts, tags=["s"]).tier != "small", body
     prompt, _ = read_body({"instructions": "Be brief.", "input": [hi, {**given, "output": "42"}]})
     assert Prompt.of(prompt).text == "Be brief.\nhi\n42"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": {"id": "pmpt_1"}},
+        {"prompt": [1, 2, 3]},
+        {"prompt": [[1, 2], [3]]},
+        {"messages": [], "functions": 7},
+        {"input": [{"type": "image_generation_call", "result": "A" * 100_000}]},
+        {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]}]},
+        {"input": "hi", "tools": {"a": 1}},
+    ],
+)
+def test_odd_bodies_are_decided_by_the_policy(body: Any, ruled: Callable[..., Router]) -> None:
+    prompt, facts = read_body(body)
+    decision = ruled("[rules.pin.tag]\ns = 'small'\n").route(prompt, **facts)
+    assert not decision.reason.startswith("fallback"), decision
+    if isinstance(prompt, list):
+        assert all(isinstance(message["role"], str) for message in prompt)
+
+
+def test_tools_that_are_no_json_count_about_as_much(ruled: Callable[..., Router]) -> None:
+    router = ruled("[rules]\n")
+    itself: list[Any] = [{"role": "user", "content": "hi"}]
+    itself.append({"role": "assistant", "tool_calls": itself})
+    assert not router.route("hi", [{(1, 2): 3}]).reason.startswith("fallback")
+    assert not router.route(itself).reason.startswith("fallback")
+    assert unread_chars("word " * 100_000, None) < 10
 
 
 @pytest.mark.parametrize(

@@ -72,5 +72,9 @@ def test_the_same_log_under_new_ids(job, tmp_path, capsys):
     frame.to_parquet(path)
     later = call(capsys, *asked, "--out", tmp_path / "new")
     assert later.code == 0 and "asked again" in later.out, later
+    frame["request_id"] = "third-" + frame["request_id"]  # the very rows that were just spent
+    frame.to_parquet(path)
+    spent = ("policy", tmp_path / "new", "--traffic", path, "--set", "min_quality=0.9")
+    call(capsys, *spent, "--out", tmp_path / "newer").refused("worth nothing")
     fresh = call(capsys, "evaluate", job.artifact, "--traffic", job.fresh)
     assert fresh.code == 0 and "known to the artifact" not in fresh.out

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from router.prompt import Prompt
 from tests.traffic_makers import WORDS, make_rows, requests_of
 from training.errors import BadInput
-from training.learn.splits import independent, near_duplicates, parse_shares, split
+from training.learn.splits import coarsest, independent, near_duplicates, parse_shares, split
 from training.log.requests import Requests
 
 SHARES = (0.6, 0.2, 0.2)
@@ -220,14 +220,14 @@ def test_a_prompt_asked_everywhere_is_released_and_the_others_are_not():
 def test_independent_units_ask_something_else(tmp_path):
     rows = make_rows(60, 3, session=1)
     alone = requests_of(rows, tmp_path)
-    assert len(np.unique(independent(alone))) == 60
+    assert len(np.unique(coarsest(independent(alone)))) == 60
     again = [row | {"request_id": f"again-{row['request_id']}", "session_id": None} for row in rows]
-    twice = independent(requests_of(rows + again, tmp_path))
+    twice = coarsest(independent(requests_of(rows + again, tmp_path)))
     assert np.array_equal(twice[:60], twice[60:])
     for part in (rows, again):
         for number, row in enumerate(part):
             row["session_id"] = f"{row['request_id'][:5]}-{number // 8}"
-    tied = independent(requests_of(rows + again, tmp_path))
+    [tied] = independent(requests_of(rows + again, tmp_path))
     sessions = requests_of(rows + again, tmp_path).sessions
     assert all(len(set(tied[sessions == s])) == 1 for s in np.unique(sessions))
 

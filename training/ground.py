@@ -65,7 +65,7 @@ def lay_out(
     fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
     sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
     world = choice_world(config.policy, config.label, choose_rows)
-    check_units(config.policy, splits.units[splits.choose][world.rows], world.paired)
+    check_units(config.policy, splits.units[:, splits.choose][:, world.rows], world.paired)
     return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
 
 

@@ -30,7 +30,7 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
-from training.learn.seen import overlap
+from training.learn.seen import newest, overlap
 from training.learn.splits import independent
 from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
@@ -92,8 +92,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
                 f"{traffic}: {again.note}. A promise chosen on them would be worth nothing: give "
                 "traffic that the artifact was not trained on"
             )
-    unit = independent(used)
-    check_units(goal, unit, world.paired)
+    units = independent(used)
+    check_units(goal, units, world.paired)
     with step("operating point"):
         x = vectorize(predictor.vectorizer, list(used.prompts))
         p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
@@ -102,7 +102,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         names = tuple(tier.name for tier in tiers)
         outcomes = None if world.paired else certifiable(logged(used), p, names)
         known_of = (predictor.tokens, tiers, rule, outcomes, stages)
-        evidence = gather_evidence(p, x, used, unit, *known_of)
+        evidence = gather_evidence(p, x, used, units, *known_of)
         policy = choose(goal, course, evidence, names)
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "
@@ -114,6 +114,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     found = _fetch(artifact)
     basis = found[1] if found else None
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})
+    training["known_until"] = newest(training, used)
     chosen = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
     making = (policy, goal, course, evidence, basis, training)
     done = _issue(artifact, out, tiers, *making, used, chosen)

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from training.errors import EnvironmentProblem, SufficeError
 
@@ -184,8 +183,12 @@ def _store() -> str:
 
 def _sqlite(store: str) -> Path | None:
     """The file of a SQLite store, beside which the files of runs go; None of other stores."""
-    parts = urlsplit(store)
-    return Path(parts.path[1:]).resolve() if parts.scheme == "sqlite" else None
+    if not store.startswith("sqlite"):
+        return None
+    from sqlalchemy.engine import make_url  # as MLflow reads it
+
+    name = make_url(store).database
+    return None if name in (None, "", ":memory:") else Path(name).resolve()
 
 
 def _make(mlflow: Any, file: Path) -> None:
@@ -194,6 +197,8 @@ def _make(mlflow: Any, file: Path) -> None:
     MLflow makes its tables one by one for seconds: whoever killed a job meanwhile would leave a
     store that no other job can open, and two first jobs would get in each other's way.
     """
+    from sqlalchemy.engine import URL
+
     if file.is_file():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +208,8 @@ def _make(mlflow: Any, file: Path) -> None:
         if file.is_file():
             return
         beside.unlink(missing_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{beside}")
+        made = URL.create("sqlite", database=str(beside))
+        mlflow.set_tracking_uri(made.render_as_string(hide_password=False))
         mlflow.search_experiments(max_results=1)
         beside.replace(file)
 

@@ -32,6 +32,7 @@ from training.learn.members import STANDARD, Recipe
 from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
 from training.learn.seen import sketch
+from training.learn.splits import coarsest
 from training.learn.stages import measure_pace
 from training.learn.vectorize import vectorize
 from training.learned import Learned, join, learn
@@ -187,8 +188,8 @@ def settle(ground: Ground, features: Features, learned: Learned, config: Config)
     outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
     models = learned.predictor.tokens
     stages = features.stages(learned, ground.requests, ground.chosen)
-    unit = ground.splits.units[ground.chosen]
-    known = (choose_rows, unit, models, ground.tiers, config.label, outcomes, stages)
+    units = ground.splits.units[:, ground.chosen]
+    known = (choose_rows, units, models, ground.tiers, config.label, outcomes, stages)
     evidence = gather_evidence(p, part, *known)
     course = learned.course
     policy = choose(config.policy, course, evidence, names)
@@ -327,7 +328,7 @@ def report_on(
     known = requests.paired if world.paired else valuable(requests)
     test = splits.test[known[splits.test]]
     used, asked = requests.take(test), x.take(test)
-    unit = splits.units[test]
+    unit = coarsest(splits.units[:, test])
     if len(np.unique(unit)) < 2:  # an interval needs two independent requests
         return None, "fewer than two independent test requests: no report"
     predictor, tiers = learned.predictor, learned.tiers

@@ -29,7 +29,7 @@ from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
 from training.errors import BadInput, Refused, SufficeError
 from training.files import check_file
-from training.log.requests import CHARS_PER_TOKEN
+from training.log.requests import CHARS_PER_TOKEN, of_tiers
 from training.log.store import read_label
 from training.log.traffic import SCHEMA
 
@@ -129,7 +129,7 @@ def judge(
         raise BadInput("--pairwise needs --tiers (the last tier is the yardstick) and no --rubric")
     check_file(out, *traffic, rubric)
     table = read_together(traffic)
-    frame = table.frame
+    frame, left_out = of_tiers(table.frame, tiers) if tiers else (table.frame, ())
     known = read_gold(gold, traffic, frame).to_numpy() if gold else np.full(len(frame), np.nan)
     wanted = (frame["score"].isna() | ~np.isnan(known)).to_numpy()
     if pairwise and tiers is not None:
@@ -141,6 +141,7 @@ def judge(
         what = "with an answer of the top tier and of another" if pairwise else "with an answer"
         raise BadInput(f"nothing to judge: no unlabelled row {what}; see `suffice replay`")
     who, notes = _price(model, price, tiers or ())
+    notes = (*left_out, *notes)
     calls = [_call(question, who, max_output_tokens) for question in asked]
     usd = estimate(calls)
     if dry_run:

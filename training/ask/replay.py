@@ -24,6 +24,7 @@ from training.ask.plan import Plan, make_plan
 from training.ask.together import read_together
 from training.errors import BadInput, Refused, SufficeError
 from training.files import check_file, whole
+from training.log.requests import of_tiers
 from training.log.store import LABEL, read_label
 from training.log.traffic import normalise, refusal, to_arrow
 
@@ -125,8 +126,10 @@ def replay(
     """
     check_file(out, *traffic, artifact)
     table = read_together(traffic)
+    frame, left_out = of_tiers(table.frame, tiers)
+    notes = (*table.notes, *left_out)
     plan = make_plan(
-        table.frame,
+        frame,
         tiers,
         sample=sample,
         strategy=strategy,
@@ -135,7 +138,7 @@ def replay(
         seed=seed,
     )
     if dry_run:
-        return Replayed(plan, None, out, 0, None, table.notes)
+        return Replayed(plan, None, out, 0, None, notes)
     if budget is None:
         raise BadInput("--budget USD is needed to ask anything; --dry-run tells the price")
     client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
@@ -144,8 +147,7 @@ def replay(
     with Journal(journal_path(out)) as journal:
         tally, refusal = run_calls(plan.calls, client, journal, budget, upstream.concurrency)
         reached = 1.0 - tally["left"] / max(len(plan.calls), 1)
-        rows = _rows(table.frame, plan.calls, journal, reached)
-    notes = table.notes
+        rows = _rows(frame, plan.calls, journal, reached)
     if len(rows):
         chances = [row.pop(CHANCE) for row in rows]
         write_rows(out, rows, read_label(traffic[0]), {CHANCE: chances})

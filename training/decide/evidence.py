@@ -40,7 +40,8 @@ class Evidence:
         score: float64[n, k]; of one-sided rows doubly robust pseudo-outcomes
             (`measure.offpolicy`).
         session: int64[n].
-        unit: int64[n], independent units: sessions, tied where they ask the same; None: no two do.
+        units: int64[partitions, n], independent units (see `training.learn.splits.independent`);
+            None: sessions.
         sufficed: bool[n, k] by the label rule; None on one-sided rows, where no two tiers are
             seen together.
         low, high: range of a score: 0 and 1 unless it is a pseudo-outcome.
@@ -60,12 +61,17 @@ class Evidence:
     expected: Floats | None = None
     used: Floats | None = None
     stages: Stages | None = None
-    unit: NDArray[np.int64] | None = None
+    units: NDArray[np.int64] | None = None
 
     @property
-    def units(self) -> NDArray[np.int64]:
-        """int64[n], what is independent of everything else."""
-        return self.session if self.unit is None else self.unit
+    def partitions(self) -> NDArray[np.int64]:
+        """int64[partitions, n], what is independent of everything else."""
+        return self.session[None] if self.units is None else self.units
+
+    @property
+    def views(self) -> "tuple[Evidence, ...]":
+        """The same in one partition each."""
+        return tuple(replace(self, units=unit[None]) for unit in self.partitions)
 
     def tiers(self, policy: Policy) -> NDArray[np.int64]:
         """The tier that a policy sends each row to, int64[n]; by both stages if there are two."""
@@ -130,7 +136,7 @@ def gather_evidence(
     p: Floats,
     x: Matrix,
     requests: Requests,
-    unit: NDArray[np.int64],
+    units: NDArray[np.int64],
     models: Sequence[TokenModel],
     tiers: Sequence[Tier],
     rule: LabelRule,
@@ -143,7 +149,7 @@ def gather_evidence(
         p: float64[n, k], P(tier suffices).
         x: vectors of the rows.
         requests: the rows; without `outcomes` every tier's score is known on them.
-        unit: int64[n], see `training.learn.splits.independent`.
+        units: int64[partitions, n], see `training.learn.splits.independent`.
         models: of each tier's tokens.
         tiers: cheapest first.
         rule: what counts as sufficing.
@@ -160,7 +166,7 @@ def gather_evidence(
         expected=tokens,
         used=used_tokens(x, requests, models),
         stages=stages,
-        unit=unit,
+        units=units,
     )
     if outcomes is None:
         return replace(evidence, sufficed=rule.sufficed(requests.score))

@@ -117,7 +117,7 @@ def choose(goal: Goal, course: Course, evidence: Evidence, names: Sequence[str])
     if isinstance(goal, Value):
         why = f"a score higher by 0.01 is worth {goal.usd_per_point:g} USD on one request"
         return _told(Policy(goal.mu, why=why), evidence, names)
-    check_units(goal, evidence.units, evidence.sufficed is not None)
+    check_units(goal, evidence.partitions, evidence.sufficed is not None)
     if isinstance(goal, MaxCost | TopShare):
         return _told(_spend(goal, evidence), evidence, names)
     return _certified(goal, course, evidence)
@@ -136,18 +136,19 @@ def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step
     return tuple(found)
 
 
-def check_units(goal: Goal, unit: NDArray[np.int64], paired: bool = True) -> None:
+def check_units(goal: Goal, partitions: NDArray[np.int64], paired: bool = True) -> None:
     """Refuse where choose rows cannot bear the goal, before any work is done.
 
     Args:
         goal: what is asked for.
-        unit: int64[n], independent ones among the choose rows that will be used.
+        partitions: int64[partitions, n], of the choose rows that will be used.
         paired: whether every tier's score is known on them.
 
     Raises:
         BadInput: too few independent rows; for `MaxBadDowngrade` with the number to buy.
     """
-    units = len(np.unique(unit)) if paired or not isinstance(goal, MaxBadDowngrade) else 0
+    possible = paired or not isinstance(goal, MaxBadDowngrade)
+    units = min(len(np.unique(unit)) for unit in partitions) if possible else 0
     if isinstance(goal, Value) or units >= MIN_UNITS:
         return
     if isinstance(goal, MaxBadDowngrade):

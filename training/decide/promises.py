@@ -3,14 +3,15 @@
 The loss of a session is the mean over its requests. Sessions that ask the same are one unit of
 evidence (`learn.splits.independent`), whose loss is their sum, in units of the mean number of
 sessions: so the mean over units is that over sessions, and what can be lost on one unit grows with
-it. Where every unit is one request and the loss is 0 or 1, the test is the exact binomial one, else
-it is by betting (`decide.bounds`).
+it. Where there are two partitions into units, both have to show it. Where every unit is one request
+and the loss is 0 or 1, the test is the exact binomial one, else it is by betting (`decide.bounds`).
 MAPIE's ``risk_control`` (1.6) was looked at: its p-value for binary losses is the same binomial
 tail, but its betting bound adds maxima over two halves (which no capital does), it has no sessions,
 and it judges a classifier's predictions, not tiers' outcomes.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,13 @@ def holds(
     goal: Promised, policies: Sequence[Policy], evidence: Evidence, risk: float
 ) -> NDArray[np.bool_]:
     """Whether each policy is shown to hold the goal, each at this risk of error: bool[policies]."""
+    shown = [_holds(goal, policies, view, risk) for view in evidence.views]
+    return np.asarray(np.logical_and.reduce(shown))
+
+
+def _holds(
+    goal: Promised, policies: Sequence[Policy], evidence: Evidence, risk: float
+) -> NDArray[np.bool_]:
     if isinstance(goal, MaxBadDowngrade):
         rates = np.stack([_bad(policy, evidence) for policy in policies], axis=1)
         if _single(evidence):
@@ -42,15 +50,22 @@ def holds(
 
 
 def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
-    """What the choose rows say of a policy: estimate and one-sided limit."""
-    n = len(np.unique(evidence.units))
+    """What the choose rows say of a policy: estimate and one-sided limit, the strictest."""
+    told = [_promise(goal, policy, view, risk) for view in evidence.views]
+    sign = 1.0 if isinstance(goal, MinQuality) else -1.0
+    strictest = min(told, key=lambda one: (one.certified, sign * one.bound))
+    return replace(strictest, n=min(one.n for one in told))
+
+
+def _promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
+    n = len(np.unique(evidence.partitions[0]))
     name, target = (
         ("min_quality", goal.share)
         if isinstance(goal, MinQuality)
         else ("max_bad_downgrade", goal.rate)
     )
     top = policy.constant == evidence.p.shape[1] - 1
-    certified = top or bool(holds(goal, [policy], evidence, risk)[0])
+    certified = top or bool(_holds(goal, [policy], evidence, risk)[0])
     estimated = " on doubly robust estimates" if evidence.sufficed is None else ""
     test = "by definition" if top else f"betting{estimated}"
     if isinstance(goal, MinQuality):
@@ -72,11 +87,14 @@ def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> 
 def non_inferior(tier: int, policy: Policy, evidence: Evidence, by: float, risk: float) -> bool:
     """Whether a constant tier is shown to be at most `by` of mean score worse than a policy."""
     rows = np.arange(len(evidence.score))
-    routed = evidence.score[rows, evidence.tiers(policy)]
-    gain = _per_unit(evidence.score[:, tier] - routed + by, evidence)
+    gain = evidence.score[:, tier] - evidence.score[rows, evidence.tiers(policy)] + by
     low, high = (end + by for end in evidence.gap_range(np.ones(1)))
-    reach = _sizes(evidence).max()
-    return bool(shown_above_zero(gain[:, None], low * reach, high * reach, risk)[0])
+
+    def shown(view: Evidence) -> bool:
+        reach, values = _sizes(view).max(), _per_unit(gain, view)[:, None]
+        return bool(shown_above_zero(values, low * reach, high * reach, risk)[0])
+
+    return all(map(shown, evidence.views))
 
 
 def _qualities(policy: Policy, evidence: Evidence) -> tuple[Floats, Floats]:
@@ -101,13 +119,16 @@ def _count(losses: Floats) -> NDArray[np.int64]:
 
 
 def _single(evidence: Evidence) -> bool:
-    return len(np.unique(evidence.units)) == len(evidence.units)
+    return len(np.unique(evidence.partitions[0])) == len(evidence.session)
 
 
 def _per_unit(values: Floats, evidence: Evidence) -> Floats:
-    """Mean per session, then summed per unit over the mean number of sessions, float64[units]."""
+    """Mean per session, then summed per unit over the mean number of sessions, float64[units].
+
+    Of evidence in one partition (`Evidence.views`).
+    """
     weight = 1.0 / np.bincount(evidence.session)[evidence.session]
-    place = np.unique(evidence.units, return_inverse=True)[1]
+    place = np.unique(evidence.partitions[0], return_inverse=True)[1]
     sums = np.bincount(place, weights=values * weight)
     return np.asarray(sums * (len(sums) / max(float(weight.sum()), 1.0)))
 

@@ -34,7 +34,7 @@ class Overlap:
     Attributes:
         share: about how many of the different prompts it knows.
         prompts: how many these are.
-        later: all were asked after the log of the training ended: so again, and answered anew.
+        later: all were asked after the last that it knows: so again, and answered anew.
     """
 
     share: float
@@ -98,10 +98,30 @@ def overlap(
     share = (found / len(hashes) - by_chance) / max(1.0 - by_chance, 1e-9)
     if share < LEAST or not binom.sf(found - 1, len(hashes), by_chance) < RISK:
         return None
-    at, until = requests.at, artifact.manifest.get("training", {}).get("until")
-    ended = None if until is None else np.datetime64(until.removesuffix("Z"))
+    at, ended = requests.at, _known_until(artifact.manifest.get("training", {}))
     later = ended is not None and not np.isnat(at).any() and bool((at > ended).all())
     return Overlap(share, len(hashes), later)
+
+
+def newest(training: Mapping[str, Any], chosen: Requests) -> str | None:
+    """When the last request was made that an artifact knows, once it knows those chosen on, too.
+
+    Args:
+        training: the manifest's part, which keeps it as ``known_until``.
+        chosen: requests.
+
+    Returns:
+        ISO 8601, UTC; None where it is not known.
+    """
+    ended = _known_until(training)
+    if ended is None or np.isnat(chosen.at).any():
+        return None
+    return str(max(ended, chosen.at.max())) + "Z"
+
+
+def _known_until(training: Mapping[str, Any]) -> np.datetime64 | None:
+    until = training.get("known_until", training.get("until"))
+    return None if until is None else np.datetime64(until.removesuffix("Z"))
 
 
 def _hashes(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint64]:

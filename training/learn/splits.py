@@ -34,7 +34,7 @@ class Splits:
         choose: int64[·], for the operating point and its promise, used once.
         test: int64[·], for the report, used once; may be empty.
         group: int64[n], rows of one group are in one part.
-        units: int64[n], numbers of independent units, see `independent`.
+        units: int64[partitions, n], numbers of independent units, see `independent`.
         leakage: one line for the summary.
     """
 
@@ -111,22 +111,31 @@ def split(
 
 
 def independent(requests: Requests) -> NDArray[np.int64]:
-    """Numbers of independent units, int64[n]: a prompt that is asked twice is evidence once.
+    """Numbers of independent units, int64[partitions, n]: what is asked twice is evidence once.
 
-    A session with all near-duplicates of its prompts and their sessions, as far as `split` ties
-    them; where no request has a session, near-duplicates alone.
+    A session with all near-duplicates of its prompts and their sessions. Where prompts that many
+    sessions ask had to be released, as they tie everything to everything, there are two partitions:
+    what is shown has to be shown by both, by sessions as far as they are tied, and by prompts.
     """
     sessions, twin = requests.sessions, near_duplicates(list(requests.prompts))
     if not len(sessions):
-        return sessions
+        return sessions[None]
     return _units(sessions, twin, _groups(sessions, twin)[0])
+
+
+def coarsest(units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of partitions int64[partitions, n] the one of the fewest units, int64[n]."""
+    return min(units, key=lambda unit: len(np.unique(unit)))
 
 
 def _units(
     sessions: NDArray[np.int64], twin: NDArray[np.int64], group: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    alone = len(np.unique(sessions)) == len(sessions)  # twins cannot chain, so none is released
-    return np.asarray(np.unique(twin, return_inverse=True)[1], dtype=np.int64) if alone else group
+    prompts = np.asarray(np.unique(twin, return_inverse=True)[1], dtype=np.int64)
+    if len(np.unique(sessions)) == len(sessions):  # prompts tie no others
+        return prompts[None]
+    tied = len(np.unique(np.stack([prompts, group]), axis=1).T) == prompts.max() + 1
+    return group[None] if tied else np.stack([group, prompts])
 
 
 def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:

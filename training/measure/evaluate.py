@@ -21,7 +21,7 @@ from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
 from training.learn.seen import overlap
-from training.learn.splits import independent
+from training.learn.splits import coarsest, independent
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
 from training.log.requests import Requests, fingerprint, prompts_of
@@ -205,7 +205,7 @@ def measure_paired(subject: Subject) -> Measured:
     predictor = artifact.predictor
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
-    unit = independent(requests)
+    unit = coarsest(independent(requests))
     if len(np.unique(unit)) < 2:
         raise BadInput("all requests ask the same, or are of one session: an interval needs more")
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
@@ -230,7 +230,7 @@ def value_one_sided(subject: Subject) -> Valued:
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = _estimate(predictor, x, requests)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests))
-    known = logged(requests, independent(requests))
+    known = logged(requests, coarsest(independent(requests)))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(found, x, estimates)
 

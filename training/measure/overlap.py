@@ -25,7 +25,7 @@ ALMOST_NEVER = 0.005  # of a part's requests
 EXPLORE = 0.05  # the least exploration to ask for: below it single answers weigh over 20
 ANSWERS = 10  # per part, the exploration asked for shall give
 TOLERATED = 0.01  # of the traffic may go where the log cannot speak, and counts as the heads say
-TOLERATED_WEIGHT = 0.05  # by which weights may average more than 1
+TOLERATED_WEIGHT = 0.25  # by which weights may average more than 1: as labels may be missing
 SURELY = 0.999  # that they do, before a log is refused
 
 
@@ -185,9 +185,10 @@ def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
             raise BadInput(
                 "column propensity: it does not fit the log. The weights 1/propensity of the rows "
                 f"that {name!r} answered add up to {found.value:.2f} of all rows ({SURELY:.1%} "
-                f"limits {found.low:.2f} and {found.high:.2f}), which cannot be above 1: log the "
-                "chance with which the tier that answered was chosen, not that of another; until "
-                "then no promise can rest on this log"
+                f"limits {found.low:.2f} and {found.high:.2f}), which cannot be above 1. Either "
+                "it is not the chance with which the tier that answered was chosen (but that of "
+                "another), or answers of other tiers are missing far more often (failed, or never "
+                "labelled); until that is put right no promise can rest on this log"
             )
 
 

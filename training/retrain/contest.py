@@ -20,6 +20,7 @@ from training.ground import Ground as Job
 from training.label.rule import LabelRule
 from training.learn.costs import account
 from training.learn.members import Matrix
+from training.learn.splits import coarsest
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
@@ -85,7 +86,7 @@ def hold(
         names=tuple(one.name for one in job.tiers),
         quality=quality,
         paid=paid,
-        session=job.splits.units[rows],
+        session=coarsest(job.splits.units[:, rows]),
         observed=used.score,
         sufficed=rule.sufficed(used.score) if paired else None,
         slices=slices_of(used, x.dense[:, :SURFACE]),

@@ -18,7 +18,7 @@ from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
 from training.learn.seen import overlap
-from training.learn.splits import independent
+from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
 from training.measure.metrics import bad_downgrades
@@ -150,7 +150,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         names=(_called(first, one), _called(second, other)),
         world=world.name,
         requests=len(used),
-        rows=_rows(figures, independent(used)),
+        rows=_rows(figures, coarsest(independent(used))),
         notes=(*again, *told, *notes, *weak),
     )
 

@@ -23,7 +23,7 @@ from training.console import render
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.vectorize import estimates_of, vectorize
-from training.log.requests import gather, plain_model, tier_index
+from training.log.requests import gather, of_tiers, plain_model, tier_index
 from training.log.traffic import TrafficTable, read_traffic
 from training.watch.baseline import Floats, Sample, fetch_baseline, sample
 
@@ -115,6 +115,8 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     reference = fetch_baseline(artifact)
     table = read_traffic(traffic)
+    frame, left_out = of_tiers(table.frame, predictor.tiers)
+    table = replace(table, frame=frame)
     requests = rule.apply(gather(table.frame, predictor.tiers))
     if len(requests) < LEAST:
         raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
@@ -126,7 +128,7 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     facts = (*_prices(table, predictor.tiers), *_models(table, predictor.tiers))
     unlabelled = int(np.isnan(recent.score).all(axis=1).sum())
     notes = (f"{unlabelled} recent requests carry no score",) * bool(unlabelled)
-    return Drift(len(reference), len(recent), (*findings, *facts), notes)
+    return Drift(len(reference), len(recent), (*findings, *facts), (*left_out, *notes))
 
 
 def compare(reference: Sample, recent: Sample, names: Sequence[str]) -> tuple[Finding, ...]:

@@ -3,7 +3,9 @@
 A gambler bets against the promise with every labelled session. If it holds, his capital passes
 1/risk with probability at most `risk`, ever (Ville, 1939; Waudby-Smith & Ramdas, 2024): so daily
 looks over years raise a false alarm with at most that probability in all. He spreads his money over
-bets of several sizes, as he does not know how badly the promise fails.
+bets of several sizes, as he does not know how badly the promise fails. Within a look, sessions that
+ask the same are one unit, which weighs as many; from look to look a prompt that comes again counts
+as new.
 """
 
 import json
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from router.artifact import read_artifact
@@ -22,6 +24,7 @@ from training.errors import BadInput
 from training.export import id_hashes
 from training.files import check_file, whole
 from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.intervals import Floats
@@ -113,14 +116,28 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     estimates = estimate(artifact.predictor, list(requests.prompts))
     tier = artifact.policy.choose(estimates.p, estimates.usd)
     margins, high = _margins(promise, requests, tier, estimates.p, rule)
-    _, first = np.unique(requests.sessions, return_index=True)
-    per_session = pd.Series(margins).groupby(requests.sessions, sort=False).mean()
-    times = requests.at[np.sort(first)]
-    after = look(before, np.asarray(per_session, dtype=np.float64), high, times)
+    values, sizes, first = _per_unit(margins, requests)
+    after = look(before, values, high * float(sizes.max()), requests.at[first])
     after = replace(after, until=str(requests.at.max()))
     with whole(state) as beside:
         beside.write_text(json.dumps(asdict(after), indent=2), encoding="utf-8")
     return after
+
+
+def _per_unit(margins: Floats, requests: Requests) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Margins of independent units, in the order of time, as of `training.decide.promises`.
+
+    Returns:
+        Mean per session, summed per unit over the mean number of sessions, and these numbers over
+        their mean, float64[units] each; the first row of each unit, int64[units].
+    """
+    sessions, unit = requests.sessions, coarsest(independent(requests))
+    weight = 1.0 / np.bincount(sessions)[sessions]
+    _, first, place = np.unique(unit, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    size = np.bincount(place, weights=weight)
+    values, sizes = np.bincount(place, weights=margins * weight) / size.mean(), size / size.mean()
+    return values[order], sizes[order], first[order]
 
 
 def look(before: Watch, margins: Floats, high: float, times: Any) -> Watch:

@@ -187,7 +187,7 @@ def _facts(
     return {
         "artifact": artifact.version,
         "made": manifest["created_at"][:10],
-        "units": "requests" if whole else "sessions",
+        "units": "requests" if whole else "independent units",
         "list": [
             (
                 "This page",
