@@ -44,8 +44,7 @@ def _texts(tags: Any) -> tuple[str, ...]:
 
 
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
-    """The prompt of an OpenAI request (chat completions, responses or completions), and arguments
-    of `route`.
+    """The prompt of an OpenAI request (of any of its completions), and arguments of `route`.
 
     Session and tenant are read from its metadata, `session_id` and `tenant`.
     Values of other types than the API takes are left out, not refused: the API will say so.

@@ -54,9 +54,7 @@ class SufficeClassifier:
         decision = await _decide(self.router, context)
         logged = context.metadata.get(_LOGGED)
         signature = logged.get(_SIGNATURE) if isinstance(logged, dict) else None
-        if isinstance(
-            signature, dict
-        ):  # LiteLLM gives a copy of the metadata, not of what is in it
+        if isinstance(signature, dict):  # the metadata is a copy, what is in it is not
             signature.update(_signature(decision))
         return self._labels.get(decision.tier, decision.tier)
 
