@@ -59,13 +59,18 @@ def test_few_rows_are_not_tested() -> None:
     assert compare(a_sample(50, 0), a_sample(50, 1), NAMES) == ()
 
 
-def test_the_command(workdir, capsys, monkeypatch):
+@pytest.fixture
+def trained(workdir, capsys, monkeypatch):
+    """An artifact `a`, with its run in a store of the test's own."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
     write_log(workdir / "log.parquet", make_rows(1200, session=1))
     write_tiers(workdir)
     train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
     assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
+
+
+def test_the_command(trained, workdir, capsys, monkeypatch):
     rows = pd.DataFrame(make_rows(600, 7, session=1))
     rows["request_id"] = "new-" + rows["request_id"]
     prices = {tier.name: (tier.input_usd_per_mtok, tier.output_usd_per_mtok) for tier in TIERS}
@@ -93,14 +98,8 @@ def test_the_command(workdir, capsys, monkeypatch):
     assert not (workdir / "another.db").exists()
 
 
-def test_another_operating_point_has_a_baseline_too(workdir, capsys, monkeypatch):
+def test_another_operating_point_has_a_baseline_too(trained, workdir, capsys):
     """After `policy`, `reprice` at the same prices, and `reprice` at others."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
-    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
-    write_log(workdir / "log.parquet", make_rows(1200, session=1))
-    write_tiers(workdir)
-    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
-    assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
     for name, seed in (("newer", 7), ("newest", 9)):
         rows = pd.DataFrame(make_rows(600, seed, session=1))
         rows["request_id"] = f"{name}-" + rows["request_id"]

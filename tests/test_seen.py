@@ -9,7 +9,7 @@ import pytest
 from router.artifact import read_artifact
 from router.prompt import Prompt
 from tests.traffic_makers import call, make_rows, requests_of
-from training.learn.seen import added, overlap, sketch
+from training.learn.seen import added, recognise, sketch
 
 
 def prompts(start, stop):
@@ -31,7 +31,7 @@ def artifact(job):
 @pytest.mark.parametrize(("first", "share"), [(0, 1.0), (500, 0.5), (900, 0.1), (1000, None)])
 def test_how_many_are_known(first, share, artifact, tmp_path):
     arrays = {"seen": sketch(artifact.predictor.vectorizer.embedder, prompts(0, 1000))}
-    found = overlap(artifact, arrays, requests_of(rows_of(first, first + 1000), tmp_path))
+    found = recognise(artifact, arrays, requests_of(rows_of(first, first + 1000), tmp_path))
     assert (found is None) == (share is None)
     if found is not None:
         assert found.share == pytest.approx(share, abs=0.05)
@@ -41,7 +41,7 @@ def test_how_many_are_known(first, share, artifact, tmp_path):
 def test_new_prompts_are_not_taken_for_old_ones(artifact, tmp_path):
     arrays = {"seen": sketch(artifact.predictor.vectorizer.embedder, prompts(0, 400))}
     alarms = [
-        overlap(artifact, arrays, requests_of(rows_of(k, k + 300), tmp_path))
+        recognise(artifact, arrays, requests_of(rows_of(k, k + 300), tmp_path))
         for k in range(1000, 10_000, 300)
     ]
     assert all(alarm is None for alarm in alarms)

@@ -29,7 +29,7 @@ from router.predictor import Predictor
 from router.tier import Tier
 from router.vectorizer import Vectorizer
 from training.errors import BadInput, SufficeError
-from training.files import check_place
+from training.files import check_folder
 from training.golden import TOLERANCE, replay
 from training.learn.seen import added
 from training.learn.stages import Stages
@@ -187,12 +187,10 @@ def check_out(out: Path) -> None:
 
     EnvironmentProblem where nothing can be written there.
     """
-    if not out.absolute().name:
-        raise BadInput(f"{out}: is no place for an artifact; name a folder, e.g. artifacts/current")
-    check_place(out)
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not (out / "manifest.json").is_file():
         raise BadInput(f"{out} exists and is not an artifact; choose another folder or remove it")
+    check_folder(out.parent)
 
 
 def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:

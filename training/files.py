@@ -16,29 +16,26 @@ def check_file(out: Path, *read: Path | None) -> None:
         read: files and folders that it reads; None is passed over.
 
     Raises:
-        BadInput: no name, a folder, under a file, or (in) something that is read.
+        BadInput: a folder, under a file, or (in) something that is read.
         EnvironmentProblem: the folder may not be written.
     """
-    if not out.name or str(out) in (".", ".."):
-        raise BadInput(
-            f"{str(out)!r} names no file to write; give a name, e.g. results/new.parquet"
-        )
-    if out.is_dir():
-        raise BadInput(f"{out}: is a folder; name a file in it")
-    check_place(out)
+    if out.is_dir():  # so are "" and "."
+        raise BadInput(f"{out}: is a folder; name a file in it, e.g. results/new.json")
+    check_folder(out.parent)
     place = out.resolve()
     for source in read:
         if source is not None and place.is_relative_to(source.resolve()):
             raise BadInput(f"{out}: is (in) {source}, which this job reads; write to another place")
 
 
-def check_place(out: Path) -> None:
-    """BadInput or EnvironmentProblem where nothing can be made at `out`, a file or a folder."""
-    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
-    if not above.is_dir():
-        raise BadInput(f"{out}: {above} is a file, not a folder; write to another place")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise EnvironmentProblem(f"{out}: the folder {above} may not be written by this account")
+def check_folder(folder: Path) -> None:
+    """BadInput or EnvironmentProblem where nothing can be made in a folder, or not the folder."""
+    whole = folder.absolute()
+    there = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise BadInput(f"{folder}: {there} is a file, not a folder; write to another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentProblem(f"{folder}: the folder {there} may not be written by this account")
 
 
 @contextmanager

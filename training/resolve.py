@@ -30,7 +30,7 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
-from training.learn.seen import newest, overlap
+from training.learn.seen import newest, recognise
 from training.learn.splits import independent
 from training.learn.stages import Pace, fit_floors, stages_of
 from training.learn.vectorize import vectorize
@@ -86,7 +86,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
         rows = world.rows
         used = requests.take(rows)
-        again = overlap(artifact, arrays, used)
+        again = recognise(artifact, arrays, used)
         if again is not None and again.spoils:
             raise BadInput(
                 f"{traffic}: {again.note}. A promise chosen on them would be worth nothing: give "

@@ -139,7 +139,8 @@ def connected(
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not every table of a new store
-        store, file = _store(), _sqlite(_store())
+        store = _store()
+        file = _sqlite(store)
         if file is not None and not file.is_file() and not making:
             raise EnvironmentProblem(
                 f"there is no MLflow store at {file}: set MLFLOW_TRACKING_URI to the store of your "

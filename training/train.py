@@ -339,9 +339,8 @@ def report_on(
     if not world.paired:
         names = tuple(tier.name for tier in tiers)
         try:
-            return value_policies(
-                logged(used, unit), estimates, paid, policy, names, rule.warnings()
-            ), ""
+            known_of = (logged(used, unit), estimates, paid, policy, names, rule.warnings())
+            return value_policies(*known_of), ""
         except BadInput as refusal:
             return None, f"no report: {refusal}"
     others = baselines.estimates(

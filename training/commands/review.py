@@ -9,7 +9,7 @@ from training.commands.options import ArtifactPath, Estimated, Json, Quiet, Traf
 from training.commands.output import print_json, show_report
 from training.console import say, step
 from training.errors import BadInput
-from training.files import check_file, check_place
+from training.files import check_file, check_folder
 
 PromptText = Annotated[str | None, typer.Argument(help="The prompt.", metavar="PROMPT")]
 Messages = Annotated[
@@ -156,7 +156,7 @@ def bench(
     if json_path is not None:
         check_file(json_path, traffic, tiers, config)
     if out is not None:
-        check_place(out / "table.md")
+        check_folder(out)
     settings, named = read_config(config, {}), read_tiers(tiers)
     found = run(traffic, named, settings, parse_shares(split), seeds, embedder)
     if json_path is not None:

@@ -16,6 +16,23 @@ AIM = 1.05  # the gambler aims a little above the mark, as what is just missed i
 LARGEST_BET = 0.9  # of what would risk all the capital on one value
 
 
+def per_unit(
+    values: NDArray[np.float64], session: NDArray[np.int64], unit: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean per session, then summed per unit over the mean number of sessions.
+
+    Args:
+        values: float64[n].
+        session, unit: int64[n], numbers.
+
+    Returns:
+        float64[units], by rising number; their mean is that of the sessions' means.
+    """
+    weight = 1.0 / np.bincount(session)[session]
+    sums = np.bincount(np.unique(unit, return_inverse=True)[1], weights=values * weight)
+    return np.asarray(sums * (len(sums) / max(float(weight.sum()), 1.0)))
+
+
 def upper_rate(losses: NDArray[np.int64], n: int, risk: float) -> NDArray[np.float64]:
     """Upper confidence limits of rates, each from a count of n independent losses of 0 or 1.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.policy import Policy, Promise
-from training.decide.bounds import shown_above_zero, upper_rate
+from training.decide.bounds import per_unit, shown_above_zero, upper_rate
 from training.decide.evidence import Evidence
 from training.decide.goals import MaxBadDowngrade, MinQuality
 from training.errors import BadInput
@@ -123,14 +123,8 @@ def _single(evidence: Evidence) -> bool:
 
 
 def _per_unit(values: Floats, evidence: Evidence) -> Floats:
-    """Mean per session, then summed per unit over the mean number of sessions, float64[units].
-
-    Of evidence in one partition (`Evidence.views`).
-    """
-    weight = 1.0 / np.bincount(evidence.session)[evidence.session]
-    place = np.unique(evidence.partitions[0], return_inverse=True)[1]
-    sums = np.bincount(place, weights=values * weight)
-    return np.asarray(sums * (len(sums) / max(float(weight.sum()), 1.0)))
+    """`per_unit` of evidence in one partition (`Evidence.views`)."""
+    return per_unit(values, evidence.session, evidence.partitions[0])
 
 
 def _sizes(evidence: Evidence) -> Floats:

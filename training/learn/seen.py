@@ -28,7 +28,7 @@ SPOILED: Final = 0.5  # a share that no promise can rest on
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class Known:
     """Prompts that an artifact knows under other request ids.
 
     Attributes:
@@ -77,9 +77,9 @@ def added(
     return np.packbits(bits)
 
 
-def overlap(
+def recognise(
     artifact: Artifact, arrays: Mapping[str, NDArray[Any]], requests: Requests
-) -> Overlap | None:
+) -> Known | None:
     """What of the requests an artifact knows.
 
     Args:
@@ -100,7 +100,7 @@ def overlap(
         return None
     at, ended = requests.at, _known_until(artifact.manifest.get("training", {}))
     later = ended is not None and not np.isnat(at).any() and bool((at > ended).all())
-    return Overlap(share, len(hashes), later)
+    return Known(share, len(hashes), later)
 
 
 def newest(training: Mapping[str, Any], chosen: Requests) -> str | None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from router.embedder import Embedder
 from training.errors import BadInput, EnvironmentProblem
-from training.files import check_place
+from training.files import check_folder
 from training.log.adapters import Bad, Row, Skip, read_mapping
 from training.log.adapters.files import RAW_LIMIT
 from training.log.imprint import Imprinter, MadeBy, featured, made_by
@@ -86,7 +86,7 @@ def ingest(
     """
     if not Path(out).name:
         raise BadInput(f"--out {str(out)!r} names no table; give a file, or FOLDER/ for one by day")
-    check_place(Path(out))
+    check_folder(Path(out).parent)
     by_day = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
     out = Path(out)
     if by_day and out.is_file():

@@ -16,11 +16,11 @@ from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
-from training.files import check_file, check_place, whole
+from training.files import check_file, check_folder, whole
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
-from training.learn.seen import overlap
+from training.learn.seen import recognise
 from training.learn.splits import coarsest, independent
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
@@ -162,7 +162,7 @@ def evaluate(
     if report_json is not None:
         check_file(report_json, artifact_path, traffic)
     if plots is not None:
-        check_place(plots / "curve.png")
+        check_folder(plots)
     subject = prepare(artifact_path, traffic, estimate)
     measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
     report = measured.report
@@ -190,7 +190,7 @@ def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate:
         requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
         notes += told
     world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
-    again = overlap(artifact, arrays, requests.take(world.rows))
+    again = recognise(artifact, arrays, requests.take(world.rows))
     told = (again.note,) if again else ()
     notes = (*told, world.note, *notes, *rule.warnings())
     return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))

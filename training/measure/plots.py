@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.files import whole
 from training.measure.curve import Curve, Floats
 from training.measure.intervals import Interval
 from training.measure.reliability import Reliability
@@ -199,12 +200,8 @@ def save(figure: "Figure", path: Path, dpi: int = 160) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    beside = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as beside:
         figure.savefig(beside, format="png", dpi=dpi, metadata={"Software": None})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 

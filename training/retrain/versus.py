@@ -17,7 +17,7 @@ from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
-from training.learn.seen import overlap
+from training.learn.seen import recognise
 from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
@@ -124,7 +124,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
-    known_again = (overlap(router, arrays, used) for router, arrays in pair)
+    known_again = (recognise(router, arrays, used) for router, arrays in pair)
     again = tuple(dict.fromkeys(found.note for found in known_again if found is not None))
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))

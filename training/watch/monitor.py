@@ -20,6 +20,7 @@ from scipy.special import logsumexp
 
 from router.artifact import read_artifact
 from router.policy import Promise
+from training.decide.bounds import per_unit
 from training.errors import BadInput
 from training.export import id_hashes
 from training.files import check_file, whole
@@ -128,15 +129,13 @@ def _per_unit(margins: Floats, requests: Requests) -> tuple[Floats, Floats, NDAr
     """Margins of independent units, in the order of time, as of `training.decide.promises`.
 
     Returns:
-        Mean per session, summed per unit over the mean number of sessions, and these numbers over
-        their mean, float64[units] each; the first row of each unit, int64[units].
+        `per_unit` of the margins and of one a session, float64[units] each; the first row of each
+        unit, int64[units].
     """
     sessions, unit = requests.sessions, coarsest(independent(requests))
-    weight = 1.0 / np.bincount(sessions)[sessions]
-    _, first, place = np.unique(unit, return_index=True, return_inverse=True)
+    first = np.unique(unit, return_index=True)[1]
     order = np.argsort(first)
-    size = np.bincount(place, weights=weight)
-    values, sizes = np.bincount(place, weights=margins * weight) / size.mean(), size / size.mean()
+    values, sizes = (per_unit(v, sessions, unit) for v in (margins, np.ones(len(unit))))
     return values[order], sizes[order], first[order]
 
 

@@ -97,9 +97,8 @@ def _decided(record: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]
     if not isinstance(signed, dict) or not isinstance(signed.get("tier"), str):
         return {}
     answered = bare_model(record.get("model"), record.get("custom_llm_provider"))
-    same = record.get("model_group") == signed["tier"] or answered == bare_model(
-        signed.get("model")
-    )
+    same_model = answered == bare_model(signed.get("model"))
+    same = same_model or record.get("model_group") == signed["tier"]
     return {key: signed.get(key) for key in ("tier", "propensity")} if same else {}
 
 

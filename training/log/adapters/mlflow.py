@@ -43,7 +43,7 @@ def rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     chats = [span for span in told if span.inputs.get("messages")]
     if not chats:
         kinds = {str(span.kind) for span in told if span.kind}
-        if kinds & set(CHAT):
+        if not kinds.isdisjoint(CHAT):
             yield "not a chat call (inputs without messages)"
         else:
             yield f"not a chat call ({', '.join(sorted(kinds)).lower() or 'no spans'})"
