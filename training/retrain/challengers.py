@@ -13,11 +13,10 @@ import numpy as np
 import optuna
 
 from training.errors import BadInput
-from training.features import Features, prepare, resolve
+from training.features import Features, Sources, prepare
 from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.calibrate import FIRM_ROWS, log_loss
-from training.learn.finetune import Tuning
 from training.learn.members import STANDARD, Recipe
 from training.learned import Learned
 from training.log.requests import Requests
@@ -62,17 +61,16 @@ class Challenger:
 
 def train_challengers(
     ground: Ground,
-    embedders: tuple[str, ...],
+    sources: Mapping[str, Sources],
     labels: tuple[str, ...],
     rule: LabelRule,
     count: int,
     seed: int,
-    tuning: Tuning | None = None,
 ) -> Iterator[Challenger]:
     """Fit `count` challengers, one after the other, those with the standard parameters first.
 
+    sources: by the embedder's name; a transformer is fine-tuned once for each that asks for it.
     labels: label rules (`LABELS`); one that changes nothing on the fit rows is not tried.
-    tuning: each embedder has a transformer fine-tuned beside it, once.
 
     Raises:
         BadInput: no label rule can be learned from.
@@ -84,7 +82,8 @@ def train_challengers(
             f"[train] labels = {list(labels)}: on these fit rows none of them differs from "
             f'"all"; add "all"'
         )
-    features = {name: prepare(ground, resolve(name, tuning), seed) for name in embedders}
+    embedders = tuple(sources)
+    features = {name: prepare(ground, source, seed) for name, source in sources.items()}
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
     )

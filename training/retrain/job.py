@@ -8,7 +8,7 @@ killed one left.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
 from training.export import check_out, place, placing
-from training.features import resolve
+from training.features import Sources, resolve
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
@@ -91,8 +91,7 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
     """
     settings = read_settings(config)
     check_out(settings.folder)
-    for name in settings.embedders:
-        resolve(name, settings.tuning)
+    sources = {name: resolve(name, settings.tuning) for name in settings.embedders}
     tiers = read_tiers(settings.tiers)
     with step("read traffic"):
         table = cut(read_traffic(settings.traffic), settings.window)
@@ -116,7 +115,7 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
         started, tags = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", {JOB: str(settings.folder.resolve())}
         with mlflow.start_run(run_name=f"retrain {started}", tags=tags) as run:
             describe_run(mlflow, settings, table, ground)
-            best = _best(mlflow, ground, settings)
+            best = _best(mlflow, ground, settings, sources)
             outcome = _finish(mlflow, registry, settings, ground, table, best, run.info.run_id)
             mlflow.set_tag("mlflow.runName", f"{outcome.status}, {started}")
             mlflow.set_tags({STATUS: outcome.status, KEY: key})
@@ -172,17 +171,18 @@ def _export(
     return made
 
 
-def _best(mlflow: Any, ground: Ground, settings: Settings) -> Challenger:
+def _best(
+    mlflow: Any, ground: Ground, settings: Settings, sources: Mapping[str, Sources]
+) -> Challenger:
     """Train the challengers, each a nested run, and keep the best by cross-fitting."""
     best: Challenger | None = None
     made = train_challengers(
         ground,
-        settings.embedders,
+        sources,
         settings.labels,
         settings.config.label,
         settings.challengers,
         settings.seed,
-        settings.tuning,
     )
     with step(f"{settings.challengers} challengers"):
         for one in made:
