@@ -18,11 +18,11 @@ from typing import Any, Final
 from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
-from router.request import Request
+from router.request import Request, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
-MAX_MESSAGES: Final = 2**20  # characters; longer messages are not logged
+MAX_MESSAGES: Final = 2**20  # characters, bytes of images left out; longer ones are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
 _GATHER_SECONDS: Final = 0.25  # each time the log's thread runs, it takes turns with requests
 
@@ -180,11 +180,9 @@ class DecisionLog:
 
     def _said(self, raw: Any, request: Request) -> dict[str, Any]:
         """What the caller gave, as text: the caller may go on and change it."""
-        messages = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
         try:
-            text = json.dumps(messages, default=str)
             return {
-                "messages": text if len(text) <= MAX_MESSAGES else None,
+                "messages": _as_text(raw),
                 "session_id": request.session if isinstance(request.session, str) else None,
                 "tenant": request.tenant if isinstance(request.tenant, str) else None,
                 "tags": list(request.tags),
@@ -219,6 +217,23 @@ class DecisionLog:
             self._counts[outcome] += 1
             self._writing = False
             self._changed.notify_all()
+
+
+def _as_text(raw: Any) -> str | None:
+    """Messages as JSON text without bytes of images; None where that is too long."""
+    given = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
+    messages, chars = [], 0
+    for message in given:
+        content = message.get("content")
+        if isinstance(content, str):
+            chars += len(content)
+            if chars > MAX_MESSAGES:  # known before the whole is written out
+                return None
+        elif content is not None:
+            message = {**message, "content": without_bytes(content)}
+        messages.append(message)
+    text = json.dumps(messages, default=str)
+    return text if len(text) <= MAX_MESSAGES else None
 
 
 def _write(reference: "weakref.ref[DecisionLog]") -> None:

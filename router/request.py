@@ -1,11 +1,13 @@
 """What a caller says of a request besides its messages; rules read it, the model does not."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from router.prompt import Messages
+
+INLINE: Final = 256  # characters: a longer value of a part that holds data is bytes, not a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,24 @@ def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
         if message.get(name)
     ]
     return sum(map(_size, (tools or (), *calls)))
+
+
+def without_bytes(part: Any) -> Any:
+    """A content part (or a list of them) with inline data replaced by its kind and size."""
+    if isinstance(part, list | tuple):
+        return [without_bytes(value) for value in part]
+    return dict(_entries(part)) if isinstance(part, Mapping) else part
+
+
+def _entries(part: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    for key, value in part.items():
+        if isinstance(value, str) and key != "text" and value.startswith("data:"):
+            yield key, value[:INLINE].split(",")[0]
+            yield f"{key}_characters", len(value)
+        elif isinstance(value, str) and key in ("data", "file_data") and len(value) > INLINE:
+            yield f"{key}_characters", len(value)
+        else:
+            yield key, without_bytes(value)
 
 
 def _size(part: Any) -> int:

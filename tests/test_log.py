@@ -133,6 +133,19 @@ def test_a_sink_that_has_to_be_awaited_is_refused(artifact: Artifact) -> None:
         Router(artifact, log=sink)
 
 
+def test_images_are_logged_by_kind_and_size(artifact: Artifact, tmp_path: Path) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
+    content = [{"type": "text", "text": "What is this?"}, image]
+    log = DecisionLog(tmp_path / "d.jsonl", messages=True)
+    Router(artifact, log=log).route([{"role": "user", "content": content}])
+    assert log.flush()
+    [line] = lines(tmp_path / "d.jsonl")
+    [message] = json.loads(line["messages"])
+    url = {"url": "data:image/png;base64", "url_characters": 3_000_022}
+    assert message["content"] == [content[0], {"type": "image_url", "image_url": url}]
+    assert image["image_url"]["url"].endswith("A")  # the caller's own are as they were
+
+
 def test_messages_that_wait_are_bounded(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,15 +4,13 @@ Bytes of images, sound and files are left out: what stays is the part, its type 
 """
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from router.request import without_bytes
 from training.errors import BadInput
-
-INLINE = 256  # characters: a longer value of a part that holds data is bytes, not a link
 
 
 def bare_prompt(text: str) -> list[dict[str, Any]]:
@@ -112,32 +110,18 @@ def _message(number: int, message: object) -> dict[str, Any]:
     if content is not None and not isinstance(content, str | list):
         raise ValueError(f"holds a message ({number}) whose content is {_kind(content)}")
     if isinstance(content, list):
-        content = [_without_bytes(part) for part in content]
+        content = [_without_nulls(without_bytes(part)) for part in content]
     kept = {key: value for key, value in message.items() if value is not None}
     return {**kept, "content": content}
 
 
-def _without_bytes(part: Any) -> Any:
-    """A part of a message with inline data replaced by its kind and size."""
+def _without_nulls(part: Any) -> Any:
+    """A content part without keys that are null."""
     if isinstance(part, list):
-        return [_without_bytes(value) for value in part]
+        return [_without_nulls(value) for value in part]
     if not isinstance(part, dict):
         return part
-    return dict(_entries(part))
-
-
-def _entries(part: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for key, value in part.items():
-        if value is None:
-            continue
-        if isinstance(value, str) and key != "text" and value.startswith("data:"):
-            yield key, value[:INLINE].split(",")[0]
-            yield f"{key}_characters", len(value)
-            continue
-        if isinstance(value, str) and key in ("data", "file_data") and len(value) > INLINE:
-            yield f"{key}_characters", len(value)
-            continue
-        yield key, _without_bytes(value)
+    return {key: _without_nulls(value) for key, value in part.items() if value is not None}
 
 
 def _kind(value: object) -> str:
