@@ -232,6 +232,21 @@ def test_independent_units_ask_something_else(tmp_path):
     assert all(len(set(tied[sessions == s])) == 1 for s in np.unique(sessions))
 
 
+def test_a_log_s_twins_tie_any_part_of_it(tmp_path):
+    """The backtest finds near-duplicates once: of a period they say what it alone would."""
+    rows = make_rows(90, 3, session=1)
+    for number, row in enumerate(rows):
+        row["session_id"] = f"s{number % 40}"
+        if number % 4 == 0:
+            row["messages"] = "Good morning, what is my balance?"
+    requests = requests_of(rows, tmp_path)
+    twin = near_duplicates(list(requests.prompts))
+    part = np.arange(31, 90)
+    some = requests.take(part)
+    assert np.array_equal(independent(some, twin[part]), independent(some))
+    assert len(independent(some)) == 2  # the greeting was released
+
+
 def test_read_shares():
     assert parse_shares("75/15/10") == (0.75, 0.15, 0.10)
 

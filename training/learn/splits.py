@@ -110,16 +110,24 @@ def split(
     return Splits(fit, choose, test, group, _units(sessions, twin, group), leakage)
 
 
-def independent(requests: Requests) -> NDArray[np.int64]:
+def independent(requests: Requests, twin: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Numbers of independent units, int64[partitions, n]: what is asked twice is evidence once.
 
     A session with all near-duplicates of its prompts and their sessions. Where prompts that many
     sessions ask had to be released, as they tie everything to everything, there are two partitions:
     what is shown has to be shown by both, by sessions as far as they are tied, and by prompts.
+
+    Args:
+        requests: n of them.
+        twin: int64[n], what `near_duplicates` says of these or more prompts, where it is known.
     """
-    sessions, twin = requests.sessions, near_duplicates(list(requests.prompts))
+    sessions = requests.sessions
     if not len(sessions):
         return sessions[None]
+    if twin is None:
+        twin = near_duplicates(list(requests.prompts))
+    _, first, number = np.unique(twin, return_index=True, return_inverse=True)
+    twin = np.asarray(first[number], dtype=np.int64)
     return _units(sessions, twin, _groups(sessions, twin)[0])
 
 

@@ -30,7 +30,7 @@ from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.learn.costs import account
 from training.learn.members import STANDARD, Matrix
-from training.learn.splits import near_duplicates
+from training.learn.splits import coarsest, independent, near_duplicates
 from training.learn.vectorize import check_embedder, estimates_of, imprinted, vectorize
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
@@ -163,7 +163,7 @@ def _walk(
 ) -> Iterator[Period]:
     length = np.timedelta64(round(every_days * 86_400), "s")
     steps = np.arange(requests.at[0] + length, requests.at[-1], length)
-    ends = [0, *np.searchsorted(requests.at, steps)]  # how many requests are known at each step
+    known = [0, *np.searchsorted(requests.at, steps)]  # how many requests are known at each step
     twin = near_duplicates(list(requests.prompts))
     folders: dict[str, Path] = {}
     champion: int | None = None
@@ -180,7 +180,7 @@ def _walk(
             twin[:end],
             scratch / str(number),
         )
-        for number, (before, end) in enumerate(pairwise(ends))
+        for number, (before, end) in enumerate(pairwise(known))
     )
     for number, (since, made) in enumerate(zip(steps, trained, strict=True)):
         if made is None:
@@ -193,13 +193,14 @@ def _walk(
             if passed:
                 champion, folders[CHAMPION] = number, latest
                 folders.setdefault(ANCHOR, latest)
-        ahead = np.flatnonzero((requests.at >= since) & (requests.at < since + length))
-        judged = requests.take(ahead[requests.paired[ahead]])
+        period = (requests.at >= since) & (requests.at < since + length)
+        ahead = np.flatnonzero(period & requests.paired)
+        judged = requests.take(ahead)
         if latest is not None and len(judged) >= LEAST:
             status = status if champion == told else "promoted"  # perhaps in a period unjudged
-            period, told = (str(since), str(since + length)), champion
-            serving = folders.get(CHAMPION)
-            yield _judge(judged, serving, latest, champion, status, period, settings)
+            ends, told = (str(since), str(since + length)), champion
+            serving, unit = folders.get(CHAMPION), coarsest(independent(judged, twin[ahead]))
+            yield _judge(judged, unit, serving, latest, champion, status, ends, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +253,7 @@ def _passes(made: _Made, others: dict[str, Path], settings: Settings) -> bool:
 
 def _judge(
     judged: Requests,
+    unit: NDArray[np.int64],
     serving: Path | None,
     latest: Path,
     champion: int | None,
@@ -259,7 +261,7 @@ def _judge(
     ends: tuple[str, str],
     settings: Settings,
 ) -> Period:
-    """What the champion would have done in the period."""
+    """What the champion would have done in the period; `unit`: as of `coarsest`."""
     rows, top, broken = np.arange(len(judged)), judged.score.shape[1] - 1, False
     tier: NDArray[np.int64] = np.full(len(judged), top)
     artifact = load_artifact(serving or latest)
@@ -271,7 +273,7 @@ def _judge(
         tier = artifact.policy.choose(estimates.p, estimates.usd)
         good = settings.config.label.sufficed(judged.score)
         margins = promise_margins(artifact.policy.promise, tier, judged.score, good)
-        broken = margins is not None and interval(margins, judged.sessions, 0.9).high < 0
+        broken = margins is not None and interval(margins, unit, 0.9).high < 0
     return Period(
         since=ends[0],
         until=ends[1],
