@@ -12,11 +12,10 @@ import pandas as pd
 import pytest
 
 from router import Router
-from tests.traffic_makers import TIERS_TOML, call, make_rows, write_log, write_tiers
+from tests.traffic_makers import QUICK, TIERS_TOML, call, make_rows, write_log, write_tiers
 from training import train as job_module
 from training.cli import app
 from training.learn import heads
-from training.learn.members import STANDARD, Recipe
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)
 
@@ -24,7 +23,7 @@ COMMANDS = sorted(command.name or command.callback.__name__ for command in app.r
 @pytest.fixture
 def quick(monkeypatch):
     """Little to choose from when heads are fitted; all else as it is."""
-    monkeypatch.setattr(job_module, "STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+    monkeypatch.setattr(job_module, "STANDARD", QUICK)
     monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
 
 

@@ -13,6 +13,7 @@ from tests.traffic_makers import (
     EASY,
     HARD,
     PLACES,
+    QUICK,
     TIERS_TOML,
     WORDS,
     call,
@@ -21,7 +22,6 @@ from tests.traffic_makers import (
 )
 from training.learn import finetune as job
 from training.learn.finetune import Clock
-from training.learn.members import STANDARD, Recipe
 from training.learn.tuner import Examples, Tuner
 from training.measure.intervals import Interval
 from training.measure.members import Worth
@@ -69,7 +69,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("training.learn.tuner.BODY_RATE", 3e-3)  # of two tiny layers
     monkeypatch.setattr("training.learn.tuner.HEAD_RATE", 3e-3)
-    monkeypatch.setattr("training.train.STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+    monkeypatch.setattr("training.train.STANDARD", QUICK)
     monkeypatch.setattr("training.learn.heads.MAX_ROUNDS", 30)
     monkeypatch.setattr("training.record.log_run", lambda *_: ("no run", "no store"))
 

@@ -6,24 +6,32 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from router.head import MEMBERS, Blend, Constant
+from router.head import MEMBERS, Blend, Constant, blended
 from router.neighbours import Neighbours
 from router.predictor import Predictor
 from router.vectorizer import SURFACE, Vectorizer
 from tests.traffic_makers import TIERS, make_rows, requests_of
 from training.errors import BadInput
+from training.learn.blending import fit_blend
 from training.learn.calibrate import log_loss
 from training.learn.costs import fit_tokens
-from training.learn.crossfit import Lessons, divide, fit_fold
+from training.learn.crossfit import (
+    Lessons,
+    Line,
+    all_linears,
+    best_linear,
+    cross_fit,
+    divide,
+    fit_fold,
+)
 from training.learn.embedders import resolve_embedder
 from training.learn.heads import (
     FittedHeads,
-    fit_blend,
     fit_heads,
     member_margins,
     probabilities,
 )
-from training.learn.linear import fit_linear, linear_margins
+from training.learn.linear import fit_linear, fit_ridges, linear_margins
 from training.learn.members import STANDARD, Matrix
 from training.learn.prototypes import fit_geometry
 from training.learn.trees import Bins
@@ -290,7 +298,47 @@ def test_the_blend_stays_near_equal_on_little_data(members):
     score = (rng.random((12, 2)) < 0.5) * 1.0
     blend = fit_blend(margins, score, np.ones_like(score))
     assert isinstance(blend, Blend)
-    assert np.abs(np.concatenate([blend.level, blend.gap]) - 1 / members).max() < 0.15
+    assert np.abs(blend.level - 1 / members).max() < 0.15
+    shares = np.array([6.0, 1.0, 1.0, 6.0])[:members]
+    assert np.abs(blend.gap - shares / shares.sum()).max() < 0.15
+
+
+def test_a_member_left_out_leaves_the_others_their_shares():
+    margins, score = np.zeros((2, 12, 2)), np.full((12, 2), 0.5)
+    blend = fit_blend(margins, score, np.ones_like(score), [1, 3])
+    np.testing.assert_allclose(blend.gap, (1 / 7, 6 / 7))
+
+
+def lessons_of(log, score, recipe=STANDARD):
+    x, folds = log.x.take(np.arange(len(score))), divide(np.arange(len(score)), 0)
+    return Lessons(x, Bins.of(x), score, np.ones_like(score), folds, 5, 0, recipe)
+
+
+def test_what_tiers_differ_by_has_penalties_of_its_own(log):
+    """Tiers that fail on the same requests: hard ones are told from easy ones, tiers are not."""
+    chance = np.where(log.hard, 0.15, 0.95)[:, None]
+    spread = []
+    for seed in range(3):
+        score = (np.random.default_rng(seed).random((900, 2)) < chance) * 1.0
+        lessons = lessons_of(log, score)
+        line = best_linear(cross_fit(lessons), lessons)
+        strengths = np.array([ridge.c for ridge in line.way.ridges])
+        assert line.gap @ np.log(strengths) < np.log(line.penalty.c) - 0.5
+        alone = line.way.linear(int(line.level.argmax()))
+        np.testing.assert_allclose(line.margins().mean(axis=1), alone.mean(axis=1))
+        spread.append(np.ptp(line.margins(), axis=1).mean() / np.ptp(alone, axis=1).mean())
+    assert np.mean(spread) < 0.8
+
+
+def test_the_linear_member_served_is_the_mean_of_its_penalties(log):
+    lessons = lessons_of(log, log.requests.score)
+    [way] = cross_fit(lessons)
+    line = Line(way, np.array([0.0, 0.0, 1.0, 0.0, 0.0]), np.array([0.3, 0.0, 0.2, 0.0, 0.5]))
+    under = fit_ridges(*lessons.labelled(), line.way.ridges)
+    margins = [[linear_margins(one, log.x) for one in of_tier] for of_tier in under]
+    wanted = blended(line.level, line.gap, np.moveaxis(np.array(margins), 0, -1))
+    served = [linear_margins(one, log.x) for one in all_linears(lessons, line)]
+    np.testing.assert_allclose(np.stack(served, axis=1), wanted, atol=1e-4)
 
 
 def test_prototypes_stand_for_ten_sessions_or_more(log):

@@ -19,7 +19,7 @@ from router.onnx_embedder import OnnxEmbedder
 from router.onnx_graph import check_graph
 from router.prompt import Prompt
 from tests.builders import edit_manifest, make_artifact, reseal
-from tests.traffic_makers import TIERS, make_rows, prompt_texts, write_log
+from tests.traffic_makers import QUICK, TIERS, make_rows, prompt_texts, write_log
 from training import record
 from training import train as job
 from training.config import Config
@@ -29,7 +29,6 @@ from training.golden import replay
 from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.learn.encoder import load_export
-from training.learn.members import STANDARD, Recipe
 from training.learn.memory import Remembering
 from training.measure.evaluate import score
 
@@ -287,7 +286,7 @@ def test_a_router_is_trained_on_a_transformer_as_it_is_served(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
-    monkeypatch.setattr(job, "STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+    monkeypatch.setattr(job, "STANDARD", QUICK)
     monkeypatch.setattr(record, "log_run", lambda *_: ("no run", "no store"))
     traffic = write_log(workdir / "log.parquet", make_rows(300, seed=5))
     config = Config(policy=MinQuality(0.9))

@@ -27,7 +27,7 @@ from tests.builders import (
     reseal,
 )
 from tests.fuzz import Fuzz
-from tests.traffic_makers import TIERS, make_rows, write_log
+from tests.traffic_makers import QUICK, TIERS, make_rows, write_log
 from training import record
 from training import train as job
 from training.config import Config
@@ -38,7 +38,6 @@ from training.golden import golden_prompts, replay
 from training.learn import heads
 from training.learn.embedders import resolve_stages
 from training.learn.encoder import load_export
-from training.learn.members import STANDARD, Recipe
 from training.learn.stages import BUDGET, Stages, averaged, fit_gate, with_floors
 from training.measure.evaluate import evaluate, score
 from training.resolve import reprice, resolve
@@ -410,7 +409,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "MAX_ROUNDS", 30)
-        patch.setattr(job, "STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+        patch.setattr(job, "STANDARD", QUICK)
         patch.setattr(record, "log_run", log_run)
         shares = (0.45, 0.4, 0.15)
         config, name = Config(policy=Value(0.00002)), f"static+{ENCODER}"

@@ -10,7 +10,7 @@ import pytest
 
 from router import Router
 from router.artifact import load_artifact
-from tests.traffic_makers import TIERS, make_rows, one_sided, prompt_texts, write_log
+from tests.traffic_makers import QUICK, TIERS, make_rows, one_sided, prompt_texts, write_log
 from training import export as exporting
 from training import record
 from training import train as job_module
@@ -26,7 +26,6 @@ from training.decide.goals import (
 from training.errors import BadInput, EnvironmentProblem
 from training.label.rule import LabelRule
 from training.learn import heads
-from training.learn.members import STANDARD, Recipe
 from training.learn.splits import parse_shares
 from training.train import train
 
@@ -44,7 +43,7 @@ def hidden(folder):
 @pytest.fixture
 def untracked(monkeypatch):
     """Without MLflow, and with little to choose from: quick, all else as it is."""
-    monkeypatch.setattr(job_module, "STANDARD", Recipe(ridges=STANDARD.ridges[:1]))
+    monkeypatch.setattr(job_module, "STANDARD", QUICK)
     monkeypatch.setattr(heads, "MAX_ROUNDS", 30)
     monkeypatch.setattr(record, "log_run", lambda *_: ("no run", "no store"))
 

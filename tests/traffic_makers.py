@@ -15,9 +15,12 @@ import pytest
 from router.tier import Tier
 from training import cli
 from training.console import set_quiet
+from training.learn.members import Recipe, Ridge
 from training.log.requests import Requests, gather
 from training.log.traffic import read_traffic
 
+_RIDGE = (Ridge(0.3, 1 / 40),)
+QUICK = Recipe(ridges=_RIDGE, gap_ridges=_RIDGE)  # one fit in place of five
 TIERS = (
     Tier("small", "vendor/small-1", 0.1, 0.4),
     Tier("large", "vendor/large-1", 5.0, 15.0),

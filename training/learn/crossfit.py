@@ -2,6 +2,12 @@
 
 Together only where few requests show every tier's outcome (`learn.joint`), and there for each of
 the two members only if rows that it was not fitted on lose less: that is how far to share.
+
+The linear member has a penalty for the level that the tiers share and others for each tier's
+deviation from it. How hard a prompt is shows on every row; which tiers differ on it shows on few,
+and what is lost by noise there, routing loses. Of the deviations' penalties a mean is taken, each
+weighed by e to the minus what it loses (pseudo-BMA: Yao, Vehtari, Simpson and Gelman, 2018): with
+few rows all count, with many the best.
 """
 
 from collections.abc import Callable
@@ -15,16 +21,18 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from router.head import Linear
+from router.head import Linear, blended
 from training.errors import BadInput
+from training.learn.blending import routing_loss
 from training.learn.calibrate import log_loss
 from training.learn.joint import fit_linears, grow_shared, mostly_unpaired
-from training.learn.linear import fit_ridges, linear_margins
+from training.learn.linear import fit_ridges, linear_margins, merge
 from training.learn.members import Matrix, Recipe, Ridge
 from training.learn.trees import Bins, booster_margins, fit_booster
 
 FOLDS = 4
 MIN_ROUNDS = 5
+LEAST_SHARE = 0.01  # of a penalty in the mean, beside that of the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,34 @@ class Way:
         return [max(int(np.median([f.rounds for f in folds])), MIN_ROUNDS) for folds in self.folds]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How the linear member is learned.
+
+    Attributes:
+        way: each tier apart, or together.
+        level, gap: float64[ridges of the way], how much each penalty counts, see `Blend`.
+    """
+
+    way: Way
+    level: NDArray[np.float64]
+    gap: NDArray[np.float64]
+
+    @property
+    def penalty(self) -> Ridge:
+        """That of the level."""
+        return self.way.ridges[int(self.level.argmax())]
+
+    def margins(self) -> NDArray[np.float64]:
+        """What it says of rows that it was not fitted on, float64[n, k]."""
+        return blended(self.level, self.gap, _linears(self.way))
+
+
+def _linears(way: Way) -> NDArray[np.float64]:
+    """The linear member's margins under each penalty, float64[ridges, n, k]."""
+    return np.stack([way.linear(ridge) for ridge in range(len(way.ridges))])
+
+
 def divide(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Number of the fold in which each row is held out, int64[n]."""
     groups = np.unique(group)
@@ -140,20 +176,37 @@ def cross_fit(lessons: Lessons) -> list[Way]:
     Together the linear member keeps the penalty that was best apart: to try them all takes minutes.
     """
     folds = _in_folds(partial(fit_fold, lessons), lessons)
-    apart = Way(folds, lessons.recipe.ridges, together=False)
+    apart = Way(folds, lessons.recipe.penalties, together=False)
     if not mostly_unpaired(lessons.score):
         return [apart]
-    best = apart.ridges[best_linear([apart], lessons)[1]]
+    best = best_linear([apart], lessons).penalty
     folds = _in_folds(partial(fit_fold_jointly, lessons, best), lessons)
     return [apart, Way(folds, (best,), together=True)]
 
 
-def best_linear(ways: list[Way], lessons: Lessons) -> tuple[Way, int]:
-    """Way, and number of its ridge penalty, with the least cross-fitted loss."""
-    return min(
-        ((way, ridge) for way in ways for ridge in range(len(way.ridges))),
+def best_linear(ways: list[Way], lessons: Lessons) -> Line:
+    """Way and penalty with the least cross-fitted loss, and the mean of penalties for the gap."""
+    recipe = lessons.recipe
+    way, best = min(
+        (
+            (way, number)
+            for way in ways
+            for number, ridge in enumerate(way.ridges)
+            if ridge in recipe.ridges
+        ),
         key=lambda found: lessons.loss(found[0].linear(found[1])),
     )
+    margins, alone = _linears(way), np.eye(len(way.ridges))
+    tried = [j for j, ridge in enumerate(way.ridges) if ridge in recipe.gap_ridges] or [best]
+    losses = np.array(
+        [
+            routing_loss(blended(alone[best], alone[j], margins), lessons.score, lessons.weight)
+            for j in tried
+        ]
+    )
+    share = np.exp(losses.min() - losses)
+    share[share < LEAST_SHARE] = 0.0
+    return Line(way, alone[best], share @ alone[tried] / share.sum())
 
 
 def best_forest(ways: list[Way], lessons: Lessons) -> Way:
@@ -161,11 +214,13 @@ def best_forest(ways: list[Way], lessons: Lessons) -> Way:
     return min(ways, key=lambda way: lessons.loss(way.forest()))
 
 
-def all_linears(lessons: Lessons, way: Way, ridge: Ridge) -> list[Linear]:
+def all_linears(lessons: Lessons, line: Line) -> list[Linear]:
     """Each tier's linear member, fitted on all rows."""
-    if way.together:
-        return fit_linears(*lessons.labelled(), ridge)
-    return [linears[0] for linears in fit_ridges(*lessons.labelled(), (ridge,))]
+    if line.way.together:
+        return fit_linears(*lessons.labelled(), line.penalty)
+    used = np.flatnonzero(line.level + line.gap)
+    linears = fit_ridges(*lessons.labelled(), [line.way.ridges[j] for j in used])
+    return merge(linears, line.level[used], line.gap[used])
 
 
 def all_boosters(lessons: Lessons, way: Way) -> list[lgb.Booster]:
@@ -196,7 +251,7 @@ def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
     x, score, weight, folds = lessons.x, lessons.score, lessons.weight, lessons.folds
     outside = np.flatnonzero(folds == number)
     inside = np.flatnonzero((folds != number) & ~np.isnan(score).all(axis=1))
-    held_out, ridges = x.take(outside), lessons.recipe.ridges
+    held_out, ridges = x.take(outside), lessons.recipe.penalties
     found = []
     for k, linears in enumerate(fit_ridges(x.take(inside), score[inside], weight[inside], ridges)):
         rows, known = (part[~np.isnan(score[part, k])] for part in (inside, outside))

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
 from training.errors import BadInput
+from training.learn.blending import blend_members
 from training.learn.calibrate import calibrate, log_loss
 from training.learn.crossfit import (
     Lessons,
@@ -31,8 +30,6 @@ from training.learn.crossfit import (
     divide,
 )
 from training.learn.flatten import Growth, flatten
-from training.learn.gaps import gaps, temper
-from training.learn.joint import mostly_unpaired
 from training.learn.linear import linear_margins
 from training.learn.members import STANDARD, Matrix, Recipe
 from training.learn.prototypes import Geometry, fit_geometry, fit_neighbours, neighbour_margins
@@ -41,7 +38,6 @@ from training.learn.trees import Bins, booster_margins
 WIDTHS = (0.05, 0.1, 0.2)
 MAX_ROUNDS = 300
 MIN_ROWS = 30
-SHRINKAGE = 30.0  # nats that moving one member's whole weight must earn
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +110,16 @@ def fit_heads(
     given = target[:, learned], weight[:, learned], folds
     lessons = Lessons(x, Bins.of(x), *given, MAX_ROUNDS, seed, recipe)
     ways = cross_fit(lessons)
-    (line, ridge), trees = best_linear(ways, lessons), best_forest(ways, lessons)
-    penalty, rounds = line.ridges[ridge], trees.rounds()
+    line, trees = best_linear(ways, lessons), best_forest(ways, lessons)
+    penalty, rounds = line.penalty, trees.rounds()
     width, near = _best_width(geometry, x, target, weight, folds, learned)
-    margins = np.stack([line.linear(ridge), trees.forest(), near])
+    margins = np.stack([line.margins(), trees.forest(), near])
     seen = score[:, learned]
     rows = seen, weight[:, learned], firm[:, learned]
-    blend, combined, whole = _blend_members(margins, x.read, *rows)
+    blend, combined, whole = blend_members(margins, x.read, *rows)
     p = np.empty_like(score)
     heads: list[Head | Constant] = []
-    linears, boosters = all_linears(lessons, line, penalty), all_boosters(lessons, trees)
+    linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
     flat = [flatten(booster) for booster in boosters]
     for k in range(score.shape[1]):
         if k in constants:
@@ -140,7 +136,7 @@ def fit_heads(
         heads.append(Head(linears[j], flat[j][0], calibration))
         count = int((~np.isnan(score[:, k])).sum())
         notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
-    notes += _sharing(line, trees)
+    notes += _sharing(line.way, trees)
     everything = np.arange(len(score))
     neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
     weights = ", ".join(
@@ -265,60 +261,3 @@ def _best_width(
             best = (loss, width, margins)
     assert best is not None
     return best[1], best[2]
-
-
-def _blend_members(
-    margins: NDArray[np.float64],
-    read: NDArray[np.float32],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    firm: NDArray[np.bool_],
-) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
-    """Weigh the members, the encoder on the rows that it was not trained on.
-
-    Returns:
-        The blend that is served; combined margins float64[n, learned], of rows that the encoder
-        was trained on without it; bool[n], the other rows.
-    """
-
-    def weighed(members: NDArray[np.float64], rows: NDArray[np.bool_]) -> Blend:
-        blend = fit_blend(members, score[rows], weight[rows])
-        if not mostly_unpaired(score):
-            return blend
-        return temper(blend, members, score[rows], weight[rows], firm[rows])
-
-    everything = np.ones(len(score), dtype=np.bool_)
-    blend = weighed(margins, everything)
-    combined = blend.combine(margins)
-    if not read.shape[1]:
-        return blend, combined, everything
-    whole = np.asarray(~np.isnan(read).any(axis=1))
-    both = np.concatenate([margins[:, whole], read[None, whole].astype(np.float64)])
-    blend = weighed(both, whole)
-    combined[whole] = blend.combine(both)
-    return blend, combined, whole
-
-
-def fit_blend(
-    margins: NDArray[np.float64], score: NDArray[np.float64], weight: NDArray[np.float64]
-) -> Blend:
-    """Weights of the members for level and gap, shrunk towards equal.
-
-    The loss is the heads' cross-entropy plus, on rows where every learned tier was observed, the
-    squared error of each tier's gap to the last: what routing turns on.
-    """
-    members, equal = len(margins), 1.0 / len(margins)
-    known = ~np.isnan(score)
-    paired = known.all(axis=1)
-    seen = gaps(score[paired])
-
-    def loss(parameters: NDArray[np.float64]) -> float:
-        z = Blend(parameters[:members], parameters[members:]).combine(margins)
-        missed = seen - gaps(expit(z[paired]))
-        away = parameters - equal
-        nats = log_loss(z[known], score[known], weight[known])
-        return nats + float((missed**2).sum()) + SHRINKAGE * float(away @ away)
-
-    start = np.full(2 * members, equal)
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(0.0, 2.0)] * (2 * members))
-    return Blend(np.asarray(found.x[:members]), np.asarray(found.x[members:]))

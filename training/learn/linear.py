@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from router.head import Linear
+from router.head import Linear, blended
 from router.ngrams import BUCKETS
 from training.learn.members import Matrix, Ridge
 
@@ -96,6 +96,27 @@ def fit_ridges(
                 raw = np.concatenate([slopes[:dim] * scale, slopes[dim:]])
                 found[k, ridge] = axes.linear(raw, level, known)
     return [[found[k, ridge] for ridge in ridges] for k in range(score.shape[1])]
+
+
+def merge(
+    linears: Sequence[Sequence[Linear]], level: NDArray[np.float64], gap: NDArray[np.float64]
+) -> list[Linear]:
+    """Of each tier one member with the margins that `blended` makes of those of its penalties.
+
+    Args:
+        linears: [tiers][penalties], as of `fit_ridges`.
+        level, gap: float64[penalties].
+    """
+
+    def blend(name: str) -> NDArray[np.float64]:
+        values = np.array([[getattr(one, name) for one in of_tier] for of_tier in linears])
+        return blended(level, gap, np.moveaxis(values, 0, -1))
+
+    weights, terms, bias = blend("weights").T, blend("terms").T.astype(np.float32), blend("bias")
+    return [
+        Linear(weights[k], terms[k], float(bias[k]), of_tier[0].low, of_tier[0].high)
+        for k, of_tier in enumerate(linears)
+    ]
 
 
 def _regress(

@@ -21,7 +21,7 @@ from router.gate import Gate
 from router.predictor import Predictor
 from router.prompt import Prompt
 from router.vectorizer import text_tokens
-from training.learn.calibrate import log_loss
+from training.learn.blending import routing_loss
 from training.learn.members import Matrix
 from training.learn.memory import Remembering
 from training.learn.vectorize import vectorize
@@ -148,8 +148,11 @@ def read_stages(
 
 def averaged(first: Floats, second: Floats, share: float) -> Floats:
     """`router.gate.both` of n prompts, float64[n, k]."""
-    odds = [logit(np.clip(p, 1e-12, 1.0 - 1e-12)) for p in (first, second)]
-    return np.asarray(expit((1.0 - share) * odds[0] + share * odds[1]))
+    return np.asarray(expit((1.0 - share) * _odds(first) + share * _odds(second)))
+
+
+def _odds(p: Floats) -> Floats:
+    return np.asarray(logit(np.clip(p, 1e-12, 1.0 - 1e-12)))
 
 
 def stages_of(predictor: Predictor, x: Matrix, prompts: Sequence[Prompt]) -> Stages | None:
@@ -188,7 +191,9 @@ def fit_gate(
         dense: float32[n, dim], of the first stage.
         limit: tokens that the second stage reads at most.
     """
-    losses = [_loss(averaged(first, second, share), score, weight) for share in SHARES]
+    losses = [
+        routing_loss(_odds(averaged(first, second, share)), score, weight) for share in SHARES
+    ]
     share = SHARES[int(np.argmin(losses))]
     # Of two tiers the change of their lead; of more its root mean square over all pairs.
     change = averaged(first, second, share) - first
@@ -200,15 +205,6 @@ def fit_gate(
     bias = float(model.intercept_ - scaler.mean_ @ weights + np.log(_TO_SCALE))
     low, high = np.quantile(model.predict(rows) * _TO_SCALE, (0.01, 0.99)).tolist()
     return Gate(weights, bias, low, high, share, limit, np.zeros(1), np.zeros(1))
-
-
-def _loss(p: Floats, score: Floats, weight: Floats) -> float:
-    """Cross-entropy, and the squared error of the tiers' gaps, as of the members' blend."""
-    known = ~np.isnan(score)
-    paired = known.all(axis=1)
-    gaps, said = (values[paired, -1:] - values[paired, :-1] for values in (score, p))
-    safe = np.clip(p[known], 1e-9, 1.0 - 1e-9)
-    return log_loss(logit(safe), score[known], weight[known]) + float(((gaps - said) ** 2).sum())
 
 
 def with_floors(

@@ -15,7 +15,8 @@ from scipy.special import expit
 from router.head import MEMBERS, Constant, Head
 from router.predictor import Predictor
 from router.prompt import Prompt
-from training.learn.heads import FittedHeads, fit_blend
+from training.learn.blending import fit_blend
+from training.learn.heads import FittedHeads
 from training.measure.curve import policy_walk
 from training.measure.intervals import Estimator, Interval, bootstrap, flat_intervals
 from training.measure.metrics import curve_metrics
@@ -70,7 +71,7 @@ def worth(
     names = MEMBERS[: len(margins)]
     for left_out in (_ALL, *names):
         kept = [m for m, name in enumerate(names) if name != left_out]
-        blend = fit_blend(margins[kept], score[:, learned], weight[:, learned])
+        blend = fit_blend(margins[kept], score[:, learned], weight[:, learned], kept)
         p = expit(blend.combine(margins[kept]))
         losses[left_out] = _loss(p, score[:, learned], weight[:, learned] * seen)
         whole = np.empty_like(score)

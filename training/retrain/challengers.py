@@ -17,7 +17,7 @@ from training.features import Features, Sources, prepare
 from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.calibrate import FIRM_ROWS, log_loss
-from training.learn.members import STANDARD, Recipe
+from training.learn.members import STANDARD, Recipe, Ridge
 from training.learned import Learned
 from training.log.requests import Requests
 from training.measure.curve import policy_walk
@@ -141,16 +141,15 @@ def _suggest(
 
 def _recipe(parameters: Mapping[str, Any], learns: str, rule: LabelRule) -> Recipe:
     """Parameters as a recipe: those of LightGBM, and factors on the standard ridges."""
+    strength, dense = parameters["ridge_strength"], parameters["ridge_dense"]
+
+    def scaled(ridges: tuple[Ridge, ...]) -> tuple[Ridge, ...]:
+        return tuple(replace(one, c=one.c * strength, dense=one.dense * dense) for one in ridges)
+
     return Recipe(
         **{name: parameters[name] for name in STANDARD.forest},
-        ridges=tuple(
-            replace(
-                ridge,
-                c=ridge.c * parameters["ridge_strength"],
-                dense=ridge.dense * parameters["ridge_dense"],
-            )
-            for ridge in STANDARD.ridges
-        ),
+        ridges=scaled(STANDARD.ridges),
+        gap_ridges=scaled(STANDARD.gap_ridges),
         firm_only=learns == FIRM,
         sufficed_at=rule.sufficed_at if learns == SUFFICED else None,
     )
