@@ -17,7 +17,6 @@ import pytest
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from router.prompt import Prompt
 from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.evidence import Evidence
@@ -106,7 +105,7 @@ def population(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     predictor = load_artifact(folder / "a").predictor
     table = outside.pivot(index="request_id", columns="tier", values="score")
     texts = outside.drop_duplicates("request_id").set_index("request_id")["messages"]
-    found = predictor.estimate([Prompt.of(text) for text in texts.loc[table.index]])
+    found = predictor.estimate([outcomes.prompt_of(text) for text in texts.loc[table.index]])
     return Population(found.p, found.usd, table[list(NAMES)].to_numpy(float))
 
 

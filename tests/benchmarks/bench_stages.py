@@ -92,7 +92,7 @@ def test_stages(data: str, shared_data: Path, tmp_path: Path) -> None:
         asked = pd.read_parquet(tmp_path / "w" / "test.parquet").drop_duplicates("request_id")
         order = pd.read_parquet(tmp_path / "w" / "scores.parquet")["request_id"]
         texts = asked.set_index("request_id").loc[order, "messages"]
-        prompts = [Prompt.of(text) for text in texts]
+        prompts = [outcomes.prompt_of(text) for text in texts]
         predictor = artifact.predictor
         x = vectorize(predictor.vectorizer, prompts)
         first = np.array([predictor.probabilities(vector) for vector in x.vectors()])

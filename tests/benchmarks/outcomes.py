@@ -4,6 +4,7 @@ MMLU-Pro's answers of most models were not kept: their length is that of the tex
 question. Such a length says nothing of what an answer cost, so it counts as unknown.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from router.prompt import Prompt
 from training.log.ingest import ingest
+from training.log.messages import canonical_messages
 
 PRICES = {
     "small": ("mistralai/Mixtral-8x7B-Instruct-v0.1", 0.60, 0.60),
@@ -60,6 +63,11 @@ def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
             "output_tokens": (rows["response_chars"] // 4).where(kept).astype("Int64"),
         }
     )
+
+
+def prompt_of(messages: str) -> Prompt:
+    """A request of these tables, whose messages are JSON or the prompt itself."""
+    return Prompt.of(json.loads(canonical_messages(messages)))
 
 
 def split_requests(
