@@ -32,7 +32,7 @@ from training.learn.trees import Bins, booster_margins, fit_booster
 
 FOLDS = 4
 MIN_ROUNDS = 5
-LEAST_SHARE = 0.01  # of a penalty in the mean, beside that of the best
+LEAST_SHARE = 0.05  # of a penalty in the mean, beside that of the best
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def cross_fit(lessons: Lessons) -> list[Way]:
     Together the linear member keeps the penalty that was best apart: to try them all takes minutes.
     """
     folds = _in_folds(partial(fit_fold, lessons), lessons)
-    apart = Way(folds, lessons.recipe.penalties, together=False)
+    apart = Way(folds, lessons.recipe.ridges, together=False)
     if not mostly_unpaired(lessons.score):
         return [apart]
     best = best_linear([apart], lessons).penalty
@@ -186,18 +186,13 @@ def cross_fit(lessons: Lessons) -> list[Way]:
 
 def best_linear(ways: list[Way], lessons: Lessons) -> Line:
     """Way and penalty with the least cross-fitted loss, and the mean of penalties for the gap."""
-    recipe = lessons.recipe
     way, best = min(
-        (
-            (way, number)
-            for way in ways
-            for number, ridge in enumerate(way.ridges)
-            if ridge in recipe.ridges
-        ),
+        ((way, ridge) for way in ways for ridge in range(len(way.ridges))),
         key=lambda found: lessons.loss(found[0].linear(found[1])),
     )
     margins, alone = _linears(way), np.eye(len(way.ridges))
-    tried = [j for j, ridge in enumerate(way.ridges) if ridge in recipe.gap_ridges] or [best]
+    tried = [j for j, ridge in enumerate(way.ridges) if ridge in lessons.recipe.gap_ridges]
+    tried = tried or [best]  # tiers that learned together, under the one penalty
     losses = np.array(
         [
             routing_loss(blended(alone[best], alone[j], margins), lessons.score, lessons.weight)
@@ -251,7 +246,7 @@ def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
     x, score, weight, folds = lessons.x, lessons.score, lessons.weight, lessons.folds
     outside = np.flatnonzero(folds == number)
     inside = np.flatnonzero((folds != number) & ~np.isnan(score).all(axis=1))
-    held_out, ridges = x.take(outside), lessons.recipe.penalties
+    held_out, ridges = x.take(outside), lessons.recipe.ridges
     found = []
     for k, linears in enumerate(fit_ridges(x.take(inside), score[inside], weight[inside], ridges)):
         rows, known = (part[~np.isnan(score[part, k])] for part in (inside, outside))

@@ -66,7 +66,7 @@ class Recipe:
     Attributes:
         learning_rate, num_leaves, feature_fraction, lambda_l2: LightGBM's.
         ridges: the linear member's penalties for the level that tiers share, among which is chosen.
-        gap_ridges: for the deviations of the tiers from it, of which there is less to be seen.
+        gap_ridges: those of them for the deviations of the tiers from it, of which less is seen.
         firm_only: weak labels (what users did next) are not learned from.
         sufficed_at: members learn whether the score is at least this instead of the score; their
             weights and the calibration remain the score's, so a head estimates the same.
@@ -83,18 +83,12 @@ class Recipe:
         Ridge(1.0, 1 / 80),
     )
     gap_ridges: tuple[Ridge, ...] = (
-        Ridge(0.1, 1 / 40),
         Ridge(0.3, 1 / 40),
         Ridge(1.0, 1 / 40),
         Ridge(1.0, 1 / 80),
     )
     firm_only: bool = False
     sufficed_at: float | None = None
-
-    @property
-    def penalties(self) -> tuple[Ridge, ...]:
-        """All that the linear member is fitted under, each once."""
-        return tuple(dict.fromkeys((*self.ridges, *self.gap_ridges)))
 
     @property
     def forest(self) -> dict[str, float]:
