@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from training.learn.calibrate import fit_calibration, log_loss, moved
+from training.learn.calibrate import fit_calibrations, log_loss, moved
+
+
+def fit_calibration(margin, score, weight):
+    """Of one tier."""
+    [found] = fit_calibrations(margin[:, None], score[:, None], weight[:, None])
+    return found
 
 
 @pytest.mark.parametrize(("shift", "slope"), [(0.0, 1.0), (1.5, 1.0), (-0.7, 0.4), (0.3, 2.5)])
@@ -73,6 +79,23 @@ def test_always_rises_strictly(seed, n, kind):
     p = fitted.probability(np.sort(margin))
     assert ((p > 0) & (p < 1)).all()
     assert (np.diff(p) >= 0).all()
+
+
+def test_tiers_share_a_slope_unless_much_data_tells_them_apart():
+    """At each tier's level; chance does not tilt a small log's tiers, a large log has its say."""
+    true = np.array([0.7, 1.4])  # slopes
+    for n, apart in ((400, (0.0, 0.25)), (40_000, (0.55, 0.85))):
+        rng = np.random.default_rng(6)
+        margins = rng.normal(0, 1.5, (n, 2))
+        score = (rng.random((n, 2)) < expit(true * margins + (-1.0, 1.0))) * 1.0
+        score[rng.random((n, 2)) < 0.2] = np.nan
+        fitted = fit_calibrations(margins, score, np.ones((n, 2)))
+        tilt = [np.polyfit(c.margin, c.logit, 1)[0] for c in fitted]
+        assert apart[0] <= np.log(tilt[1] / tilt[0]) <= apart[1]
+        for k, calibration in enumerate(fitted):
+            seen = ~np.isnan(score[:, k])
+            told = calibration.probability(margins[seen, k]).mean()
+            assert told == pytest.approx(score[seen, k].mean(), abs=0.01)
 
 
 def test_log_loss_by_hand():

@@ -95,8 +95,9 @@ def test_weak_rows_tell_the_slope_and_firm_ones_the_level():
         lower = np.where(firm, 0.0, 1.0)  # users complain of what is right, too
         score = (rng.random(4000) < expit(1.5 * margin - lower)) * 1.0
         truth = expit(1.5 * margin)
-        found = calibrate(margin, score, np.ones(4000), firm).probability(margin)
-        alone = calibrate(margin[firm], score[firm], np.ones(150), firm[firm]).probability(margin)
+        columns = [values[:, None] for values in (margin, score, np.ones(4000), firm)]
+        [both], [firm_only] = calibrate(*columns), calibrate(*(c[firm] for c in columns))
+        found, alone = both.probability(margin), firm_only.probability(margin)
         ours.append(np.mean((found - truth) ** 2))
         firm_alone.append(np.mean((alone - truth) ** 2))
         level.append(found.mean() - truth.mean())

@@ -7,35 +7,36 @@ from scipy.special import expit
 
 from router.calibration import Calibration
 
-ROWS_PER_KNOT = 500
+LABELS_PER_KNOT = 500
 MAX_KNOTS = 9
-STIFFNESS = 5.0  # nats that a slope e times the common one must earn
+STIFFNESS = 5.0  # nats that a slope e times the common one must earn between two knots
+OWN_SLOPE = 200.0  # nats that one must earn over all of a tier's line
 FIRM_ROWS = 100
 
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
-def calibrate(
-    margin: NDArray[np.float64],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    firm: NDArray[np.bool_],
-) -> Calibration:
-    """Calibrate a tier on all its rows, and move it to the level of the firm ones.
 
-    A few hundred firm rows tell a level well but no slope, and tiers whose slopes are off by chance
-    are apart by the wrong gap. Weak labels tell the slope: it is their level that is off.
+def calibrate(margins: Floats, score: Floats, weight: Floats, firm: Bools) -> list[Calibration]:
+    """Calibrate tiers on all their rows, and move each to the level of its firm ones.
+
+    A few hundred firm rows tell a level well but no slope. Weak labels tell the slope: it is their
+    level that is off.
 
     Args:
-        margin: float64[n], log-odds that the rows' own labels had no part in.
-        score: float64[n] in [0, 1], NaN where not observed.
-        weight: float64[n].
-        firm: bool[n], scores that are trusted.
+        margins: float64[n, k], log-odds that the rows' own labels had no part in.
+        score: float64[n, k] in [0, 1], NaN where not observed.
+        weight: float64[n, k].
+        firm: bool[n, k], scores that are trusted.
     """
-    known = np.flatnonzero(~np.isnan(score))
-    calibration = fit_calibration(margin[known], score[known], weight[known])
-    level = level_rows(score, firm)
-    if len(level) == len(known):
-        return calibration
-    return moved(calibration, margin[level], score[level], weight[level])
+    found = []
+    for k, calibration in enumerate(fit_calibrations(margins, score, weight)):
+        known, level = np.flatnonzero(~np.isnan(score[:, k])), level_rows(score[:, k], firm[:, k])
+        if len(level) < len(known):
+            rows = margins[level, k], score[level, k], weight[level, k]
+            calibration = moved(calibration, *rows)
+        found.append(calibration)
+    return found
 
 
 def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -45,37 +46,46 @@ def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[n
     return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known
 
 
-def fit_calibration(
-    margin: NDArray[np.float64], score: NDArray[np.float64], weight: NDArray[np.float64]
-) -> Calibration:
-    """Fit a rising broken line in log-odds.
+def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Calibration]:
+    """Fit a rising broken line in log-odds, of one shape for all tiers, at each tier's level.
 
-    With two knots this is Platt's scaling (1999); each further 500 rows add a knot whose slope may
-    differ from the common one at a price, so that little data cannot bend the line.
+    With two knots this is Platt's scaling (1999); each further 500 labels add a knot whose slope
+    may differ from the common one at a price, so that little data cannot bend the line. At a much
+    higher price a tier may be steeper or flatter than the others: tiers whose slopes are off by
+    chance are apart by the wrong gap, which is what routing turns on.
 
     Args:
-        margin: float64[n], log-odds that the rows' own labels had no part in.
-        score: float64[n] in [0, 1].
-        weight: float64[n].
+        margins: float64[n, k], log-odds that the rows' own labels had no part in.
+        score: float64[n, k] in [0, 1], NaN where not observed.
+        weight: float64[n, k].
     """
-    count = int(np.clip(len(margin) // ROWS_PER_KNOT, 2, MAX_KNOTS))
-    knots = np.unique(np.quantile(margin, np.linspace(0.02, 0.98, count)))
+    known, tiers = ~np.isnan(score), score.shape[1]
+    count = int(np.clip(known.sum() // LABELS_PER_KNOT, 2, MAX_KNOTS))
+    knots = np.unique(np.quantile(margins[known], np.linspace(0.02, 0.98, count)))
     if len(knots) < 2:
         knots = np.array([knots[0] - 1.0, knots[0] + 1.0])
-    base = float(np.average(score, weights=weight))
-    start = np.zeros(len(knots))
-    start[0] = np.log(max(base, 1e-3) / max(1 - base, 1e-3)) - np.average(margin) + knots[0]
+    rows = [(margins[seen, k], score[seen, k], weight[seen, k]) for k, seen in enumerate(known.T)]
+    start = np.zeros(2 * tiers + len(knots) - 1)
+    for k, (margin, outcome, counted) in enumerate(rows):
+        base = np.average(outcome, weights=counted) if len(outcome) else 0.5
+        odds = np.log(max(base, 1e-3) / max(1 - base, 1e-3))
+        start[k] = odds - (np.average(margin) if len(margin) else knots[0]) + knots[0]
 
-    def build(parameters: NDArray[np.float64]) -> Calibration:
-        slopes = np.exp(np.clip(parameters[1:], -4.0, 4.0))
-        rise = np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))])
-        return Calibration(knots, parameters[0] + rise)
+    def build(parameters: Floats) -> list[Calibration]:
+        level, own, bends = np.split(parameters, (tiers, 2 * tiers))
+        slopes = np.exp(np.clip(own[:, None] + bends, -4.0, 4.0)) * np.diff(knots)
+        rise = np.concatenate([np.zeros((tiers, 1)), np.cumsum(slopes, axis=1)], axis=1)
+        return [Calibration(knots, line) for line in level[:, None] + rise]
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        p = build(parameters).probability(margin)
-        nats = -(score * np.log(p) + (1 - score) * np.log1p(-p)) @ weight
-        bend = parameters[1:] - parameters[1:].mean()
-        return float(nats + STIFFNESS * (bend @ bend) + 0.5 * parameters[1:].mean() ** 2)
+    def loss(parameters: Floats) -> float:
+        own, bends = parameters[tiers : 2 * tiers], parameters[2 * tiers :]
+        nats = 0.0
+        for calibration, (margin, outcome, counted) in zip(build(parameters), rows, strict=True):
+            p = calibration.probability(margin)
+            nats -= float((outcome * np.log(p) + (1 - outcome) * np.log1p(-p)) @ counted)
+        bend = bends - bends.mean()
+        stiff = STIFFNESS * (bend @ bend) + OWN_SLOPE * (own @ own)
+        return float(nats + stiff + 0.5 * bends.mean() ** 2)
 
     return build(minimize(loss, start, method="L-BFGS-B").x)
 

@@ -42,11 +42,11 @@ def temper(
     def probabilities(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """With these gap weights, float64[n, k]."""
         combined = Blend(blend.level, weights).combine(margins)
-        p = np.empty_like(combined)
-        for k in range(p.shape[1]):
-            found = calibrate(combined[:, k], score[:, k], weight[:, k], firm[:, k])
-            p[:, k] = found.probability(combined[:, k])
-        return p
+        found = calibrate(combined, score, weight, firm)
+        return np.stack(
+            [tier.probability(margin) for tier, margin in zip(found, combined.T, strict=True)],
+            axis=1,
+        )
 
     p = probabilities(blend.gap)
     level = gaps(probabilities(np.zeros_like(blend.gap)))

@@ -118,6 +118,11 @@ def fit_heads(
     rows = seen, weight[:, learned], firm[:, learned]
     blend, combined, whole = blend_members(margins, x.read, *rows)
     p = np.empty_like(score)
+    for part in (~whole, whole):  # the last calibrations are those that are served
+        if part.any():
+            calibrations = calibrate(combined, np.where(part[:, None], seen, np.nan), *rows[1:])
+            for j, k in enumerate(learned):
+                p[part, k] = calibrations[j].probability(combined[part, j])
     heads: list[Head | Constant] = []
     linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
     flat = [flatten(booster) for booster in boosters]
@@ -127,13 +132,7 @@ def fit_heads(
             p[:, k] = constants[k]
             continue
         j = learned.index(k)
-        for part in (~whole, whole):  # the last calibration is the one that is served
-            if not part.any():
-                continue
-            seen_there = np.where(part, score[:, k], np.nan)
-            calibration = calibrate(combined[:, j], seen_there, weight[:, k], firm[:, k])
-            p[part, k] = calibration.probability(combined[part, j])
-        heads.append(Head(linears[j], flat[j][0], calibration))
+        heads.append(Head(linears[j], flat[j][0], calibrations[j]))
         count = int((~np.isnan(score[:, k])).sum())
         notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
     notes += _sharing(line.way, trees)
