@@ -84,7 +84,7 @@ def test_always_rises_strictly(seed, n, kind):
 def test_tiers_share_a_slope_unless_much_data_tells_them_apart():
     """At each tier's level; chance does not tilt a small log's tiers, a large log has its say."""
     true = np.array([0.7, 1.4])  # slopes
-    for n, apart in ((400, (0.0, 0.25)), (40_000, (0.55, 0.85))):
+    for n, apart in ((200, (0.0, 0.4)), (40_000, (0.5, 0.8))):
         rng = np.random.default_rng(6)
         margins = rng.normal(0, 1.5, (n, 2))
         score = (rng.random((n, 2)) < expit(true * margins + (-1.0, 1.0))) * 1.0
@@ -95,7 +95,7 @@ def test_tiers_share_a_slope_unless_much_data_tells_them_apart():
         for k, calibration in enumerate(fitted):
             seen = ~np.isnan(score[:, k])
             told = calibration.probability(margins[seen, k]).mean()
-            assert told == pytest.approx(score[seen, k].mean(), abs=0.01)
+            assert told == pytest.approx(score[seen, k].mean(), abs=0.02)
 
 
 def test_log_loss_by_hand():

@@ -10,7 +10,7 @@ from router.calibration import Calibration
 LABELS_PER_KNOT = 500
 MAX_KNOTS = 9
 STIFFNESS = 5.0  # nats that a slope e times the common one must earn between two knots
-OWN_SLOPE = 200.0  # nats that one must earn over all of a tier's line
+OWN_SLOPE = 30.0  # the same for a tier's slope, beside that of all tiers
 FIRM_ROWS = 100
 
 Floats = NDArray[np.float64]
@@ -50,9 +50,9 @@ def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Cal
     """Fit a rising broken line in log-odds, of one shape for all tiers, at each tier's level.
 
     With two knots this is Platt's scaling (1999); each further 500 labels add a knot whose slope
-    may differ from the common one at a price, so that little data cannot bend the line. At a much
-    higher price a tier may be steeper or flatter than the others: tiers whose slopes are off by
-    chance are apart by the wrong gap, which is what routing turns on.
+    may differ from the common one at a price, so that little data cannot bend the line. At a
+    higher price a tier's slope may differ from the others': tiers whose slopes are off by chance
+    are apart by the wrong gap, which is what routing turns on.
 
     Args:
         margins: float64[n, k], log-odds that the rows' own labels had no part in.
@@ -65,20 +65,20 @@ def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Cal
     if len(knots) < 2:
         knots = np.array([knots[0] - 1.0, knots[0] + 1.0])
     rows = [(margins[seen, k], score[seen, k], weight[seen, k]) for k, seen in enumerate(known.T)]
-    start = np.zeros(2 * tiers + len(knots) - 1)
+    start = np.zeros(tiers + (1 + tiers) * (len(knots) - 1))
     for k, (margin, outcome, counted) in enumerate(rows):
         base = np.average(outcome, weights=counted) if len(outcome) else 0.5
         odds = np.log(max(base, 1e-3) / max(1 - base, 1e-3))
         start[k] = odds - (np.average(margin) if len(margin) else knots[0]) + knots[0]
 
     def build(parameters: Floats) -> list[Calibration]:
-        level, own, bends = np.split(parameters, (tiers, 2 * tiers))
-        slopes = np.exp(np.clip(own[:, None] + bends, -4.0, 4.0)) * np.diff(knots)
+        level, slopes = parameters[:tiers], parameters[tiers:].reshape(1 + tiers, -1)
+        slopes = np.exp(np.clip(slopes[0] + slopes[1:], -4.0, 4.0)) * np.diff(knots)
         rise = np.concatenate([np.zeros((tiers, 1)), np.cumsum(slopes, axis=1)], axis=1)
         return [Calibration(knots, line) for line in level[:, None] + rise]
 
     def loss(parameters: Floats) -> float:
-        own, bends = parameters[tiers : 2 * tiers], parameters[2 * tiers :]
+        bends, own = np.split(parameters[tiers:], [len(knots) - 1])
         nats = 0.0
         for calibration, (margin, outcome, counted) in zip(build(parameters), rows, strict=True):
             p = calibration.probability(margin)
