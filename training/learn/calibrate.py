@@ -10,7 +10,7 @@ from router.calibration import Calibration
 LABELS_PER_KNOT = 500
 MAX_KNOTS = 9
 STIFFNESS = 5.0  # nats that a slope e times the common one must earn between two knots
-OWN_SLOPE = 30.0  # the same for a tier's slope, beside that of all tiers
+OWN_SLOPE = 10.0  # the same for a tier's slope, beside that of all tiers
 FIRM_ROWS = 100
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ def calibrate(margins: Floats, score: Floats, weight: Floats, firm: Bools) -> li
     return found
 
 
-def level_rows(score: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.int64]:
+def level_rows(score: Floats, firm: Bools) -> NDArray[np.int64]:
     """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
     known = np.flatnonzero(~np.isnan(score))
     sure = known[firm[known]]
@@ -92,9 +92,9 @@ def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Cal
 
 def moved(
     calibration: Calibration,
-    margin: NDArray[np.float64],
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
+    margin: Floats,
+    score: Floats,
+    weight: Floats,
 ) -> Calibration:
     """The same line, as far up or down (log-odds) as these rows' mean score asks.
 
@@ -110,9 +110,7 @@ def moved(
     return Calibration(calibration.margin, calibration.logit + brentq(missed, -20.0, 20.0))
 
 
-def log_loss(
-    margin: NDArray[np.float64], score: NDArray[np.float64], weight: NDArray[np.float64]
-) -> float:
+def log_loss(margin: Floats, score: Floats, weight: Floats) -> float:
     """Summed cross-entropy in nats of margins against scores in [0, 1]."""
     p = np.clip(expit(margin), 1e-9, 1 - 1e-9)
     return float(-(score * np.log(p) + (1 - score) * np.log1p(-p)) @ weight)
