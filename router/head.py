@@ -128,6 +128,14 @@ class Blend:
 def blended(
     level: NDArray[np.float64], gap: NDArray[np.float64], margins: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
-    """`Blend.combine`, of any number of members: margins[members, ..., tiers]."""
+    """`Blend.combine` of any number of members, so of one member's fits, too.
+
+    Args:
+        level, gap: float64[members].
+        margins: [members, ..., tiers], log-odds, or anything linear in them, such as weights.
+
+    Returns:
+        float64[..., tiers].
+    """
     mean = margins.mean(axis=-1, keepdims=True)
     return np.asarray(np.tensordot(level, mean, axes=1) + np.tensordot(gap, margins - mean, axes=1))

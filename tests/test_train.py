@@ -96,7 +96,7 @@ def test_it_routes_by_what_it_learned(job):
     texts = prompt_texts(hard, np.random.default_rng(99))
     to_large = np.array([decision.tier == "large" for decision in router.route_batch(texts)])
     assert to_large[hard].mean() > 0.8
-    assert to_large[~hard].mean() < 0.5 * to_large[hard].mean()
+    assert to_large[~hard].mean() < 0.4
     assert router.route(texts[0]).reason == "policy"
 
 

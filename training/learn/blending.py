@@ -31,8 +31,18 @@ def blend_members(
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
     """Weigh the members, the encoder on the rows that it was not trained on.
 
+    Where few requests show every tier's outcome, the gap's weights are tempered (`learn.gaps`).
+
+    Args:
+        margins: float64[members, n, k], log-odds by the members but the encoder, cross-fitted.
+        read: float32[n, k], the encoder's, NaN on rows that it was trained on; float32[n, 0] where
+            there is none.
+        score: float64[n, k], NaN where not observed.
+        weight: float64[n, k].
+        firm: bool[n, k], scores that are trusted.
+
     Returns:
-        The blend that is served; combined margins float64[n, learned], of rows that the encoder
+        The blend that is served; combined margins float64[n, k], of rows that the encoder
         was trained on without it; bool[n], the other rows.
     """
 

@@ -11,6 +11,7 @@ LABELS_PER_KNOT = 500
 MAX_KNOTS = 9
 STIFFNESS = 5.0  # nats that a slope e times the common one must earn between two knots
 OWN_SLOPE = 10.0  # the same for a tier's slope, beside that of all tiers
+STEEP = 4.0  # no slope is further from 1, in logarithms
 FIRM_ROWS = 100
 
 Floats = NDArray[np.float64]
@@ -65,29 +66,45 @@ def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Cal
     if len(knots) < 2:
         knots = np.array([knots[0] - 1.0, knots[0] + 1.0])
     rows = [(margins[seen, k], score[seen, k], weight[seen, k]) for k, seen in enumerate(known.T)]
+    passed = [_passed(margin, knots) for margin, _, _ in rows]
     start = np.zeros(tiers + (1 + tiers) * (len(knots) - 1))
     for k, (margin, outcome, counted) in enumerate(rows):
         base = np.average(outcome, weights=counted) if len(outcome) else 0.5
         odds = np.log(max(base, 1e-3) / max(1 - base, 1e-3))
         start[k] = odds - (np.average(margin) if len(margin) else knots[0]) + knots[0]
 
-    def build(parameters: Floats) -> list[Calibration]:
-        level, slopes = parameters[:tiers], parameters[tiers:].reshape(1 + tiers, -1)
-        slopes = np.exp(np.clip(slopes[0] + slopes[1:], -4.0, 4.0)) * np.diff(knots)
-        rise = np.concatenate([np.zeros((tiers, 1)), np.cumsum(slopes, axis=1)], axis=1)
-        return [Calibration(knots, line) for line in level[:, None] + rise]
+    def parts(parameters: Floats) -> tuple[Floats, Floats, Floats]:
+        """Levels; logarithms of the common slopes, then of what each tier adds; tiers' slopes."""
+        logs = parameters[tiers:].reshape(1 + tiers, -1)
+        return parameters[:tiers], logs, np.exp(np.clip(logs[0] + logs[1:], -STEEP, STEEP))
 
-    def loss(parameters: Floats) -> float:
-        bends, own = np.split(parameters[tiers:], [len(knots) - 1])
-        nats = 0.0
-        for calibration, (margin, outcome, counted) in zip(build(parameters), rows, strict=True):
-            p = calibration.probability(margin)
-            nats -= float((outcome * np.log(p) + (1 - outcome) * np.log1p(-p)) @ counted)
-        bend = bends - bends.mean()
-        stiff = STIFFNESS * (bend @ bend) + OWN_SLOPE * (own @ own)
-        return float(nats + stiff + 0.5 * bends.mean() ** 2)
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        level, logs, slopes = parts(parameters)
+        own, bend, mean = logs[1:], logs[0] - logs[0].mean(), logs[0].mean()
+        nats = STIFFNESS * (bend @ bend) + OWN_SLOPE * (own**2).sum() + 0.5 * mean**2
+        lean, tilt = np.empty(tiers), np.empty_like(own)
+        for k, (_, outcome, counted) in enumerate(rows):
+            odds = level[k] + passed[k] @ slopes[k]
+            nats += counted @ (np.logaddexp(0.0, odds) - outcome * odds)
+            missed = counted * (expit(odds) - outcome)
+            lean[k], tilt[k] = missed.sum(), (missed @ passed[k]) * slopes[k]
+        tilt[np.abs(logs[0] + own) >= STEEP] = 0.0
+        common = tilt.sum(axis=0) + 2.0 * STIFFNESS * bend + mean / len(bend)
+        return float(nats), np.concatenate([lean, common, (tilt + 2.0 * OWN_SLOPE * own).ravel()])
 
-    return build(minimize(loss, start, method="L-BFGS-B").x)
+    level, _, slopes = parts(minimize(loss, start, jac=True, method="L-BFGS-B").x)
+    rise = np.insert(np.cumsum(slopes * np.diff(knots), axis=1), 0, 0.0, axis=1)
+    return [Calibration(knots, line) for line in level[:, None] + rise]
+
+
+def _passed(margin: Floats, knots: Floats) -> Floats:
+    """How far each margin goes through each piece of the line, float64[n, knots - 1].
+
+    The first piece and the last go on beyond their knots, as in `router.calibration`.
+    """
+    low, high = knots[:-1].copy(), knots[1:].copy()
+    low[0], high[-1] = -np.inf, np.inf
+    return np.asarray(np.clip(margin[:, None], low, high) - knots[:-1])
 
 
 def moved(

@@ -108,6 +108,10 @@ class Way:
         """The linear member's margins under one of the penalties."""
         return self.margins(lambda fold: fold.linear[ridge])
 
+    def linears(self) -> NDArray[np.float64]:
+        """The same under each of the penalties, float64[ridges, n, k]."""
+        return np.stack([self.linear(ridge) for ridge in range(len(self.ridges))])
+
     def forest(self) -> NDArray[np.float64]:
         """The forest's margins."""
         return self.margins(lambda fold: fold.forest)
@@ -137,12 +141,7 @@ class Line:
 
     def margins(self) -> NDArray[np.float64]:
         """What it says of rows that it was not fitted on, float64[n, k]."""
-        return blended(self.level, self.gap, _linears(self.way))
-
-
-def _linears(way: Way) -> NDArray[np.float64]:
-    """The linear member's margins under each penalty, float64[ridges, n, k]."""
-    return np.stack([way.linear(ridge) for ridge in range(len(way.ridges))])
+        return blended(self.level, self.gap, self.way.linears())
 
 
 def divide(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -190,7 +189,7 @@ def best_linear(ways: list[Way], lessons: Lessons) -> Line:
         ((way, ridge) for way in ways for ridge in range(len(way.ridges))),
         key=lambda found: lessons.loss(found[0].linear(found[1])),
     )
-    margins, alone = _linears(way), np.eye(len(way.ridges))
+    margins, alone = way.linears(), np.eye(len(way.ridges))
     tried = [j for j, ridge in enumerate(way.ridges) if ridge in lessons.recipe.gap_ridges]
     tried = tried or [best]  # tiers that learned together, under the one penalty
     losses = np.array(

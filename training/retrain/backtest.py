@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from router.artifact import load_artifact
 from training.config import read_tiers
@@ -220,8 +219,7 @@ def _train(
     if known is None:
         return None
     try:
-        # Another step has the other core: threads of this one would only wait for it.
-        with quieted(), parallel_config(backend="sequential"), threadpool_limits(1):
+        with quieted(), parallel_config(backend="sequential"):
             return _challenger(settings, known, twin, folder)
     except BadInput as problem:
         return problem
