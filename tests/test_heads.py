@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import logit
 
-from router.head import MEMBERS, Blend, Constant, blended
+from router.head import Blend, Constant, blended
 from router.neighbours import Neighbours
 from router.predictor import Predictor
 from router.vectorizer import SURFACE, Vectorizer
 from tests.traffic_makers import TIERS, make_rows, requests_of
 from training.errors import BadInput
-from training.learn.blending import fit_blend
+from training.learn.blending import GAP_SHARES, blend_members, fit_blend
 from training.learn.calibrate import log_loss
 from training.learn.costs import fit_tokens
 from training.learn.crossfit import (
@@ -285,28 +285,47 @@ def test_the_blend_finds_the_member_that_knows():
     truth = rng.normal(0, 2, (4000, 2))
     score = (rng.random(truth.shape) < 1 / (1 + np.exp(-truth))) * 1.0
     margins = np.stack([rng.normal(size=truth.shape), truth, rng.normal(size=truth.shape)])
-    blend = fit_blend(margins, score, np.ones_like(score))
+    blend = fit_blend(margins, score, np.ones_like(score), GAP_SHARES)
     assert blend.level[1] == pytest.approx(1.0, abs=0.1)
     assert blend.gap[1] == pytest.approx(1.0, abs=0.1)
     assert blend.level[[0, 2]].max() < 0.15
 
 
-@pytest.mark.parametrize("members", [len(MEMBERS) - 1, len(MEMBERS)])
-def test_the_blend_stays_near_equal_on_little_data(members):
+def taught(score):
+    """Score, weights of 1, trusted throughout."""
+    return score, np.ones_like(score), np.ones_like(score, dtype=bool)
+
+
+def test_the_blend_stays_near_equal_on_little_data():
     rng = np.random.default_rng(6)
-    margins = rng.normal(size=(members, 12, 2))
-    score = (rng.random((12, 2)) < 0.5) * 1.0
-    blend = fit_blend(margins, score, np.ones_like(score))
+    margins = rng.normal(size=(3, 12, 2))
+    blend, _, _ = blend_members(margins, *taught((rng.random((12, 2)) < 0.5) * 1.0))
     assert isinstance(blend, Blend)
-    assert np.abs(blend.level - 1 / members).max() < 0.15
-    shares = np.array([6.0, 1.0, 1.0, 6.0])[:members]
-    assert np.abs(blend.gap - shares / shares.sum()).max() < 0.15
+    assert np.abs(blend.level - 1 / 3).max() < 0.15
+    assert np.abs(blend.gap - [0.75, 0.125, 0.125]).max() < 0.15
 
 
 def test_a_member_left_out_leaves_the_others_their_shares():
     margins, score = np.zeros((2, 12, 2)), np.full((12, 2), 0.5)
-    blend = fit_blend(margins, score, np.ones_like(score), [1, 3])
-    np.testing.assert_allclose(blend.gap, (1 / 7, 6 / 7))
+    blend, _, _ = blend_members(margins, *taught(score), [0, 2])
+    np.testing.assert_allclose(blend.gap, (6 / 7, 1 / 7))
+
+
+def test_the_encoder_is_weighed_beside_the_others_together():
+    """It speaks of a fifth of the rows: the others are weighed against each other on all."""
+    rng = np.random.default_rng(7)
+    truth = rng.normal(0, 2, (2000, 2))
+    score = (rng.random(truth.shape) < 1 / (1 + np.exp(-truth))) * 1.0
+    margins = truth + rng.normal(size=(4, 2000, 2)) * np.array([1, 3, 2, 1])[:, None, None]
+    margins[3, 400:] = np.nan
+    alone, without, _ = blend_members(margins[:3], *taught(score))
+    blend, combined, whole = blend_members(margins, *taught(score))
+    assert whole.sum() == 400 and whole[:400].all()
+    np.testing.assert_array_equal(combined[400:], without[400:])
+    np.testing.assert_allclose(combined[:400], blend.combine(margins[:, :400]))
+    for ours, theirs in ((blend.level, alone.level), (blend.gap, alone.gap)):
+        np.testing.assert_allclose(ours[:3] / ours[:3].sum(), theirs / theirs.sum())
+        assert 0.2 < ours[3] < 0.6
 
 
 def lessons_of(log, score, recipe=STANDARD):

@@ -42,7 +42,8 @@ def drawn():
 
 def weigh(margins, score, **changes):
     usd = np.tile([1.0, 20.0], (len(score), 1))
-    told = {"weight": np.ones_like(score), "usd": usd, "sessions": np.arange(len(score))}
+    told = {"weight": np.ones_like(score), "firm": np.ones_like(score, dtype=bool)}
+    told |= {"usd": usd, "sessions": np.arange(len(score))}
     return worth(fitted(margins), score, **(told | changes))
 
 
@@ -64,7 +65,8 @@ def test_rows_that_a_member_knows_are_left_out(drawn):
     whole = ~np.isnan(encoder).any(axis=1)
     object.__setattr__(heads, "whole", whole)
     usd = np.tile([1.0, 20.0], (int(whole.sum()), 1))
-    found = worth(heads, score, np.ones_like(score), usd, np.arange(N))
+    firm = np.ones_like(score, dtype=bool)
+    found = worth(heads, score, np.ones_like(score), firm, usd, np.arange(N))
     assert found[-1].name == "encoder" and found[-1].nats.low > 20
 
 

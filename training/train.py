@@ -177,7 +177,8 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[
 def worth_of(ground: Ground, learned: Learned) -> tuple[Worth, ...]:
     """What each member adds, on the fit rows."""
     rows = ground.fit_rows
-    return worth(learned.heads, rows.score, rows.weight, learned.usd, rows.sessions)
+    labels = rows.score, rows.weight, rows.trusted
+    return worth(learned.heads, *labels, learned.usd, rows.sessions)
 
 
 def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:

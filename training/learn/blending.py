@@ -8,59 +8,70 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from router.head import Blend
+from router.head import MEMBERS, Blend
 from training.learn.calibrate import log_loss
 from training.learn.gaps import gaps, temper
 from training.learn.joint import mostly_unpaired
 
 SHRINKAGE: Final = 30.0  # nats that moving one member's whole weight must earn
-GAP_SHARES: Final = (6.0, 1.0, 1.0, 6.0)
-"""How much each of `router.head.MEMBERS` counts a priori for the gaps; for the level all do alike.
+GAP_SHARES: Final = (6.0, 1.0, 1.0)
+"""How much each of `router.head.MEMBERS` but the encoder counts a priori for the gaps.
 
 The linear member's gaps have penalties of their own, which those of forest and neighbours have not:
-on 500 and 1,500 rows of nine pairs of models its gaps order prompts better than theirs, alone.
+on 500 and 1,500 rows of nine pairs of models its gaps order prompts better than theirs, alone. For
+the level all count alike.
 """
+ENCODER: Final = MEMBERS.index("encoder")
 
 
 def blend_members(
     margins: NDArray[np.float64],
-    read: NDArray[np.float32],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
     firm: NDArray[np.bool_],
+    members: Sequence[int] | None = None,
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
-    """Weigh the members, the encoder on the rows that it was not trained on.
+    """Weigh the members on all rows, then the encoder beside their sum on those it may speak of.
 
-    Where few requests show every tier's outcome, the gap's weights are tempered (`learn.gaps`).
+    These are few, and one member against another is all that they are asked; a priori both count
+    alike. Where few requests show every tier's outcome, the gap's weights are tempered
+    (`learn.gaps`).
 
     Args:
-        margins: float64[members, n, k], log-odds by the members but the encoder, cross-fitted.
-        read: float32[n, k], the encoder's, NaN on rows that it was trained on; float32[n, 0] where
-            there is none.
+        margins: float64[m, n, k], log-odds that the rows' own labels had no part in; the encoder's
+            NaN on rows that it was trained on.
         score: float64[n, k], NaN where not observed.
         weight: float64[n, k].
         firm: bool[n, k], scores that are trusted.
+        members: which m of `router.head.MEMBERS` these are, rising; by default the first.
 
     Returns:
         The blend that is served; combined margins float64[n, k], of rows that the encoder
         was trained on without it; bool[n], the other rows.
     """
 
-    def weighed(members: NDArray[np.float64], rows: NDArray[np.bool_]) -> Blend:
-        blend = fit_blend(members, score[rows], weight[rows])
+    def weighed(
+        margins: NDArray[np.float64], rows: NDArray[np.bool_], shares: Sequence[float]
+    ) -> Blend:
+        blend = fit_blend(margins, score[rows], weight[rows], shares)
         if not mostly_unpaired(score):
             return blend
-        return temper(blend, members, score[rows], weight[rows], firm[rows])
+        return temper(blend, margins, score[rows], weight[rows], firm[rows])
 
-    everything = np.ones(len(score), dtype=np.bool_)
-    blend = weighed(margins, everything)
-    combined = blend.combine(margins)
-    if not read.shape[1]:
-        return blend, combined, everything
-    whole = np.asarray(~np.isnan(read).any(axis=1))
-    both = np.concatenate([margins[:, whole], read[None, whole].astype(np.float64)])
-    blend = weighed(both, whole)
-    combined[whole] = blend.combine(both)
+    known = list(range(len(margins)) if members is None else members)
+    others = [m for m in known if m != ENCODER]
+    whole = np.ones(len(score), dtype=np.bool_)
+    blend = weighed(margins[: len(others)], whole, [GAP_SHARES[m] for m in others])
+    combined = blend.combine(margins[: len(others)])
+    if ENCODER in known:
+        whole = np.asarray(~np.isnan(margins[-1]).any(axis=1))
+        both = np.stack([combined, margins[-1]])[:, whole]
+        pair = weighed(both, whole, (1.0, 1.0))
+        combined[whole] = pair.combine(both)
+        blend = Blend(
+            np.append(blend.level * pair.level[0], pair.level[1]),
+            np.append(blend.gap * pair.gap[0], pair.gap[1]),
+        )
     return blend, combined, whole
 
 
@@ -86,7 +97,7 @@ def fit_blend(
     margins: NDArray[np.float64],
     score: NDArray[np.float64],
     weight: NDArray[np.float64],
-    members: Sequence[int] | None = None,
+    shares: Sequence[float],
 ) -> Blend:
     """Weights of the members for level and gap, by `routing_loss`, shrunk to what holds a priori.
 
@@ -94,11 +105,10 @@ def fit_blend(
         margins: float64[m, n, k].
         score: float64[n, k], NaN where not observed.
         weight: float64[n, k].
-        members: which m of `router.head.MEMBERS` these are; by default the first.
+        shares: how much each of the m counts a priori for the gaps.
     """
     count = len(margins)
-    shares = np.array(GAP_SHARES)[list(range(count) if members is None else members)]
-    prior = np.concatenate([np.full(count, 1.0 / count), shares / shares.sum()])
+    prior = np.concatenate([np.full(count, 1.0 / count), np.divide(shares, sum(shares))])
 
     def loss(parameters: NDArray[np.float64]) -> float:
         combined = Blend(parameters[:count], parameters[count:]).combine(margins)

@@ -114,15 +114,12 @@ def fit_heads(
     penalty, rounds = line.penalty, trees.rounds()
     width, near = _best_width(geometry, x, target, weight, folds, learned)
     margins = np.stack([line.margins(), trees.forest(), near])
-    seen = score[:, learned]
-    rows = seen, weight[:, learned], firm[:, learned]
-    blend, combined, whole = blend_members(margins, x.read, *rows)
+    if x.read.shape[1]:
+        margins = np.concatenate([margins, x.read[None].astype(np.float64)])
+    rows = score[:, learned], weight[:, learned], firm[:, learned]
+    blend, combined, whole = blend_members(margins, *rows)
+    calibrations = calibrate(combined, *rows)
     p = np.empty_like(score)
-    for part in (~whole, whole):  # the last calibrations are those that are served
-        if part.any():
-            calibrations = calibrate(combined, np.where(part[:, None], seen, np.nan), *rows[1:])
-            for j, k in enumerate(learned):
-                p[part, k] = calibrations[j].probability(combined[part, j])
     heads: list[Head | Constant] = []
     linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
     flat = [flatten(booster) for booster in boosters]
@@ -133,6 +130,7 @@ def fit_heads(
             continue
         j = learned.index(k)
         heads.append(Head(linears[j], flat[j][0], calibrations[j]))
+        p[:, k] = calibrations[j].probability(combined[:, j])
         count = int((~np.isnan(score[:, k])).sum())
         notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
     notes += _sharing(line.way, trees)
@@ -148,8 +146,6 @@ def fit_heads(
         for part, values in (("level", blend.level), ("gap", blend.gap))
         for name, value in zip(MEMBERS, values, strict=False)
     }
-    if x.read.shape[1]:
-        margins = np.concatenate([margins, x.read[None].astype(np.float64)])
     return FittedHeads(
         heads=tuple(heads),
         blend=blend,

@@ -15,7 +15,7 @@ from scipy.special import expit
 from router.head import MEMBERS, Constant, Head
 from router.predictor import Predictor
 from router.prompt import Prompt
-from training.learn.blending import fit_blend
+from training.learn.blending import blend_members
 from training.learn.heads import FittedHeads
 from training.measure.curve import policy_walk
 from training.measure.intervals import Estimator, Interval, bootstrap, flat_intervals
@@ -48,31 +48,37 @@ class Worth:
 
 
 def worth(
-    heads: FittedHeads, score: Floats, weight: Floats, usd: Floats, sessions: NDArray[np.int64]
+    heads: FittedHeads,
+    score: Floats,
+    weight: Floats,
+    firm: NDArray[np.bool_],
+    usd: Floats,
+    sessions: NDArray[np.int64],
 ) -> tuple[Worth, ...]:
     """Weigh every member against the others.
 
     Args:
         heads: fitted on n rows.
         score, weight: float64[n, k] of these rows; NaN where a tier was not observed.
+        firm: bool[n, k], scores that are trusted.
         usd: float64[m, k], expected costs of the rows `heads.whole`.
         sessions: int64[n], resampled whole.
     """
+    learned = [k for k, head in enumerate(heads.heads) if isinstance(head, Head)]
+    taught = score[:, learned], weight[:, learned], firm[:, learned]
     rows = np.flatnonzero(heads.whole)
     score, weight, sessions = score[rows], weight[rows], sessions[rows]
-    margins = heads.margins[:, rows]
-    learned = [k for k, head in enumerate(heads.heads) if isinstance(head, Head)]
     seen = ~np.isnan(score[:, learned])
     paired = np.flatnonzero(~np.isnan(score).any(axis=1))
     if len(np.unique(sessions)) < 2:
         return ()
     losses: dict[str, Estimator] = {}
     curves: dict[str, Estimator] = {}
-    names = MEMBERS[: len(margins)]
+    names = MEMBERS[: len(heads.margins)]
     for left_out in (_ALL, *names):
         kept = [m for m, name in enumerate(names) if name != left_out]
-        blend = fit_blend(margins[kept], score[:, learned], weight[:, learned], kept)
-        p = expit(blend.combine(margins[kept]))
+        _, combined, _ = blend_members(heads.margins[kept], *taught, kept)
+        p = expit(combined[rows])
         losses[left_out] = _loss(p, score[:, learned], weight[:, learned] * seen)
         whole = np.empty_like(score)
         for k, head in enumerate(heads.heads):
