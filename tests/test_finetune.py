@@ -87,7 +87,7 @@ def command(workdir, model, monkeypatch):
 def kept(monkeypatch):
     """On these logs n-grams know all there is to know: the encoder is kept whatever it adds."""
     adds = Interval(1.0, 1.0, 0.5, 1.5, 0.0)
-    monkeypatch.setattr("training.train.worth_of", lambda *_: (Worth("encoder", adds, None),))
+    monkeypatch.setattr("training.fit.worth_of", lambda *_: (Worth("encoder", adds, None),))
 
 
 @pytest.mark.usefixtures("kept")

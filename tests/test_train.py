@@ -169,7 +169,7 @@ def test_another_folder_is_never_replaced(workdir, untracked, monkeypatch):
     traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
     (workdir / "artifact").mkdir()
     (workdir / "artifact" / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(job_module, "learn", None)
+    monkeypatch.setattr(job_module, "fit", None)
     with pytest.raises(BadInput, match="is not an artifact"):
         run(workdir, traffic)
     assert (workdir / "artifact" / "thesis.txt").read_text() == "mine"
@@ -196,7 +196,7 @@ def test_an_assumed_top_tier_is_said_everywhere(workdir, untracked):
 
 
 def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch):
-    monkeypatch.setattr(job_module, "learn", None)  # it is told before the work
+    monkeypatch.setattr(job_module, "fit", None)  # it is told before the work
     rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
     with pytest.raises(
         BadInput,

@@ -1,53 +1,29 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from router.assembly import SECOND
 from router.policy import Policy
-from router.predictor import Estimates
 from router.tier import Tier
-from router.vectorizer import SURFACE
 from training.config import Config
 from training.console import step
-from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence, served
-from training.decide.operating import Course, choose
-from training.errors import BadInput
-from training.export import check_out, export, id_hashes
-from training.features import Features, prepare, resolve
-from training.golden import golden_lines, golden_prompts
-from training.ground import Ground, lay_out
-from training.label.rule import LabelRule, load_requests
-from training.learn.costs import account, expected
+from training.export import check_out
+from training.features import prepare, resolve
+from training.finish import finish
+from training.fit import fit
+from training.golden import golden_prompts
+from training.ground import lay_out
+from training.label.rule import load_requests
 from training.learn.finetune import Tuning
-from training.learn.heads import probabilities
-from training.learn.members import STANDARD, Recipe
-from training.learn.memory import Remembering
-from training.learn.reference import reference_arrays
-from training.learn.seen import sketch
-from training.learn.splits import coarsest
-from training.learn.stages import measure_pace
-from training.learn.vectorize import vectorize
-from training.learned import Learned, join, learn
-from training.measure import baselines
-from training.measure.members import Worth, as_metrics, microseconds, worth
-from training.measure.overlap import certifiable
+from training.learn.members import STANDARD
+from training.measure.members import microseconds
 from training.measure.propensities import estimate_propensities
-from training.measure.report import Report, Rows, build_report
-from training.measure.valuation import Valuation, value_policies
-from training.measure.world import logged, valuable
-from training.record import describe_choice, describe_job, track
-from training.show.card import describe_policy, describe_rule, model_card
-from training.watch.baseline import Sample, sample, save_baseline
-
-TIMED = 40  # prompts on which two stages are timed
+from training.measure.report import Report
+from training.measure.valuation import Valuation
+from training.record import track
+from training.show.card import describe_policy, describe_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,234 +95,3 @@ def train(
         describe_policy(policy, tiers),
     )
     return Trained(out, made.version, policy, made.report, run_id, store, summary)
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """An operating point, and what it was chosen by."""
-
-    policy: Policy
-    course: Course
-    evidence: Evidence
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """An exported artifact: its version, operating point, manifest facts, report and notes."""
-
-    version: str
-    policy: Policy
-    facts: dict[str, Any]
-    report: Report | Valuation | None
-    notes: tuple[str, ...]
-
-
-def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[Features, Learned]:
-    """Heads and token models, of each stage, from the fit rows, and the features that they read.
-
-    A fine-tuned encoder that does not lower the heads' loss on the rows kept for weighing it is
-    left out: it would cost milliseconds for nothing.
-    """
-    rows = ground.splits.fit
-    group = ground.splits.group[rows]
-
-    def learned_from(given: Features) -> Learned:
-        parts = (ground.tiers, given.embedder, given.vectorizer)
-        return learn(given.x.take(rows), ground.fit_rows, group, *parts, seed, recipe)
-
-    learned = learned_from(features)
-    if features.vectorizer.encoder is not None:
-        encoder = worth_of(ground, learned)[-1:]  # none, where its rows are of one session
-        if not any(member.nats.value > 0 for member in encoder):
-            shown = [member.describe() for member in encoder] or ["nothing shows what it adds"]
-            told = f"the fine-tuned encoder is left out: {shown[0]}"
-            features = replace(
-                features,
-                vectorizer=replace(features.vectorizer, encoder=None),
-                x=replace(features.x, read=features.x.read[:, :0]),
-                notes=(*features.notes, told),
-            )
-            learned = learned_from(features)
-    if features.second is not None:
-        _, second = fit(ground, features.second, seed, recipe)
-        learned = join(learned, second, features.x.take(rows), ground.fit_rows)
-    return features, learned
-
-
-def worth_of(ground: Ground, learned: Learned) -> tuple[Worth, ...]:
-    """What each member adds, on the fit rows."""
-    rows = ground.fit_rows
-    labels = rows.score, rows.weight, rows.trusted
-    return worth(learned.heads, *labels, learned.usd, rows.sessions)
-
-
-def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
-    """The operating point, chosen on the choose rows."""
-    names = tuple(tier.name for tier in ground.tiers)
-    choose_rows, part = ground.requests.take(ground.chosen), features.x.take(ground.chosen)
-    p = probabilities(learned.heads, part)
-    outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
-    models = learned.predictor.tokens
-    stages = features.stages(learned, ground.requests, ground.chosen)
-    units = ground.splits.units[:, ground.chosen]
-    known = (choose_rows, units, models, ground.tiers, config.label, outcomes, stages)
-    evidence = gather_evidence(p, part, *known)
-    course = learned.course
-    policy = choose(config.policy, course, evidence, names)
-    return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
-
-
-def finish(
-    ground: Ground,
-    features: Features,
-    learned: Learned,
-    config: Config,
-    embedder_name: str,
-    seed: int,
-    started: datetime,
-    out: Path,
-    kept: Path,
-) -> Finished:
-    """Choose the operating point, report, and export to `out`; evidence and baseline to `kept`.
-
-    Raises:
-        BadInput: the goal is impossible, or `out` is something else than an artifact.
-        ParityError: the export does not repeat what was fitted.
-    """
-    with step("operating point"):
-        settled = settle(ground, features, learned, config)
-    policy = settled.policy
-    with step("report"):
-        report, refused = report_on(ground, features, learned, policy, config.label)
-    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
-    notes += [*features.notes, *learned.notes, *learned.heads.notes]
-    members = worth_of(ground, learned)
-    notes += [member.describe() for member in members]
-    notes += compare_original(features, learned, policy)
-    notes += list(report.notes) if report else [refused]
-    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
-    requests, rule = ground.requests, config.label
-    facts = describe_job(requests, rule, sizes, notes, report, started, embedder_name, seed)
-    facts["metrics"] = facts["metrics"] | as_metrics(members)
-    if (stages := time_stages(ground, learned, settled)) is not None:
-        facts["stages"] = stages
-    sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
-    save_baseline(kept, baseline_of(ground, features, learned, settled))
-    facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
-    with step("export"):
-        version = write_artifact(out, ground, features, learned, policy, facts, report)
-    return Finished(version, policy, facts, report, tuple(notes))
-
-
-def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:
-    """What recent traffic is compared with later: the fit and choose rows."""
-    fitted = ground.splits.fit[learned.heads.whole]
-    rows = np.concatenate([fitted, ground.chosen])
-    evidence, policy = settled.evidence, settled.policy
-    unknown = np.full(len(fitted), -1)
-    known = (learned.basis.p, learned.usd, learned.basis.stages)
-    return sample(
-        ground.requests.take(rows),
-        features.x.take(rows),
-        np.concatenate([served(*known, policy), evidence.served(policy)]),
-        np.concatenate([unknown, evidence.tiers(policy)]),
-        learned.predictor,
-    )
-
-
-def write_artifact(
-    out: Path,
-    ground: Ground,
-    features: Features,
-    learned: Learned,
-    policy: Policy,
-    facts: Mapping[str, Any],
-    report: Report | Valuation | None,
-) -> str:
-    """Export to the folder `out`; returns the artifact's version."""
-    names = tuple(tier.name for tier in ground.tiers)
-    learned = learned.served(policy)
-    p, *second = golden_answers(features, learned)
-    lines = golden_lines(p, names, *second)
-    card = model_card(ground.tiers, policy, facts, report)
-    used = np.concatenate([ground.splits.fit, ground.splits.choose])
-    hashes = id_hashes(ground.requests.ids[used])
-    kept = reference_arrays(learned.references, learned.predictor.learned)
-    kept |= {"seen": sketch(features.embedder, list(ground.requests.prompts[used]))}
-    embedder = None
-    if learned.second is not None:
-        own = reference_arrays(learned.second.references, learned.second.predictor.learned)
-        kept |= {f"{SECOND}{name}": array for name, array in own.items()}
-        embedder = learned.second.embedder
-    made = (policy, lines, card, hashes, facts, kept, embedder)
-    return export(out, learned.predictor, features.embedder, *made)
-
-
-def time_stages(ground: Ground, learned: Learned, settled: Settled) -> dict[str, float] | None:
-    """How long both stages take, and what the gate does on the choose rows; None with one stage."""
-    if learned.second is None:
-        return None
-    some = list(ground.requests.take(ground.splits.choose[:TIMED]).prompts)
-    pace = measure_pace(learned.predictor, learned.second.predictor, some)
-    return settled.evidence.stage_facts(settled.policy, pace)
-
-
-def golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:
-    """P(tier suffices) of the golden prompts, float64[prompts, k], by each stage."""
-    found = [probabilities(learned.heads, vectorize(features.vectorizer, golden_prompts()))]
-    if features.second is not None and learned.second is not None:
-        found += golden_answers(features.second, learned.second)
-    return found
-
-
-def compare_original(features: Features, learned: Learned, policy: Policy) -> tuple[str, ...]:
-    """What quantising the encoder to int8 changes on the golden prompts, in words."""
-    if features.second is not None and learned.second is not None:
-        return compare_original(features.second, learned.second, policy)
-    embedder = features.embedder
-    if not isinstance(embedder, Remembering) or embedder.original is None:
-        return ()
-    ours = vectorize(features.vectorizer, golden_prompts())
-    if len(embedder.original) != len(ours.dense):  # exported with other golden prompts
-        return ()
-    dense = ours.dense.copy()
-    dense[:, SURFACE : SURFACE + embedder.dim] = embedder.original
-    p, exact = (probabilities(learned.heads, x) for x in (ours, replace(ours, dense=dense)))
-    usd = expected(ours, learned.predictor.tokens, learned.tiers)
-    flipped = int((policy.choose(p, usd) != policy.choose(exact, usd)).sum())
-    return (
-        f"the int8 encoder against the original, {len(p)} golden prompts: probabilities differ by "
-        f"{np.abs(p - exact).mean():.3f} on average, {flipped} decisions differ",
-    )
-
-
-def report_on(
-    ground: Ground, features: Features, learned: Learned, policy: Policy, rule: LabelRule
-) -> tuple[Report | Valuation | None, str]:
-    """The report on the test rows, in the world of the choice; or None, and why there is none."""
-    requests, splits, world, x = ground.requests, ground.splits, ground.world, features.x
-    known = requests.paired if world.paired else valuable(requests)
-    test = splits.test[known[splits.test]]
-    used, asked = requests.take(test), x.take(test)
-    unit = coarsest(splits.units[:, test])
-    if len(np.unique(unit)) < 2:  # an interval needs two independent requests
-        return None, "fewer than two independent test requests: no report"
-    predictor, tiers = learned.predictor, learned.tiers
-    usd = expected(asked, predictor.tokens, tiers)
-    p, stages = probabilities(learned.heads, asked), features.stages(learned, requests, test)
-    estimates = Estimates(served(p, usd, stages, policy), usd)
-    paid = account(asked, used, predictor.tokens, tiers)
-    if not world.paired:
-        names = tuple(tier.name for tier in tiers)
-        try:
-            known_of = (logged(used, unit), estimates, paid, policy, names, rule.warnings())
-            return value_policies(*known_of), ""
-        except BadInput as refusal:
-            return None, f"no report: {refusal}"
-    others = baselines.estimates(
-        x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
-    )
-    surface = asked.dense[:, :SURFACE]
-    rows = Rows.of(tiers, estimates, paid, used, unit, rule, others, surface)
-    return build_report(rows, policy, rule.warnings()), ""

@@ -21,6 +21,8 @@ from training.bench.rules import NAME as RULES
 from training.config import Config
 from training.console import step
 from training.features import Features, featurize
+from training.finish import settle
+from training.fit import fit
 from training.ground import Ground, lay_out
 from training.learn.costs import account, expected
 from training.learn.heads import probabilities
@@ -28,7 +30,6 @@ from training.learn.members import STANDARD
 from training.learn.memory import Remembering
 from training.log.requests import Requests
 from training.measure.curve import Floats, Walk, order_walk, policy_walk
-from training.train import fit, settle
 
 TIMED, CALLS = 30, 3
 

@@ -26,6 +26,8 @@ from training.console import quieted, say
 from training.errors import BadInput
 from training.features import prepare, resolve
 from training.files import check_file
+from training.finish import settle, write_artifact
+from training.fit import fit
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.learn.costs import account
@@ -43,7 +45,6 @@ from training.retrain.gate import judge
 from training.retrain.registry import ANCHOR, CHAMPION
 from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
-from training.train import fit, settle, write_artifact
 
 LEAST = 30  # requests in a period
 matplotlib.use("Agg")

@@ -14,6 +14,7 @@ import optuna
 
 from training.errors import BadInput
 from training.features import Features, Sources, prepare
+from training.fit import fit
 from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.calibrate import FIRM_ROWS, log_loss
@@ -23,7 +24,6 @@ from training.log.requests import Requests
 from training.measure.curve import policy_walk
 from training.measure.intervals import values
 from training.measure.metrics import curve_metrics
-from training.train import fit
 
 MERIT = "crossfit.aiq"
 ALL, FIRM, SUFFICED = LABELS = ("all", "firm", "sufficed")

@@ -19,6 +19,7 @@ from training.config import read_tiers
 from training.console import say, step
 from training.export import check_out, place, placing
 from training.features import Sources, resolve
+from training.finish import Finished, finish
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, fingerprint
@@ -40,7 +41,6 @@ from training.retrain.shown import (
 )
 from training.retrain.window import cut, decay
 from training.tracking import EVIDENCE_TAG, connected
-from training.train import Finished, finish
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",

@@ -9,6 +9,7 @@ import numpy as np
 from router.policy import Policy
 from training.console import say
 from training.errors import BadInput
+from training.finish import Finished
 from training.ground import Ground
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable
@@ -22,7 +23,6 @@ from training.retrain.settings import Settings
 from training.show.page import one_sided, views
 from training.show.page.html import page_of
 from training.tracking import plain_name
-from training.train import Finished
 
 # The curve's figures that a decision turns on; report.json has all of them.
 _CURVE = ("gain.apgr", "dollar.apgr_cost", "dollar.aiq", "dollar.saving_99", "dollar.saving_95")
