@@ -248,7 +248,7 @@ def test_the_readme_lists_every_command() -> None:
 
 def test_help_lists_every_command_with_an_example() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "training", "--help"], capture_output=True, text=True, check=True
     )
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
         assert re.search(rf"^  {name}  ", done.stdout, re.MULTILINE), name

@@ -38,3 +38,12 @@ def test_one_decision_loads_nothing_heavy(tmp_path: Path) -> None:
     assert {"router", "numpy", "tokenizers"} <= set(loaded)
     assert not HEAVY & set(loaded)
     assert done.stderr == ""
+
+
+def test_a_serving_install_says_what_jobs_need() -> None:
+    """`pip install suffice` brings the command, too: exit 1 would be a gate's no."""
+    program = "import sys; sys.modules['typer'] = None; from training.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 3
+    needs = "typer is not installed, and jobs need it: pip install 'suffice[train]'"
+    assert done.stderr == f"error: {needs}\n"

@@ -303,7 +303,7 @@ def test_an_interrupted_run_keeps_what_is_under_way(workdir):
 
 def start(words):
     return subprocess.Popen(
-        [sys.executable, "-m", "training.cli", *map(str, words)],
+        [sys.executable, "-m", "training", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -389,7 +389,7 @@ def test_a_disk_that_is_full_exits_with_3_and_the_champion_serves(small_disk, ca
 def test_of_two_jobs_at_once_the_second_waits_and_finds_nothing_new(site, capsys):
     text = write_job(site).read_text(encoding="utf-8") + "wait_seconds = 600\n"
     (site / "retrain.toml").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "training.cli", "--quiet", "retrain", "--config"]
+    command = [sys.executable, "-m", "training", "--quiet", "retrain", "--config"]
     with subprocess.Popen([*command, "retrain.toml", "--json"], stdout=subprocess.PIPE) as job:
         lock = FileLock(site / "serving" / ".current.lock")
         while not _held(lock):
@@ -475,7 +475,7 @@ def test_kill_at_30_points(site, capsys):
     before = run(capsys)[1]
     folder = site / "serving" / "current"
     write_log(site / "log.parquet", make_rows(1800, 1))
-    command = [sys.executable, "-m", "training.cli", "--quiet", "retrain", "--config"]
+    command = [sys.executable, "-m", "training", "--quiet", "retrain", "--config"]
     started = time.perf_counter()
     subprocess.run([*command, write_job(site)], capture_output=True, check=False, cwd=site)
     whole = time.perf_counter() - started

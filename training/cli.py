@@ -80,7 +80,3 @@ def main() -> None:
     except ModuleNotFoundError as error:
         complain(f"error: {error.name} is not installed; pip install 'suffice[train]'")
         sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

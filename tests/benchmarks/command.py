@@ -13,7 +13,7 @@ def suffice(
     """Run the command in a process of its own, with a store there; how it ended, and seconds."""
     started = perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", "--quiet", *map(str, arguments)],
+        [sys.executable, "-m", "training", "--quiet", *map(str, arguments)],
         cwd=folder,
         env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
         capture_output=True,
