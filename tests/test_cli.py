@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,10 @@ def test_help_names_the_commands_and_exit_codes(capsys):
     assert {"ingest", "train", "score", "evaluate", "route", "demo", "inspect", "init"} <= set(
         COMMANDS
     )
+
+
+def test_the_version_is_told(capsys):
+    assert call(capsys, "--version").out.strip() == f"suffice {version('suffice')}"
 
 
 def test_help_is_quick_to_import():

@@ -7,7 +7,8 @@ from router.tier import Tier
 from tests.traffic_makers import TIERS, make_rows, requests_of, write_log
 from training.errors import BadInput
 from training.label.rule import LabelRule, labelled_requests
-from training.log.requests import plain_model, propensity_notes
+from training.log.models import plain_model
+from training.log.requests import propensity_notes
 from training.log.traffic import read_traffic
 
 
@@ -21,6 +22,15 @@ from training.log.traffic import read_traffic
         ("gpt-4-0613", "gpt-4"),
         ("llama-3-70b", "llama-3-70b"),
         (" vendor/small-1 ", "small-1"),
+        ("bedrock/us.anthropic.claude-3-haiku-20240307-v1:0", "claude-3-haiku"),
+        ("meta.llama3-70b-instruct-v1:0", "llama3-70b-instruct"),
+        ("openrouter/openai/gpt-4o-mini:free", "gpt-4o-mini"),
+        ("claude-3-5-haiku-latest", "claude-3-5-haiku"),
+        ("models/gemini-1.5-flash-002", "gemini-1.5-flash"),
+        ("gpt-4.1-mini", "gpt-4.1-mini"),
+        ("qwen2.5-72b", "qwen2.5-72b"),
+        ("mixtral-8x7b-instruct-v0.1", "mixtral-8x7b-instruct-v0.1"),
+        ("llama3:8b", "llama3:8b"),
     ],
 )
 def test_names_without_provider_and_snapshot(model, plain):
@@ -43,6 +53,15 @@ def test_two_snapshots_of_one_model_may_be_two_tiers(tmp_path):
     requests = requests_of(rows, tmp_path, tiers)
     assert requests.paired.all()
     assert requests.score[:, 0].tolist() == [r["score"] for r in rows[::2]]
+
+
+@pytest.mark.parametrize("models", [("gpt-4o-2024-05-13", "gpt-4o-2024-08-06"), ("gpt-4o",) * 2])
+def test_a_model_that_may_be_two_tiers_is_refused_unless_the_tier_is_named(tmp_path, models):
+    tiers = tuple(Tier(name, model, 1, 1) for name, model in zip("ab", models, strict=True))
+    rows = [row | {"model": "openai/gpt-4o"} for row in make_rows(6, tiers=tiers)]
+    assert requests_of(rows, tmp_path, tiers).paired.all()
+    with pytest.raises(BadInput, match=r"'openai/gpt-4o' may be tier 'a' or 'b'.*column tier"):
+        requests_of([row | {"tier": None} for row in rows], tmp_path, tiers)
 
 
 def test_an_unknown_tier_is_named_with_what_was_seen(tmp_path):

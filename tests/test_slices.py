@@ -119,6 +119,18 @@ def test_languages(text, language, tmp_path):
     assert found[language] == list(range(1, 8))
 
 
+def test_one_system_prompt_does_not_make_all_traffic_english(tmp_path):
+    told = "You are a helpful assistant of Acme. Answer politely, and in the words of the user."
+
+    def change(row, i):
+        asked = "Какая столица у Франции?" if i < 3 else "What is the capital of this country?"
+        chat = (("system", told * (1 + 9 * (i % 2))), ("user", asked))
+        row["messages"] = json.dumps([{"role": role, "content": text} for role, text in chat])
+
+    found = sliced(made(tmp_path, change))["language"]
+    assert found == {"Greek or Cyrillic script": [0, 1, 2], "English": [3, 4, 5, 6, 7]}
+
+
 def test_lengths_and_turns(tmp_path):
     sizes = (10, 199, 200, 999, 1000, 4999, 20_000, 50_000)
 

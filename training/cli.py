@@ -7,7 +7,7 @@ import typer
 from training.commands.artifacts import demo, distill, policy, reprice, train
 from training.commands.labels import judge, label, replay
 from training.commands.log import forget, ingest, init, inspect
-from training.commands.options import Quiet
+from training.commands.options import Quiet, Version
 from training.commands.retraining import backtest, compare, promote, retrain, rollback
 from training.commands.review import bench, evaluate, explain, report, route, score
 from training.commands.watch import drift, monitor
@@ -54,7 +54,7 @@ COMMANDS = (  # in the order of `suffice --help`
 
 
 @app.callback()
-def _common(quiet: Quiet = False) -> None:
+def _common(quiet: Quiet = False, version: Version = False) -> None:
     """Take --quiet before the command as well as after it."""
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,18 @@ def _quieten(quiet: bool) -> None:
         set_quiet(True)
 
 
+def _tell_version(version: bool) -> None:
+    if version:
+        typer.echo(f"suffice {version_of('suffice')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", help="Say which version this is.", callback=_tell_version, is_eager=True
+    ),
+]
 Quiet = Annotated[
     bool, typer.Option("--quiet", help="No progress: results and errors only.", callback=_quieten)
 ]

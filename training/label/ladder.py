@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.tier import Tier
-from training.log.requests import plain_model
+from training.log.models import plain_model
 
 PRICE_RATIO = 1.5
 _SIZES = {

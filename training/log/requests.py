@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -14,13 +13,12 @@ from router.prompt import Prompt
 from router.tier import Tier
 from training.errors import BadInput
 from training.log.imprint import RESPONSE_CHARS, Imprint
+from training.log.models import tiers_by_model
 
 CHARS_PER_TOKEN = 4.0  # where a log keeps the answer's text but not its tokens
 FIRM = 0.65  # labels of less weight are for fitting only
 SIGNALS = ("escalation", "retry", "complaint", "thanked", "abandoned", "went_on")  # so are these
 MAX_WEIGHT = 20.0  # a logged propensity below 1/20 counts as 1/20
-
-_SNAPSHOT = re.compile(r"(?:-|@)(?:20\d{2}-?\d{2}-?\d{2}|\d{4})$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +177,7 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
     """Which tier answered each row, int64[rows]: by the tier's name, else by the model's.
 
     Raises:
-        BadInput: a row names neither; the message lists what was seen.
+        BadInput: a row names neither, or a model that stands for two tiers.
     """
     found = _tiers_of(frame, tiers)
     if found.isna().any():
@@ -195,13 +193,9 @@ def tier_index(frame: pd.DataFrame, tiers: Sequence[Tier]) -> NDArray[np.int64]:
 def _tiers_of(frame: pd.DataFrame, tiers: Sequence[Tier]) -> pd.Series:
     """Index of each row's tier, float64, NaN where it is none of these."""
     by_name = {tier.name: k for k, tier in enumerate(tiers)}
-    by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
-    by_model |= {tier.model: k for k, tier in enumerate(tiers)}  # two snapshots may be two tiers
-    named = frame["tier"].map(by_name, na_action="ignore")
-    models = frame["model"].map(
-        lambda model: by_model.get(model, by_model.get(plain_model(model))), na_action="ignore"
-    )
-    return named.astype("float64").fillna(models.astype("float64"))
+    named = frame["tier"].map(by_name, na_action="ignore").astype("float64")
+    by_model = tiers_by_model(frame.loc[named.isna(), "model"].dropna().unique(), tiers)
+    return named.fillna(frame["model"].map(by_model, na_action="ignore").astype("float64"))
 
 
 def _seen(rows: pd.DataFrame) -> str:
@@ -234,11 +228,6 @@ def propensity_notes(requests: Requests) -> tuple[str, ...]:
             "they count once in fitting, and not at all in the value of a policy"
         )
     return tuple(notes)
-
-
-def plain_model(model: str) -> str:
-    """A model's name without provider prefix and dated snapshot, for matching."""
-    return _SNAPSHOT.sub("", model.rsplit("/", 1)[-1].strip().lower())
 
 
 def fingerprint(requests: Requests) -> str:

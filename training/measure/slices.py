@@ -1,7 +1,7 @@
 """Slices of the traffic: requests that have a source, a tag, a language or a length in common."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -10,6 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from router.features import NAMES
+from router.features import surface as features_of
+from router.prompt import SYSTEM_CHARS, Prompt
 from training.log.requests import Requests
 from training.measure.intervals import Interval, proportion
 
@@ -57,7 +59,7 @@ def slices_of(requests: Requests, surface: NDArray[np.float32]) -> tuple[Slice, 
     labels: dict[str, list[tuple[str, ...]]] = {
         "source": [() if source is None else (source,) for source in requests.source],
         "tag": [tuple(dict.fromkeys(tags)) for tags in requests.tags],
-        "language": [(name,) for name in _languages(surface)],
+        "language": [(name,) for name in _languages(_asked(requests, surface))],
         "length": [(name,) for name in _lengths(requests)],
         "turns": [(_turns(prompt.turns),) for prompt in requests.prompts],
         "hour (UTC)": [() if np.isnat(at) else (f"{at.item():%H}:00",) for at in requests.at],
@@ -121,6 +123,19 @@ def _lengths(requests: Requests) -> list[str]:
 
 def _turns(turns: int) -> str:
     return next((name for name, most in _TURNS.items() if turns <= most), _MORE_TURNS)
+
+
+def _asked(requests: Requests, surface: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Surface features without the system's words, which are of one language for all traffic.
+
+    Where a table keeps no texts they stay in.
+    """
+    found = surface.copy()
+    for row, prompt in enumerate(requests.prompts):
+        if isinstance(prompt, Prompt) and prompt.system_chars:
+            said = prompt.text[min(prompt.system_chars, SYSTEM_CHARS) :]
+            found[row] = features_of(replace(prompt, text=said))
+    return found
 
 
 def _languages(surface: NDArray[np.float32]) -> list[str]:

@@ -12,7 +12,7 @@ from training.errors import BadInput
 from training.files import check_file, whole
 from training.golden import replay
 from training.label.rule import LabelRule
-from training.log.requests import plain_model
+from training.log.models import plain_model
 from training.log.traffic import read_traffic
 from training.show.card import describe_policy, describe_rule, describe_stages
 

@@ -23,7 +23,8 @@ from training.console import render
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.vectorize import estimates_of, vectorize
-from training.log.requests import gather, of_tiers, plain_model, tier_index
+from training.log.models import plain_model
+from training.log.requests import gather, of_tiers, tier_index
 from training.log.traffic import TrafficTable, read_traffic
 from training.watch.baseline import Floats, Sample, fetch_baseline, sample
 
