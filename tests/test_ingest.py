@@ -152,13 +152,49 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
         ("[values]\nscore = 3", r"\[values.score\]"),
         ('[colums]\nmodel = "x"', r"\[colums\] is not"),
         ('[columns]\nmodel = "absent"', "no column absent, which the mapping names for model"),
+        (None, "expected a TOML file .No such file"),
     ],
 )
-def test_bad_mappings(tmp_path: Path, toml: str, told: str) -> None:
-    (tmp_path / "map.toml").write_text(toml)
+def test_bad_mappings(tmp_path: Path, toml: str | None, told: str) -> None:
+    if toml is not None:
+        (tmp_path / "map.toml").write_text(toml)
     source = _csv(tmp_path / "log.csv", "a,x,m,1")
     with pytest.raises(BadInput, match=told):
         ingest([source], tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+
+
+UNREAD = "ts,promptTokens,completion_tokens,feedback,sesion_id,stream"
+
+
+def test_columns_that_are_not_read_are_named_and_asked_after(tmp_path: Path) -> None:
+    first = _csv(
+        tmp_path / "1.csv", "a,x,m,5,1,2,1,s,no", header=f"request_id,prompt,model,{UNREAD}"
+    )
+    row = dict(zip(["request_id", "prompt", "model", *UNREAD.split(",")], "axm512154", strict=True))
+    (tmp_path / "2.jsonl").write_text(json.dumps(row | {"request_id": "b"}))
+    report = ingest([first, tmp_path / "2.jsonl"], tmp_path / "t.parquet")
+    told = [note for note in report.notes if "not read" in note]
+    assert told == [
+        f"{first} and 1 more: not read: ts, promptTokens, completion_tokens, feedback, sesion_id, "
+        'stream; did you mean at = "ts", input_tokens = "promptTokens", '
+        'output_tokens = "completion_tokens", score = "feedback", session_id = "sesion_id"? (--map)'
+    ]
+    assert read_traffic(tmp_path / "t.parquet").frame["at"].isna().all()  # asked, never done
+
+
+def test_what_is_mapped_is_not_asked_after(tmp_path: Path) -> None:
+    source = _csv(tmp_path / "1.csv", "a,x,m,5,1", header="request_id,prompt,model,usage,stream")
+    (tmp_path / "map.toml").write_text(
+        '[columns]\ninput_tokens = "usage.in"\n[constants]\nsource = "bot"\n'
+    )
+    report = ingest([source], tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+    assert [n.split(": ", 1)[1] for n in report.notes if "not read" in n] == ["not read: stream"]
+
+
+def test_a_file_without_what_is_needed_is_asked_after_that(tmp_path: Path) -> None:
+    source = _csv(tmp_path / "1.csv", "a,x,m,5", header="id,promt,model,ts")
+    with pytest.raises(BadInput, match=r'did you mean request_id = "id", prompt = "promt"\?$'):
+        ingest([source], tmp_path / "t.parquet")
 
 
 def test_again_adds_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Files that people write: the tiers and the training configuration, both TOML."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from router.tier import Tier, parse_tiers
 from training.decide.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.errors import BadInput
 from training.label.rule import LabelRule
+from training.toml import read_toml
 
 _RULE = ("sufficed_at", "margin", "assume_top_suffices")
 _LABELLING = ("weights", "minutes", "grader")  # of `suffice label`; training.label.plan reads them
@@ -136,13 +136,3 @@ def _of_type(key: str, value: object, place: str) -> None:
             raise BadInput(f"{place}: {key} must be true or false, got {value!r}")
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"{place}: {key} must be a number, got {value!r}")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; BadInput where it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not TOML: {error}") from error

@@ -1,7 +1,6 @@
 """What `suffice label` is told: the window, the sources' weights and the graders, from TOML."""
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import regex
 from training.errors import BadInput
 from training.label.commands import Command
 from training.label.graders import Check, Contains, Exact, Grader, Matches, Numeric, Schema
+from training.toml import read_toml
 
 # How far a label of this source alone is trusted: 1 − 2 × (the share of it that is wrong). Guesses
 # to start from: where graders speak of the same answers, the log itself says (`trust`).
@@ -68,12 +68,7 @@ def read_plan(path: Path | None) -> LabelPlan:
     """
     if path is None:
         return LabelPlan()
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("label", {})
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInput(f"{path}: not TOML: {error}") from error
+    table = read_toml(path).get("label", {})
     minutes = _number(table, "minutes", MINUTES, f"{path}: [label]")
     given = table.get("weights", {})
     if not isinstance(given, dict):

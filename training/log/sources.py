@@ -16,11 +16,15 @@ SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to read (or a tracked experiment); `saw` says what its content was seen to be."""
+    """A file to read (or a tracked experiment).
+
+    `saw` says what its content was seen to be, `left` what of it is not read, if anything.
+    """
 
     name: str
     format: str
     saw: str
+    left: str = ""
 
     @property
     def path(self) -> Path:
@@ -106,12 +110,13 @@ def _recognise(file: str, names: list[str], mapping: Mapping) -> tuple[Source | 
         reader = adapters()[name]
         if isinstance(reader, FileFormat):
             saw, why = reader.recognise(path, mapping)
+            if saw:
+                return Source(file, name, saw, why), ""
+        elif saw := next((seen for record in first if (seen := _asked(reader, record))), None):
+            return Source(file, name, saw), ""
         else:
-            saw = next((seen for record in first if (seen := _asked(reader, record))), None)
             columns = ", ".join(list(first[0])[:30]) if first else "none that could be read"
             why = f"no log of the format {name} (fields seen: {columns})"
-        if saw:
-            return Source(file, name, saw), ""
     return None, why
 
 
@@ -123,14 +128,15 @@ def _asked(reader: Adapter, record: dict[str, Any]) -> str | None:
 
 
 def _seen(found: list[Source]) -> list[str]:
-    """One note for all files that look alike."""
-    by_kind: dict[tuple[str, str], list[Source]] = {}
+    """One note for all files that look alike, and one for those of which the same is not read."""
+    alike: dict[str, list[Source]] = {}
     for source in found:
-        by_kind.setdefault((source.format, source.saw), []).append(source)
+        for told in (f"{source.format} ({source.saw})", source.left):
+            if told:
+                alike.setdefault(told, []).append(source)
     return [
-        f"{group[0].name}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: "
-        f"{format} ({saw})"
-        for (format, saw), group in by_kind.items()
+        f"{group[0].name}{f' and {len(group) - 1} more' if len(group) > 1 else ''}: {told}"
+        for told, group in alike.items()
     ]
 
 

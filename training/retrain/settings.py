@@ -7,13 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from training.config import Config, check_known, parse_config, read_toml
+from training.config import Config, check_known, parse_config
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.finetune import Tuning
 from training.learn.splits import parse_shares
 from training.retrain.challengers import ALL, LABELS, SUFFICED
 from training.retrain.gate import Limits
+from training.toml import read_toml
 
 _AGO = re.compile(r"(\d+)d")
 _KINDS = {

@@ -60,7 +60,10 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """A format of whole files."""
+    """A format of whole files.
+
+    recognise: what a file was seen to be and what of it is not read, or (None, why it is none).
+    """
 
     recognise: Callable[[Path, Mapping], tuple[str | None, str]]
     rows: Callable[[Path, Mapping], Iterator[Record]]

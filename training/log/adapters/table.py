@@ -6,7 +6,6 @@ a JSON list of messages is what it says.
 """
 
 import json
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,13 +15,16 @@ from typing import Any
 from training.errors import BadInput
 from training.log.adapters.chat import bare_model
 from training.log.adapters.files import csv_records, delimited, json_lines
+from training.log.adapters.names import question
 from training.log.adapters.records import kind_of, open_parquet, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.imprint import is_featured
 from training.log.messages import bare_prompt, is_chat
 from training.log.traffic import SCHEMA
+from training.toml import read_toml
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
+NEEDED = (("request_id",), ("messages", "prompt"), ("tier", "model"))  # one of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,24 @@ class Mapping:
         for column, names in self.columns.items():
             if not any(_there(name, present) for name in names):
                 return f"no column {' or '.join(names)}, which the mapping names for {column}"
-        for choice in (("request_id",), ("messages", "prompt"), ("tier", "model")):
+        for choice in NEEDED:
             wanted = [name for column in choice for name in self.names(column)]
             constant = any(column in self.constants for column in choice)
             if not constant and not any(_there(name, present) for name in wanted):
                 return f"no column {' or '.join(wanted)}"
         return None
 
+    def read(self) -> set[str]:
+        """Every name under which a source may have what is read; a nested one by its first part."""
+        names = {name for c in NAMES - self.constants.keys() for name in self.names(c)}
+        return names | {name.split(".")[0] for name in names}
+
 
 def read_mapping(path: Path | None) -> Mapping:
     """Read a mapping file; BadInput names the key that is wrong."""
     if path is None:
         return Mapping()
-    try:
-        loaded = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read as TOML ({error})") from None
+    loaded = read_toml(path)
     for section, content in loaded.items():
         if section not in ("columns", "constants", "values") or not isinstance(content, dict):
             raise BadInput(f"{path}: [{section}] is not [columns], [constants] or [values.COLUMN]")
@@ -88,7 +92,7 @@ def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
 
 
 def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
-    """What the file was seen to be if it is a table of traffic, else (None, why it is not)."""
+    """What the file was seen to be and what of it is not read; (None, why) if it is no table."""
     kind = kind_of(path)
     if kind == "empty":
         return None, "the file is empty"
@@ -107,10 +111,29 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     else:
         delimiter, columns = csv_header(path, mapping)
         kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
+    known = mapping.read()
+    unread = [name for name in columns if name not in known]
+    free = _free(columns, mapping)
     if reason := mapping.missing(columns):
         seen = ", ".join(columns[:30]) or "none"
-        return None, f"{kind}, {reason} (columns seen: {seen}); say which is which with --map"
-    return f"{kind} with columns {', '.join(columns[:30])}", ""
+        asked = question(unread, [name for choice in NEEDED for name in choice if name in free])
+        return (
+            None,
+            f"{kind}, {reason} (columns seen: {seen}); say which is which with --map{asked}",
+        )
+    left = f"not read: {', '.join(unread[:30])}" if unread else ""
+    asked = question(unread, free)
+    return f"{kind} with columns {', '.join(columns[:30])}", left + asked + " (--map)" * bool(asked)
+
+
+def _free(columns: Iterable[str], mapping: Mapping) -> list[str]:
+    """The columns of the table that a source has nothing for."""
+    present = set(columns)
+    filled = {c for c in NAMES if any(_there(name, present) for name in mapping.names(c))}
+    filled |= mapping.constants.keys()
+    if not filled.isdisjoint(("messages", "prompt")):
+        filled |= {"messages", "prompt"}
+    return sorted(NAMES - filled)
 
 
 def rows(path: Path, mapping: Mapping) -> Iterator[Record]:
@@ -153,8 +176,7 @@ def _json_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
 def _parquet_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
     with open_parquet(path) as file:
         names = file.schema_arrow.names
-    wanted = {name.split(".")[0] for column in NAMES for name in mapping.names(column)}
-    wanted |= {name for column in NAMES for name in mapping.names(column)}
+    wanted = mapping.read()
     columns = [name for name in names if name in wanted]
     pick = _picker(mapping, columns)
     for number, values in parquet_records(path, columns):
