@@ -92,12 +92,22 @@ def test_without_the_key_nothing_is_removed(tmp_path: Path, capsys) -> None:
     ingest([_log(tmp_path / "log.jsonl")], out, max_bad=0.1)
     (tmp_path / "traffic.parquet.key").unlink()
     held = out.read_bytes()
-    call(capsys, "forget", out, "--user", "ann").refused("hashed with another key")
+    keyless = call(capsys, "forget", out, "--user", "ann")
+    keyless.refused("hashed with another key", "traffic.parquet.key")
+    assert "--out" not in keyless.err  # it has none
     call(capsys, "forget", tmp_path / "no", "--user", "ann").refused("no such data set")
     call(capsys, "forget", out, "--user", "").refused("--user")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     call(capsys, "forget", tmp_path / "bad.parquet", "--user", "a").refused("not a whole Parquet")
     assert out.read_bytes() == held
+
+
+def test_nobody_found_is_told(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "traffic.parquet"
+    ingest([_log(tmp_path / "log.jsonl")], out, max_bad=0.1)
+    done = call(capsys, "forget", out, "--user", "nobody")
+    assert (done.code, "no such user_id is in it" in done.out) == (0, True)
+    assert "no such user_id" not in call(capsys, "forget", out, "--user", "ann").out
 
 
 def test_answers_in_a_replays_journal_are_emptied_and_their_price_stays(tmp_path: Path) -> None:

@@ -405,6 +405,44 @@ def test_ids_are_hashed_with_a_key_that_stays(
     assert not (tmp_path / "plain.parquet.key").exists()
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t", "days/"])
+def test_ids_are_hashed_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = "request_id,prompt,model,user_id"
+    first, again = tmp_path / name, tmp_path / "again.parquet"
+    ingest([_csv(tmp_path / "1.csv", "a,x,m,ann", header=header)], f"{tmp_path}/{name}")
+    hashed = read_traffic(first).frame["user_id"].tolist()
+    source = next(path for path in (first, *first.rglob("*.parquet")) if path.is_file())
+    with pytest.raises(BadInput, match=r"already hashed, with another key.*set SUFFICE_KEY"):
+        ingest([source], again)
+    assert not list(tmp_path.glob("again*"))
+    monkeypatch.setenv("SUFFICE_KEY", Path(f"{first}.key").read_text().strip())
+    ingest([source], again)
+    assert read_traffic(again).frame["user_id"].tolist() == hashed
+    monkeypatch.delenv("SUFFICE_KEY")
+    ingest([source], tmp_path / "kept.parquet", keep_ids=True)
+    assert read_traffic(tmp_path / "kept.parquet").frame["user_id"].tolist() == hashed
+
+
+def test_a_table_without_ids_needs_no_key_of_its_source(tmp_path: Path) -> None:
+    ingest([_csv(tmp_path / "1.csv", "a,x,m,1")], tmp_path / "t.parquet")
+    assert ingest([tmp_path / "t.parquet"], tmp_path / "u.parquet").rows == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [("t.csv", "t.parquet"), ("t.jsonl", "t.parquet"), ("notes.txt", "notes.parquet")],
+)
+def test_a_table_has_the_name_of_one_and_overwrites_nothing_else(
+    tmp_path: Path, name: str, better: str
+) -> None:
+    source = _csv(tmp_path / "1.csv", "a,x,m,1")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BadInput, match=f"Parquet.*--out .*{better}"):
+        ingest([source], tmp_path / name)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.csv", "notes.txt"]
+
+
 def test_failed_calls_are_kept_and_counted(tmp_path: Path) -> None:
     header = "request_id,prompt,model,status,error"
     source = _csv(tmp_path / "1.csv", "a,x,m,failure,Timeout", "b,x,m,success,", header=header)

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from router.artifact import ArtifactError, read_artifact
 from training.errors import BadInput, EnvironmentProblem
 from training.export import id_hashes
-from training.log.ingest import alone
 from training.log.partitions import commit, recover
+from training.log.place import alone
 from training.log.pseudonyms import PLAIN, Pseudonyms
 from training.log.store import read_label, stored_files
 from training.tracking import run_files

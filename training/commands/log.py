@@ -89,7 +89,9 @@ def forget(
         print_json(done.as_json())
         return
     typer.echo(
-        f"{done.dataset}: {done.rows} rows of {done.requests} requests removed; beside it "
+        f"{done.dataset}: {done.rows} rows of {done.requests} requests removed"
+        + ": no such user_id is in it, as given or under this table's key" * (not done.rows)
+        + "; beside it "
         f"{done.quarantined} bad rows and {done.answers} replayed answers; "
         + (
             f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)

@@ -6,9 +6,7 @@ renamed over the target. A row that cannot be read goes to a quarantine file wit
 reason, and more than `max_bad` of them refuse the whole run: the target stays as it was.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,16 +18,17 @@ import pyarrow as pa
 
 from router.embedder import Embedder
 from training.errors import BadInput, EnvironmentProblem
-from training.files import check_folder
 from training.log.adapters import Bad, Row, Skip, read_mapping
 from training.log.adapters.files import RAW_LIMIT
+from training.log.adapters.records import kind_of
 from training.log.imprint import Imprinter, MadeBy, featured, made_by
 from training.log.ledger import COUNTS, FileReport, Ledger
 from training.log.partitions import Folder
+from training.log.place import alone, table_place
 from training.log.pseudonyms import Pseudonyms
 from training.log.quarantine import Quarantine
 from training.log.redact import mask_values
-from training.log.sources import Group, find_sources
+from training.log.sources import Group, Source, find_sources
 from training.log.store import OneFile, labelled, read_label, stored_files
 from training.log.traffic import SCHEMA, Problem, normalise, to_arrow
 
@@ -80,17 +79,11 @@ def ingest(
     prompts by this embedder (`training.log.imprint`).
 
     Raises:
-        BadInput: a source that cannot be read, no rows, or more than the fraction `max_bad` of bad
-            rows; `out` is left as it was.
+        BadInput: a source that cannot be read, or whose ids were hashed with another key; no rows,
+            or more than the fraction `max_bad` of bad rows; `out` is left as it was.
         EnvironmentProblem: the disk does not take the files.
     """
-    if not Path(out).name:
-        raise BadInput(f"--out {str(out)!r} names no table; give a file, or FOLDER/ for one by day")
-    check_folder(Path(out).parent)
-    by_day = str(out).endswith(("/", os.sep)) or Path(out).is_dir()
-    out = Path(out)
-    if by_day and out.is_file():
-        raise BadInput(f"{out}: is a file, not a folder of partitions; leave out the slash")
+    out, by_day = table_place(out)
     if not 0 <= max_bad <= 1:
         raise BadInput(f"--max-bad {max_bad} is no fraction between 0 and 1")
     mapping = read_mapping(Path(map_file) if map_file else None)
@@ -124,8 +117,8 @@ class _Table:
     def given(self, row: Row) -> Row:
         return replace(row, values=mask_values(row.values)) if self.redact else row
 
-    def batch(self, frame: pd.DataFrame, hashed: bool) -> pa.RecordBatch:
-        batch = to_arrow(frame if hashed else self.ids.replace(frame))
+    def batch(self, frame: pd.DataFrame, place: str, label: str | None) -> pa.RecordBatch:
+        batch = to_arrow(self.ids.replace(frame, place, label))
         return self.imprinter.without_text(batch) if self.imprinter else batch
 
 
@@ -167,9 +160,7 @@ def _read(
 ) -> None:
     """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
-    hashed = [
-        s.path.suffix == ".parquet" and read_label(s.path) == kind.ids.label for s in group.sources
-    ]
+    labels = [_label(source) for source in group.sources]
     rows: list[Row] = []
     weight = current = 0
 
@@ -183,7 +174,7 @@ def _read(
         report.quarantined += len(problems)
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
-        batch = kind.batch(frame, hashed[current])
+        batch = kind.batch(frame, report.path, labels[current])
         table.write(batch)
         ledger.add(batch, report)
         rows.clear()
@@ -206,6 +197,12 @@ def _read(
             reports[number].duplicate += 1
     if rows:
         flush()
+
+
+def _label(source: Source) -> str | None:
+    """How ids were replaced in a source that is a traffic table itself."""
+    is_table = source.format == "table" and kind_of(source.path) == "Parquet"
+    return read_label(source.path) if is_table else None
 
 
 def _as_bad(row: Row, problem: Problem) -> Bad:
@@ -273,18 +270,3 @@ def _lean_memory() -> Iterator[None]:
         yield
     finally:
         pa.set_memory_pool(default)
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Refuse to work on a table that another process is writing."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{out}: another job is writing it; wait for its end") from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from training.log.store import read_label
 
 HEX = 32  # characters kept of the hash: 128 bits
 PLAIN = "plain"
+IDS = ("user_id", "session_id")
 
 
 def pseudonym(key: bytes, identifier: str) -> str:
@@ -50,24 +51,39 @@ class Pseudonyms:
             )
         raise BadInput(
             f"{table}: its ids were hashed with another key; set SUFFICE_KEY to it or bring back "
-            f"{self._path.name}, or choose another --out"
+            f"{self._path.name}"
         )
 
     def of(self, identifier: str) -> str:
         """What stands for an id in the table."""
         return identifier if self._keep else pseudonym(self.key, identifier)
 
-    def replace(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with its user and session ids hashed (as they are, if ids are kept)."""
-        if self._keep:
+    def replace(self, frame: pd.DataFrame, place: str, label: str | None) -> pd.DataFrame:
+        """The frame with its user and session ids hashed once (as they are, if ids are kept).
+
+        Args:
+            frame: rows of a source.
+            place: the source's name.
+            label: how ids were replaced in the source already; None where it does not say.
+
+        Raises:
+            BadInput: there are ids, and another key hashed them: nobody could be found by them.
+        """
+        if self._keep or label == self.label:
             return frame
+        if label not in (None, PLAIN) and frame[[*IDS]].notna().any(axis=None):
+            raise BadInput(
+                f"{place}: its ids are already hashed, with another key than this table's; set "
+                "SUFFICE_KEY to that key (the .key file beside the table that ingest wrote first), "
+                "or add --keep-ids to leave the ids as they are there"
+            )
         hashed = {
             name: pd.Series(
                 [None if i is None else self.of(i) for i in frame[name]],
                 frame.index,
                 dtype=object,
             )
-            for name in ("user_id", "session_id")
+            for name in IDS
         }
         return frame.assign(**hashed)
 
