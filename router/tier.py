@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -59,10 +60,15 @@ _MAX_PRICE = 1e9  # USD for a million tokens; keeps every expected cost finite
 
 def _parse_tier(number: int, table: Mapping[str, Any]) -> Tier:
     place = f"tier {number}"
-    missing = [key for key in _REQUIRED if key not in table]
-    unknown = sorted(set(table) - set(_REQUIRED) - set(_OPTIONAL))
-    if missing or unknown:
-        raise ValueError(f"{place}: missing {missing}, unknown {unknown}")
+    known = (*_REQUIRED, *_OPTIONAL)
+    for key in table:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"{place}: unknown key {key!r}; {hint}")
+    if missing := [key for key in _REQUIRED if key not in table]:
+        whose = f" of {table['name']!r}" if "name" in table else ""
+        raise ValueError(f"{place}: missing {missing}{whose}: fill in")
     for key in ("name", "model"):
         if not isinstance(table[key], str) or not table[key]:
             raise ValueError(f"{place}: {key} must be a non-empty text, got {table[key]!r}")

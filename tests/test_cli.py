@@ -13,7 +13,15 @@ import pandas as pd
 import pytest
 
 from router import Router
-from tests.traffic_makers import QUICK, TIERS_TOML, call, make_rows, write_log, write_tiers
+from tests.traffic_makers import (
+    QUICK,
+    TIERS_TOML,
+    call,
+    make_rows,
+    one_sided,
+    write_log,
+    write_tiers,
+)
 from training import train as job_module
 from training.cli import app
 from training.learn import heads
@@ -461,6 +469,94 @@ def test_init_without_bills_says_what_to_fill_in(workdir, capsys):
         "vendor/small-1",
         "vendor/large-1",
     }
+    missing = ("tier 1", "['input_usd_per_mtok', 'output_usd_per_mtok']", "fill in")
+    call(capsys, *train_arguments(workdir)).refused(*missing)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("cost_usd", "large, small: no bills in the log"),
+        ("input_tokens", "small, large: bills are there, token counts are not: map input_tokens"),
+    ],
+)
+def test_init_says_why_prices_are_unknown(workdir, capsys, column, words):
+    rows = [row | {"cost_usd": 9.0 if row["tier"] == "large" else 1.0} for row in make_rows(30)]
+    write_log(workdir / "log.parquet", [row | {column: None} for row in rows])
+    told = call(capsys, "init", "log.parquet").out
+    assert "prices unknown: fill them in" in told
+    assert words in told
+    assert f"# prices: {words.split(': ', 1)[1]}" in (workdir / "tiers.toml").read_text("utf-8")
+
+
+def test_init_calls_a_fit_a_fit(workdir, capsys):
+    rows = make_rows(30, seed=1)
+    for i, row in enumerate(rows):
+        exact = 2 * row["input_tokens"] + 10 * row["output_tokens"]
+        row["cost_usd"] = exact * (1 + 0.01 * (i % 3)) / 1e6
+    write_log(workdir / "log.parquet", rows)
+    assert "prices are estimates: check them" in call(capsys, "init", "log.parquet").out
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    assert text.count("  # estimated from 30 bills; check against the list price\n") == 4
+    for tier in tomllib.loads(text)["tier"]:
+        for price in (tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]):
+            assert price == float(f"{price:.3g}")
+
+
+def test_a_tier_that_costs_nothing_is_possible(workdir, capsys, quick):
+    write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    write_tiers(workdir, TIERS_TOML.replace("= 0.1", "= 0").replace("= 0.4", "= 0"))
+    done = call(capsys, *train_arguments(workdir), "--split", "60/30/10")
+    assert done.code == 0, done.err
+    assert "tier small: both prices are 0" in done.out
+
+
+# --- inspect ----------------------------------------------------------------------------------
+
+
+def inspected(capsys, folder, rows):
+    """What `suffice inspect` says of a log of these rows."""
+    return call(capsys, "inspect", write_log(folder / "log.parquet", rows)).out
+
+
+def test_inspect_tells_failed_calls_from_answered_ones(workdir, capsys):
+    rows = make_rows(30)
+    rows[0] |= {"error": "Timeout", "score": None}
+    assert "59 answered and 1 failed calls of 30 requests" in inspected(capsys, workdir, rows)
+    failed = inspected(capsys, workdir, [row | {"error": "Timeout"} for row in rows])
+    assert "0 answered and 60 failed calls of 30 requests" in failed
+
+
+def test_inspect_tells_unlabelled_answers_from_a_one_sided_log(workdir, capsys):
+    paired = make_rows(30)
+    assert "30 requests carry the scores of two or more" in inspected(capsys, workdir, paired)
+    for labelled, word in ((None, "none is labelled yet"), ("small", "none is labelled twice")):
+        rows = [r | {"score": r["score"] if r["tier"] == labelled else None} for r in paired]
+        told = inspected(capsys, workdir, rows)
+        assert f"30 requests were answered by two or more tiers, {word}: `suffice label`" in told
+        assert "one-sided" not in told
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (300, ("propensity on 300 of 300 answered calls, smallest 0.1; ", "is estimated from it")),
+        (200, ("propensity on 200 of 300 answered calls", "and not from the other calls")),
+        (0, ("no propensity on any call", "refuses", "--estimate-propensities")),
+    ],
+)
+def test_inspect_says_what_propensities_allow(workdir, capsys, kept, words):
+    rows = one_sided(make_rows(300), 0.1)
+    rows = [r if i < kept else r | {"propensity": None} for i, r in enumerate(rows)]
+    told = inspected(capsys, workdir, rows)
+    assert "a one-sided log" in told
+    assert all(word in told for word in words)
+
+
+def test_inspect_says_when_one_tier_alone_answered(workdir, capsys):
+    told = inspected(capsys, workdir, make_rows(30)[::2])
+    assert "one tier alone answered" in told
+    assert "no propensity" not in told
 
 
 def test_init_orders_by_bills_and_puts_models_without_last(workdir, capsys):

@@ -20,7 +20,15 @@ def test_tiers(tmp_path):
         (TIERS_TOML + "\n[other]\na = 1\n", "nothing else.*other"),
         ("[[tier]]" + TIERS_TOML.split("[[tier]]")[1], "two or more"),
         (TIERS_TOML.replace('model = "vendor/large-1"\n', ""), "tier 2: missing \\['model'\\]"),
-        (TIERS_TOML.replace("input_usd", "inptu_usd", 1), "tier 1.*inptu_usd_per_mtok"),
+        (
+            TIERS_TOML.replace("input_usd", "inptu_usd", 1),
+            "tier 1.*'inptu_usd_per_mtok'.*mean 'input_usd",
+        ),
+        (
+            TIERS_TOML + "context = 9",
+            "tier 2: unknown key 'context'; did you mean 'context_window'",
+        ),
+        (TIERS_TOML + "colour = 9", "tier 2: unknown key 'colour'; known: name, model, input_usd"),
         (TIERS_TOML.replace("= 5.0", "= -5.0"), "tier 2: input_usd_per_mtok"),
         (TIERS_TOML.replace("= 5.0", "= nan"), "tier 2: input_usd_per_mtok"),
         (TIERS_TOML.replace("= 5.0", '= "5.0"'), "tier 2: input_usd_per_mtok"),

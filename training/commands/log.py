@@ -124,7 +124,7 @@ def init(
 
     Example: suffice init traffic.parquet --out tiers.toml
     """
-    from training.show.inspect import write_tiers
+    from training.show.tiers_file import write_tiers
 
     for line in write_tiers(traffic, out):
         typer.echo(line)

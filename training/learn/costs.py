@@ -186,7 +186,7 @@ def check_prices(tiers: Sequence[Tier]) -> tuple[str, ...]:
     if len(free) == len(tiers):
         raise BadInput(
             "tiers: every price is 0, so no mix of tiers is cheaper than another: fill in the "
-            "prices (`suffice init` leaves 0 where the log does not tell)"
+            "prices (`suffice init` leaves out those that the log does not tell)"
         )
     return tuple(
         f"tier {name}: both prices are 0, it counts as free; fill them in if it is not"

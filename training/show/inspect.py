@@ -1,23 +1,16 @@
-"""What is in an artifact or a traffic table, in words; and a tiers file from a log."""
+"""What is in an artifact or a traffic table, in words."""
 
-import json
 from collections.abc import Iterator
-from math import inf, isfinite
 from pathlib import Path
 
 import pandas as pd
 
 from router.artifact import load_artifact
 from training.errors import BadInput
-from training.files import check_file, whole
 from training.golden import replay
 from training.label.rule import LabelRule
-from training.log.models import plain_model
 from training.log.traffic import read_traffic
 from training.show.card import describe_policy, describe_rule, describe_stages
-
-_CHECK = "# Tiers, cheapest first. Check every price before training."
-_UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
 
 
 def describe(path: Path) -> list[str]:
@@ -72,7 +65,10 @@ def _maker(manifest: object) -> str:
 def _describe_traffic(path: Path) -> Iterator[str]:
     table = read_traffic(path)
     frame = table.frame
-    yield f"{len(frame)} answered calls of {frame['request_id'].nunique()} requests"
+    answered = frame[frame["status"] != "error"]
+    failed = len(frame) - len(answered)
+    calls = f"{len(answered)} answered" + f" and {failed} failed" * bool(failed)
+    yield f"{calls} calls of {frame['request_id'].nunique()} requests"
     if "imprint" in frame:
         yield f"features only, no text; embedded by {frame['imprint'][0].embedder}"
     if frame["at"].notna().any():
@@ -85,75 +81,46 @@ def _describe_traffic(path: Path) -> Iterator[str]:
         mean = f", mean score {rows['score'].mean():.3f}" if labelled.any() else ""
         errors = int((rows["status"] == "error").sum())
         yield f"{who}: {len(rows)} calls, {int(labelled.sum())} labelled{mean}, {errors} failed"
-    answers = frame.groupby("request_id")["score"].count()
-    paired = int((answers > 1).sum())
-    yield f"{paired} requests carry the scores of two or more tiers" + (
-        "" if paired else ": a one-sided log"
-    )
+    if len(answered):
+        yield from _describe_worlds(answered)
     yield from table.notes
 
 
-def write_tiers(traffic: Path, out: Path) -> list[str]:
-    """Write a tiers file with the models of a log, cheapest first by what their calls were billed.
-
-    A price is the slope of billed USD on tokens where the log has both; else it stays 0 and the
-    line says that it must be filled in. Models without a bill come last, and the file says that
-    their order is unknown.
-
-    Raises:
-        BadInput: no model in the log, or the file exists.
-    """
-    check_file(out)
-    if out.exists():
-        raise BadInput(f"{out} exists; remove it or give another --out")
-    frame = read_traffic(traffic).frame
-    frame = frame[frame["model"].notna() & (frame["status"] != "error")]
-    if frame.empty:
-        raise BadInput(f"{traffic}: column model: no answered call names a model")
-    groups = [_seen(name, rows) for name, rows in frame.groupby(frame["model"].map(plain_model))]
-    groups.sort(key=lambda group: group[0])
-    ordered = isfinite(groups[-1][0])
-    lines = [_CHECK if ordered else _UNKNOWN, ""]
-    for _, name, model, prices, rows in groups:
-        known = "from the log's bills" if prices else "not in the log: FILL IN"
-        paid, made = prices or (0.0, 0.0)
-        lines += [
-            "[[tier]]",
-            f"name = {_quoted(name)}",
-            f"model = {_quoted(model)}  # {rows} calls",
-            f"input_usd_per_mtok = {paid:.6g}  # {known}",
-            f"output_usd_per_mtok = {made:.6g}  # {known}",
-            "",
-        ]
-    with whole(out) as beside:
-        beside.write_text("\n".join(lines), encoding="utf-8")
-    left = "check the prices" if ordered else "order and prices unknown: fill them in"
-    return [f"{out}: {len(groups)} tiers; {left} before training"]
+def _describe_worlds(answered: pd.DataFrame) -> Iterator[str]:
+    """What tiers can be compared by: requests that several of them answered, or propensities."""
+    scores = answered.groupby("request_id")["score"]
+    several, paired = int((scores.size() > 1).sum()), int((scores.count() > 1).sum())
+    if paired:
+        yield f"{paired} requests carry the scores of two or more tiers"
+    elif several:
+        labels = "none is labelled twice" if scores.count().any() else "none is labelled yet"
+        yield (
+            f"{several} requests were answered by two or more tiers, {labels}: `suffice label`, or "
+            "map a column to score (`suffice ingest --map`)"
+        )
+    else:
+        yield "0 requests carry the scores of two or more tiers: a one-sided log"
+    yield from _describe_propensity(answered, one_sided=not several)
 
 
-def _quoted(text: str) -> str:
-    """A text as a TOML string: JSON's escapes are among TOML's."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _seen(
-    key: object, rows: pd.DataFrame
-) -> tuple[float, str, str, tuple[float, float] | None, int]:
-    """Mean bill in USD (inf: none), tier name, model, prices per million tokens, calls."""
-    named = rows["tier"].dropna()
-    name = str(named.mode().iloc[0]) if len(named) else str(key)
-    model = str(rows["model"].mode().iloc[0])
-    bills = rows[rows["cost_usd"] > 0]
-    counted = bills.dropna(subset=["input_tokens", "output_tokens"])
-    prices = _prices(counted) if len(counted) >= 5 else None
-    mean = float(bills["cost_usd"].mean()) if len(bills) else inf
-    return mean, name, model, prices, len(rows)
-
-
-def _prices(billed: pd.DataFrame) -> tuple[float, float] | None:
-    """Input and output price per million tokens by non-negative least squares."""
-    from scipy.optimize import nnls
-
-    tokens = billed[["input_tokens", "output_tokens"]].to_numpy(dtype=float)
-    found, _ = nnls(tokens, billed["cost_usd"].to_numpy(dtype=float) * 1e6)
-    return (float(found[0]), float(found[1])) if (found > 0).all() else None
+def _describe_propensity(answered: pd.DataFrame, one_sided: bool) -> Iterator[str]:
+    """On how many calls there is a propensity, and what follows where nothing else compares."""
+    known = answered["propensity"].dropna()
+    if len(known):
+        least = f"smallest {known.min():.3g}"
+        told = f"propensity on {len(known)} of {len(answered)} answered calls, {least}"
+        follows = "; what another choice would have been worth is estimated from it"
+        if len(known) < len(answered):
+            follows += ", and not from the other calls"
+        yield told + follows * one_sided
+    elif one_sided and answered["tier"].fillna(answered["model"]).nunique() == 1:
+        yield (
+            "one tier alone answered: `suffice replay` the requests on another, send it some at "
+            "random, or, if the top tier was never called, assume_top_suffices"
+        )
+    elif one_sided:
+        yield (
+            "no propensity on any call: `suffice train` refuses a one-sided log without it; log "
+            "the chance with which each tier was chosen, `suffice replay` the tiers that did not "
+            "answer, or --estimate-propensities"
+        )

@@ -1,0 +1,125 @@
+"""A tiers file from a log: its models, cheapest first, and prices as far as bills tell them."""
+
+import json
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+
+import pandas as pd
+from scipy.optimize import nnls
+
+from training.errors import BadInput
+from training.files import check_file, whole
+from training.log.models import plain_model
+from training.log.traffic import read_traffic
+
+MIN_BILLS = 5
+_CHECK = "# Tiers, cheapest first. Check every price before training."
+_UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
+_PRICES = ("input_usd_per_mtok", "output_usd_per_mtok")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A model of a log.
+
+    Attributes:
+        usd: its mean bill, inf where there is none.
+        name, model: of the tier.
+        calls: that it answered.
+        prices: of a million input and output tokens; None where the log does not tell.
+        why: what the prices rest on, or why there are none.
+    """
+
+    usd: float
+    name: str
+    model: str
+    calls: int
+    prices: tuple[float, float] | None
+    why: str
+
+
+def write_tiers(traffic: Path, out: Path) -> list[str]:
+    """Write a tiers file with the models of a log, cheapest first by what their calls were billed.
+
+    Prices are the slopes of billed USD on tokens where the log has both; else they are left out,
+    so that no job takes the file before they are filled in. Models without a bill come last, and
+    the file says that their order is unknown.
+
+    Raises:
+        BadInput: no model in the log, or the file exists.
+    """
+    check_file(out)
+    if out.exists():
+        raise BadInput(f"{out} exists; remove it or give another --out")
+    frame = read_traffic(traffic).frame
+    frame = frame[frame["model"].notna() & (frame["status"] != "error")]
+    if frame.empty:
+        raise BadInput(f"{traffic}: column model: no answered call names a model")
+    seen = [_seen(name, rows) for name, rows in frame.groupby(frame["model"].map(plain_model))]
+    seen.sort(key=lambda one: one.usd)
+    ordered = isfinite(seen[-1].usd)
+    tables = [line for one in seen for line in ("", *_table(one))]
+    with whole(out) as beside:
+        text = "\n".join([_CHECK if ordered else _UNKNOWN, *tables, ""])
+        beside.write_text(text, encoding="utf-8")
+    return _told(out, seen, ordered)
+
+
+def _told(out: Path, seen: list[_Seen], ordered: bool) -> list[str]:
+    """What is left to do, and why prices are unknown."""
+    unknown: dict[str, list[str]] = {}
+    for one in seen:
+        if one.prices is None:
+            unknown.setdefault(one.why, []).append(one.name)
+    left = "prices unknown: fill them in" if unknown else "prices are estimates: check them"
+    return [
+        f"{out}: {len(seen)} tiers; {'' if ordered else 'order and '}{left} before training",
+        *(f"{', '.join(names)}: {why}" for why, names in unknown.items()),
+    ]
+
+
+def _table(one: _Seen) -> list[str]:
+    """The lines of a tier; prices that are not known are comments, for the reader of the file."""
+    lines = [
+        "[[tier]]",
+        f"name = {_quoted(one.name)}",
+        f"model = {_quoted(one.model)}  # {one.calls} calls",
+    ]
+    if one.prices is None:
+        return [*lines, f"# prices: {one.why}", *(f"# {key} =  # FILL IN" for key in _PRICES)]
+    return [
+        *lines,
+        *(f"{key} = {usd:g}  # {one.why}" for key, usd in zip(_PRICES, one.prices, strict=True)),
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A text as a TOML string: JSON's escapes are among TOML's."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _seen(key: object, rows: pd.DataFrame) -> _Seen:
+    """What the answered calls of one model say of it."""
+    named = rows["tier"].dropna()
+    name = str(named.mode().iloc[0]) if len(named) else str(key)
+    bills = rows[rows["cost_usd"] > 0]
+    mean = float(bills["cost_usd"].mean()) if len(bills) else inf
+    return _Seen(mean, name, str(rows["model"].mode().iloc[0]), len(rows), *_prices(bills))
+
+
+def _prices(bills: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
+    """Prices per million tokens by non-negative least squares, and what they rest on."""
+    counted = bills.dropna(subset=["input_tokens", "output_tokens"])
+    if bills.empty:
+        return None, "no bills in the log (cost_usd)"
+    if counted.empty:
+        return None, "bills are there, token counts are not: map input_tokens, output_tokens"
+    if len(counted) < MIN_BILLS:
+        return None, f"{len(counted)} bills with token counts are too few to tell"
+    tokens = counted[["input_tokens", "output_tokens"]].to_numpy(dtype=float)
+    found, _ = nnls(tokens, counted["cost_usd"].to_numpy(dtype=float) * 1e6)
+    if not (found > 0).all():
+        return None, f"{len(counted)} bills do not tell input from output tokens"
+    paid, made = (float(f"{usd:.3g}") for usd in found)  # a fit is no more exact
+    return (paid, made), f"estimated from {len(counted)} bills; check against the list price"
