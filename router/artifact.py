@@ -199,6 +199,10 @@ def _read(path: Path, name: str, limit: int) -> bytes:
         with file.open("rb") as stream:
             raw = stream.read(limit + 1)
     except (OSError, RuntimeError, ValueError) as error:  # also a ring of links, a NUL in the path
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_dir():
+            raise ArtifactError(
+                f"{path}: no artifact folder (with a {name}); `suffice train` makes one"
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise ArtifactError(f"{path}: {name} cannot be read: {reason}") from error
     if len(raw) > limit:

@@ -423,3 +423,13 @@ def test_formats_of_others_that_cannot_be(tmp_path: Path, monkeypatch: pytest.Mo
         _register(monkeypatch, name, value)
         with pytest.raises(EnvironmentProblem, match=told):
             ingest([source], tmp_path / "t.parquet")
+
+
+def test_an_experiment_that_is_not_there_is_named(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(
+        BadInput, match=r"no experiment named 'nope' at sqlite:.*there are: Default"
+    ):
+        ingest([f"mlflow+{store}#nope"], tmp_path / "t.parquet")
+    with pytest.raises(BadInput, match="an empty log"):
+        ingest([f"mlflow+{store}#0"], tmp_path / "t.parquet")  # by its number

@@ -210,7 +210,10 @@ def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["nowhere", "a\0b", "x" * 5000, "file"])
 def test_no_folder_at_all(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("I am no folder")
-    refused(tmp_path / place, "manifest.json")
+    told = refused(tmp_path / place, "manifest.json")
+    if place in ("nowhere", "file"):
+        assert "no artifact folder" in told
+        assert "`suffice train` makes one" in told
 
 
 @pytest.mark.parametrize("limit", ["MAX_BYTES", "MAX_MANIFEST_BYTES"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.traffic_makers import call
+from tests.traffic_makers import call, write_tiers
 from training import files
 from training.errors import BadInput, EnvironmentProblem
 from training.files import check_file, whole
@@ -37,6 +37,33 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(files.os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(EnvironmentProblem, match="may not be written"):
         check_file(tmp_path / "deep" / "a.txt")
+
+
+def test_a_folder_that_takes_no_files_from_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def refuse(dir: Path) -> None:
+        raise OSError(2, "No such file or directory")
+
+    monkeypatch.setattr(files, "TemporaryFile", refuse)  # as /proc does, also for root
+    with pytest.raises(EnvironmentProblem, match=f"nothing can be made in {tmp_path}"):
+        check_file(tmp_path / "deep" / "a.txt")
+    for asked in (
+        ("demo", "--out", tmp_path / "x"),
+        ("train", "--traffic", "none", "--tiers", write_tiers(tmp_path), "--out", tmp_path / "x"),
+    ):
+        done = call(capsys, *asked)
+        assert done.code == 3
+        assert "nothing can be made in" in done.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_is_read_is_named_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("")
+    with pytest.raises(BadInput, match="log: is the file that this job reads"):
+        check_file(tmp_path / "log", tmp_path / "log")
+    with pytest.raises(BadInput, match=f"x: is in {tmp_path}, which this job reads"):
+        check_file(tmp_path / "x", tmp_path)
 
 
 @pytest.mark.parametrize("out", ["", "folder", "file/x", "traffic", "artifact/x"])

@@ -14,6 +14,7 @@ from router.tier import Tier
 from training.config import Config, read_config, read_tiers
 from training.console import step
 from training.errors import EnvironmentProblem
+from training.files import check_folder
 from training.learn.splits import parse_shares
 from training.log.ingest import ingest
 from training.log.traffic import read_traffic
@@ -49,6 +50,7 @@ def sample_folder() -> Path:
 def ingest_sample(out: Path) -> Sample:
     """Ingest the bundled sample into the folder `out`."""
     sample = sample_folder()
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     traffic = out / "traffic.parquet"
     with step("ingest the sample"):

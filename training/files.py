@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from training.errors import BadInput, EnvironmentProblem
 
@@ -24,8 +25,10 @@ def check_file(out: Path, *read: Path | None) -> None:
     check_folder(out.parent)
     place = out.resolve()
     for source in read:
-        if source is not None and place.is_relative_to(source.resolve()):
-            raise BadInput(f"{out}: is (in) {source}, which this job reads; write to another place")
+        if source is None or not place.is_relative_to(source.resolve()):
+            continue
+        what = "the file that" if place == source.resolve() else f"in {source}, which"
+        raise BadInput(f"{out}: is {what} this job reads; write to another place")
 
 
 def check_folder(folder: Path) -> None:
@@ -36,6 +39,13 @@ def check_folder(folder: Path) -> None:
         raise BadInput(f"{folder}: {there} is a file, not a folder; write to another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise EnvironmentProblem(f"{folder}: the folder {there} may not be written by this account")
+    try:
+        with TemporaryFile(dir=there):  # some places take no files from anybody, as /proc
+            pass
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{folder}: nothing can be made in {there} ({error.strerror}); write to another place"
+        ) from error
 
 
 @contextmanager

@@ -265,7 +265,10 @@ def _out_of_range(
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
     yield np.isinf(values), "{} is not finite: leave it empty where it is unknown"
     if name == "score":
-        told = "{} is outside [0, 1]: rescale the scores, or leave it empty where there is none"
+        told = (
+            "{} is outside [0, 1]: rescale the scores, say what values mean in [values.score] of "
+            "the map file (`suffice ingest --map`), or leave it empty where there is none"
+        )
         yield (values < 0) | (values > 1), told
     elif name in SHARES:
         yield (values <= 0) | (values > 1), f"{{}} is outside (0, 1]: it is {SHARES[name]}"

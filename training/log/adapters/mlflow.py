@@ -161,7 +161,13 @@ def tracked(source: str) -> Iterator[Numbered]:
     uri, _, name = source.removeprefix(f"{PREFIX}:").removeprefix(f"{PREFIX}+").rpartition("#")
     client = mlflow.MlflowClient(uri or None)
     try:
-        experiment = client.get_experiment_by_name(name) or client.get_experiment(name)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None and name.isdecimal():
+            experiment = client.get_experiment(name)
+        if experiment is None:
+            there = ", ".join(found.name for found in client.search_experiments(max_results=20))
+            place = uri or mlflow.get_tracking_uri()
+            raise BadInput(f"{source}: no experiment named {name!r} at {place}; there are: {there}")
         number, token = count(1), None
         while True:
             page = client.search_traces(
