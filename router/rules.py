@@ -21,7 +21,8 @@ They stand in the training configuration, and so in the artifact, or in a file o
     min_tokens = 1024                # of shorter ones it keeps nothing
     usd_per_mtok = {small = 0.05, large = 1.25}   # price of cached input; others have no cache
 
-The first two are on where there is a `[rules]` table. A denied tier is never chosen, not even when
+The first two are on where there is a `[rules]` table, and training puts an empty one where a tier
+states a window or capabilities. A denied tier is never chosen, not even when
 everything fails (where lists meet that leave no tier together, the tenant's counts, then the first
 tag's); what a tier cannot do comes next, then pins, then the floor.
 """
@@ -35,6 +36,7 @@ from router.request import Request
 from router.sessions import Seen
 from router.tier import Tier
 
+CAPABILITIES: Final = ("tools", "vision", "json")
 RESERVED_OUTPUT: Final = 1024  # tokens kept for the answer where the request does not say
 _SHARE: Final = 4  # a character is at most so many tokens: the bytes of its UTF-8
 
@@ -197,8 +199,8 @@ class Rules:
             yield "context_window", self._too_small(request, most, tokens)
         if not self.capabilities:
             return
-        needs = ("tools", prompt.tools), ("vision", prompt.images), ("json", request.json_mode)
-        for capability, needed in needs:
+        needs = prompt.tools, prompt.images, request.json_mode
+        for capability, needed in zip(CAPABILITIES, needs, strict=True):
             if needed:
                 yield (
                     capability,

@@ -110,6 +110,14 @@ class Served:
             return Choice(tier, verdict.allowed, (), (), f"rule:{verdict.reason}", counted)
         return self._under(verdict, prompt, cached, counted)
 
+    def ruled(self, prompt: Prompt, request: Request) -> Verdict | None:
+        """What the rules leave of a request outside a session; None where there are none."""
+        if self.rules is None:
+            return None
+        return self.rules.judge(
+            request, prompt, prompt.chars, 0, lambda: self._count(prompt, 0, [])
+        )
+
     def _by_policy(self, prompt: Prompt) -> Choice:
         p, usd, stage = self._estimate(prompt)
         tier = self.artifact.policy.choose_one(p, usd)

@@ -104,7 +104,7 @@ def test_help_is_quick_to_import():
 
 
 def test_the_process_exits_with_the_code(tmp_path):
-    done = python("-m", "training.cli", "inspect", str(tmp_path / "nowhere"))
+    done = python("-m", "training", "inspect", str(tmp_path / "nowhere"))
     assert done.returncode == 2
     assert "no such artifact folder or traffic table" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from router.rules import CAPABILITIES
 from router.rules_file import KEYS as RULES
 from router.rules_file import RulesError, parse_rules
 from router.tier import Tier, parse_tiers
@@ -31,6 +32,15 @@ class Config:
     label: LabelRule = field(default_factory=LabelRule)
     policy: Goal = field(default_factory=MinQuality)
     rules: Mapping[str, Any] | None = None  # as written; they name tiers
+
+
+def rules_for(config: Config, tiers: Sequence[Tier]) -> Mapping[str, Any] | None:
+    """The rules of the artifact: as configured, else those that hold tiers to what they state.
+
+    A request that a tier's own window or capabilities exclude would come back as an error.
+    """
+    stated = any(tier.context_window is not None or tier.capabilities is not None for tier in tiers)
+    return {} if config.rules is None and stated else config.rules
 
 
 def check_rules(config: Config, tiers: Sequence[Tier]) -> None:
@@ -61,6 +71,14 @@ def read_tiers(path: Path) -> tuple[Tier, ...]:
         tiers = parse_tiers(tables)
     except ValueError as error:
         raise BadInput(f"{path}: {error}") from error
+    for tier in tiers:
+        for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):
+            near = get_close_matches(name, CAPABILITIES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise BadInput(
+                f"{path}: tier {tier.name!r}: unknown capability {name!r} (known: "
+                f"{', '.join(CAPABILITIES)}){hint}"
+            )
     prices = [tier.input_usd_per_mtok + tier.output_usd_per_mtok for tier in tiers]
     if prices[0] > prices[-1]:
         raise BadInput(

@@ -13,7 +13,7 @@ from router.assembly import SECOND
 from router.policy import Policy
 from router.predictor import Estimates
 from router.vectorizer import SURFACE
-from training.config import Config
+from training.config import Config, rules_for
 from training.console import step
 from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence, served
 from training.decide.operating import Course, choose
@@ -119,7 +119,7 @@ def finish(
         facts["stages"] = stages
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
     save_baseline(kept, baseline_of(ground, features, learned, settled))
-    facts |= describe_choice(config.policy, settled.course, sha256, config.rules)
+    facts |= describe_choice(config.policy, settled.course, sha256, rules_for(config, ground.tiers))
     with step("export"):
         version = write_artifact(out, ground, features, learned, policy, facts, report)
     return Finished(version, policy, facts, report, tuple(notes))

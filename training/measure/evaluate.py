@@ -30,6 +30,7 @@ from training.measure import baselines
 from training.measure.pictures import save_plots
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report, save_json
+from training.measure.ruled import Ruled, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
 from training.tracking import log_run
@@ -214,7 +215,9 @@ def measure_paired(subject: Subject) -> Measured:
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
     stages = _stage_notes(artifact, estimates, x, requests)
-    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages))
+    held = _held(artifact, estimates, requests)
+    rules = (held.describe(), held.compare(paid, requests.score)) if held else ()
+    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
     usable = subject.world.rows
     return Measured(
         artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
@@ -229,7 +232,9 @@ def value_one_sided(subject: Subject) -> Valued:
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = _estimate(predictor, x, requests)
-    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests))
+    held = _held(artifact, estimates, requests)
+    rules = (held.describe(),) if held else ()
+    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
     known = logged(requests, coarsest(independent(requests)))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(found, x, estimates)
@@ -273,6 +278,11 @@ def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
     if predictor.second is None:
         return estimates_of(predictor, x)
     return estimate(predictor, list(requests.prompts))
+
+
+def _held(artifact: Artifact, estimates: Estimates, requests: Requests) -> Ruled | None:
+    """The policy's choices held to the artifact's rules, where these change any."""
+    return ruled(artifact, requests, artifact.policy.choose(estimates.p, estimates.usd), estimates)
 
 
 def _stage_notes(

@@ -21,7 +21,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from training.config import read_tiers
+from training.config import read_tiers, rules_for
 from training.console import quieted, say
 from training.errors import BadInput
 from training.features import prepare, resolve
@@ -238,7 +238,7 @@ def _challenger(
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     made, embedder = datetime.now(UTC), settings.embedders[0]
     facts = describe_job(known, config.label, sizes, [], None, made, embedder, settings.seed)
-    facts |= describe_choice(config.policy, settled.course, None, config.rules)
+    facts |= describe_choice(config.policy, settled.course, None, rules_for(config, tiers))
     write_artifact(folder, ground, features, learned, settled.policy, facts, None)
     test = ground.splits.test
     kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))
