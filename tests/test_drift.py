@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.learn import heads
-from training.watch.baseline import Sample
+from training.watch.baseline import Sample, fetch_baseline
 from training.watch.drift import compare
 
 NAMES = ("small", "large")
@@ -96,6 +97,18 @@ def test_the_command(trained, workdir, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/another.db")
     call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet").refused("baseline")
     assert not (workdir / "another.db").exists()
+
+
+def test_another_goal_on_the_same_log_is_another_baseline(trained, workdir, capsys):
+    """The evidence is the same, what the operating points make of it is not."""
+    first = load_artifact(workdir / "a")
+    chosen = fetch_baseline(first).tier
+    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "b")
+    assert call(capsys, "train", *train, "--policy", "min_quality=0.6").code == 0
+    second = load_artifact(workdir / "b")
+    assert second.manifest["evidence"] == first.manifest["evidence"]
+    assert (fetch_baseline(second).tier != chosen).any()
+    np.testing.assert_array_equal(fetch_baseline(first).tier, chosen)
 
 
 def test_another_operating_point_has_a_baseline_too(trained, workdir, capsys):

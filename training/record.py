@@ -20,7 +20,7 @@ from training.measure.pictures import save_plots
 from training.measure.report import Report, save_json
 from training.measure.valuation import Valuation
 from training.show.card import describe_policy
-from training.tracking import EVIDENCE_TAG, log_run
+from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, log_run
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
 
@@ -137,7 +137,7 @@ def track(
         }
     tags = {
         "suffice.version": facts["suffice_version"],
-        "suffice.artifact": name,
+        ARTIFACT_TAG: name,
         "suffice.fingerprint": facts["training"]["fingerprint"],
         "suffice.policy": describe_policy(policy, tiers),
         "mlflow.note.content": (out / "CARD.md").read_text(encoding="utf-8"),

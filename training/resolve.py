@@ -201,8 +201,9 @@ def _issue(
         sha256 = None
         if evidence is not None and basis is not None:
             sha256 = save_evidence(Path(scratch) / FILE, evidence, basis)
-            if sha256 != old.get("evidence") and (kept := find_baseline(artifact)) is not None:
-                save_baseline(Path(scratch), carried(kept, chosen))
+            if (kept := find_baseline(artifact)) is not None:
+                same = (sha256, policy) == (old.get("evidence"), artifact.policy)
+                save_baseline(Path(scratch), kept if same else carried(kept, chosen))
         facts |= describe_choice(goal, course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):

@@ -25,6 +25,7 @@ _INTRODUCTION = {
         "(`report/`); what is served has the alias `champion` in the model registry."
     ),
 }
+ARTIFACT_TAG = "suffice.artifact"  # of a run about an artifact, and of a model: its version
 EVIDENCE_TAG = "suffice.evidence"  # of a run that holds evidence.npz: the file's sha256
 
 
@@ -108,7 +109,7 @@ def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
                     copy = mlflow.artifacts.download_artifacts(
                         run_id=name, artifact_path=file, dst_path=into
                     )
-                    yield name, run.data.tags.get("suffice.artifact", ""), Path(copy)
+                    yield name, run.data.tags.get(ARTIFACT_TAG, ""), Path(copy)
             if not (token := runs.token):
                 return
 

@@ -33,7 +33,7 @@ from training.measure.report import Report, Rows, build_report, save_json
 from training.measure.ruled import Ruled, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
-from training.tracking import log_run
+from training.tracking import ARTIFACT_TAG, log_run
 
 FOLDS = 5
 MIN_ROWS = 20
@@ -265,7 +265,7 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
             },
             report.flat(),
             {
-                "suffice.artifact": artifact.version,
+                ARTIFACT_TAG: artifact.version,
                 "suffice.fingerprint": fingerprint(subject.used),
                 "suffice.trained_on": training["fingerprint"],
             },

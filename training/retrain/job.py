@@ -40,7 +40,7 @@ from training.retrain.shown import (
     version_tags,
 )
 from training.retrain.window import cut, decay
-from training.tracking import EVIDENCE_TAG, connected
+from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -167,7 +167,7 @@ def _export(
     parts = (ground, best.features, best.learned, settings.config, best.embedder, settings.seed)
     made = finish(*parts, datetime.now(UTC), folder, kept)
     mlflow.log_artifacts(str(kept), "evidence")
-    mlflow.set_tags({"suffice.artifact": made.version, EVIDENCE_TAG: made.facts["evidence"]})
+    mlflow.set_tags({ARTIFACT_TAG: made.version, EVIDENCE_TAG: made.facts["evidence"]})
     return made
 
 

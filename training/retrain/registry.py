@@ -15,7 +15,7 @@ import pandas as pd
 
 from training.errors import BadInput
 from training.pyfunc import INPUT, RoutingModel
-from training.tracking import EXPERIMENT, plain_name
+from training.tracking import ARTIFACT_TAG, EXPERIMENT, plain_name
 
 CHAMPION, CHALLENGER, PREVIOUS, ANCHOR = "champion", "challenger", "previous", "anchor"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS, ANCHOR)
@@ -25,7 +25,6 @@ ALIASES_MEAN = (
     "small losses do not add up. A version's description says what the gate found."
 )
 SERVES = "the champion serves as before"
-ARTIFACT = "suffice.artifact"  # tag: the artifact's own version
 LONGEST = 5000  # characters that MLflow's tables take as a description
 _FOLDER = "data"  # of a logged model, in which its artifact is
 
@@ -123,7 +122,7 @@ class Registry:
             pip_requirements=["suffice", "mlflow"],
         )
         made = self.mlflow.register_model(model.model_uri, self.name, await_registration_for=60)
-        tags = {ARTIFACT: name, **{plain_name(key): value for key, value in tags.items()}}
+        tags = {ARTIFACT_TAG: name, **{plain_name(key): value for key, value in tags.items()}}
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, made.version, key, value)
         self.client.update_model_version(self.name, made.version, description[:LONGEST])
@@ -164,4 +163,4 @@ def end_orphans(mlflow: Any, tag: str, value: str) -> int:
 
 
 def _version(found: Any) -> Version:
-    return Version(str(found.version), found.tags.get(ARTIFACT, ""), found.run_id or "")
+    return Version(str(found.version), found.tags.get(ARTIFACT_TAG, ""), found.run_id or "")

@@ -19,7 +19,7 @@ from training.learn.costs import account
 from training.learn.members import Matrix
 from training.learn.prototypes import Geometry
 from training.log.requests import Requests
-from training.tracking import EVIDENCE_TAG, fetch_file
+from training.tracking import ARTIFACT_TAG, fetch_file
 
 Floats = NDArray[np.float64]
 FILE = "baseline.npz"
@@ -112,12 +112,12 @@ def fetch_baseline(artifact: Artifact) -> Sample:
 
 
 def find_baseline(artifact: Artifact) -> Sample | None:
-    """The same, None where the run or its file is gone."""
-    sha256 = artifact.manifest.get("evidence")
-    if not isinstance(sha256, str) or not sha256.isalnum():
-        return None
+    """The same, None where the run or its file is gone.
+
+    By the artifact's version: of one log and two goals the evidence is the same, the choices not.
+    """
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch_file(EVIDENCE_TAG, sha256, f"evidence/{FILE}", Path(scratch))
+        file = fetch_file(ARTIFACT_TAG, artifact.version, f"evidence/{FILE}", Path(scratch))
         if file is None:
             return None
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:

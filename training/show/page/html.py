@@ -38,7 +38,7 @@ from training.show.page import charts, one_sided, views
 from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
 from training.show.page.volume import Volume
-from training.tracking import log_run
+from training.tracking import ARTIFACT_TAG, log_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def _track(subject: Subject, found: Report | Valuation, text: str) -> str:
             {"artifact": artifact.version, "world": subject.world.name, "rows": found.rows},
             found.flat(),
             {
-                "suffice.artifact": artifact.version,
+                ARTIFACT_TAG: artifact.version,
                 "suffice.fingerprint": fingerprint(subject.used),
                 "suffice.trained_on": artifact.manifest["training"]["fingerprint"],
             },
