@@ -38,6 +38,14 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def refusing_store(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store that can be reached and takes no files of a run; returns what is in their way."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    (workdir / "mlruns").write_text("in the way")
+    return workdir / "mlruns"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A finished training job on a small log: easy and hard prompts, two tiers, all paired."""

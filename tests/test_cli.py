@@ -248,15 +248,30 @@ def test_route_takes_the_body_of_a_request(job, workdir, capsys):
     assert answers["tools"]["p_suffices"] == offered.p_suffices
 
 
-def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, monkeypatch):
+def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, refusing_store):
+    """So is the summary: the work was not for nothing."""
     write_log(workdir / "log.parquet", make_rows(300, seed=3))
     write_tiers(workdir)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/log.parquet/db")
     outcome = call(capsys, *train_arguments(workdir), "--split", "60/30/10")
     assert outcome.code == 3
     assert "MLFLOW_TRACKING_URI" in outcome.err
     assert "Traceback" not in outcome.err
+    assert "label rule: " in outcome.out and "Suffice, chosen" in outcome.out
     assert (workdir / "new" / "manifest.json").is_file()
+
+
+def test_what_was_measured_is_told_before_mlflow_is_asked(job, workdir, capsys, refusing_store):
+    told = ("--traffic", job.fresh)
+    bare = call(capsys, "evaluate", job.artifact, *told)
+    assert bare.code == 3
+    assert "Suffice, chosen" in bare.out
+    assert "nothing was written" in bare.err
+    files = call(capsys, "evaluate", job.artifact, *told, "--json", "r.json", "--plots", "p")
+    assert (files.code, (workdir / "r.json").is_file()) == (3, True)
+    assert "written: r.json, p" in files.err
+    page = call(capsys, "report", job.artifact, *told, "--out", "r.html")
+    assert (page.code, (workdir / "r.html").is_file()) == (3, True)
+    assert "r.html is written" in page.err
 
 
 # --- bad input --------------------------------------------------------------------------------

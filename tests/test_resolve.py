@@ -124,6 +124,26 @@ def test_without_evidence_the_promise_is_void(job, workdir, monkeypatch):
     assert "void" in (workdir / "new" / "CARD.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", ["policy", "reprice"])
+def test_where_mlflow_refuses_the_run_all_is_as_it_was(
+    command, job, workdir, capsys, refusing_store
+):
+    """In place: the artifact is the old one, no row is spent, and it can be asked again."""
+    shutil.copytree(job.artifact, workdir / "own")
+    asked = {
+        "policy": ("--traffic", job.fresh, "--set", "min_quality=0.8"),
+        "reprice": ("--tiers", write_tiers(workdir, TIERS_TOML.replace("5.0", "9.0"))),
+    }[command]
+    refused = call(capsys, command, "own", *asked)
+    assert refused.code == 3
+    assert "nothing was written: own is as it was" in refused.err
+    assert load_artifact(workdir / "own").version == job.trained.version
+    refusing_store.unlink()
+    done = call(capsys, command, "own", *asked)
+    assert done.code == 0, done.err
+    assert load_artifact(workdir / "own").version != job.trained.version
+
+
 def test_another_file_is_no_evidence(job, workdir, monkeypatch):
     def fetched(tag, value, file, into):
         (into / "evidence.npz").write_bytes(b"another")

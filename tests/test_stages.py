@@ -401,7 +401,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staged]:
     traffic = write_log(folder / "log.parquet", rows[:840])
     fresh = write_log(folder / "fresh.parquet", rows[840:])
 
-    def log_run(name: str, told: Any, measured: Any, tags: Any, folders: Any) -> tuple[str, str]:
+    def log_run(
+        name: str, told: Any, measured: Any, tags: Any, folders: Any, safe: str
+    ) -> tuple[str, str]:
         if "evidence" in folders:
             shutil.copytree(folders["evidence"], folder / "kept", dirs_exist_ok=True)
         assert measured.get("stages.asked") is not None

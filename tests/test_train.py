@@ -1,6 +1,7 @@
 """The training job: repeatable, whole or not at all, and on record in MLflow."""
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -130,11 +131,29 @@ def test_files_of_runs_stay_beside_the_store(job):
     assert not (job.artifact.parent / "mlruns").exists()  # where the job was run
 
 
-def test_a_refused_store_leaves_the_artifact_in_place(workdir, monkeypatch):
+@pytest.mark.parametrize("store", ["sqlite:///log.parquet/in/file.db", "sqlite:///.", "nosql://"])
+def test_a_store_that_cannot_be_used_is_refused_before_the_work(store, workdir, monkeypatch):
     traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
-    (workdir / "file").write_text("")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/file/in/file.db")
-    with pytest.raises(EnvironmentProblem, match=r"the files asked for are in place.*MLFLOW_TRACK"):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setattr(job_module, "prepare", None)
+    with pytest.raises(EnvironmentProblem, match=r"nothing was written.*MLFLOW_TRACKING_URI"):
+        run(workdir, traffic)
+    assert [path.name for path in workdir.iterdir()] == ["log.parquet"]
+
+
+def test_a_store_that_may_only_be_read_is_refused_before_the_work(workdir, monkeypatch):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    (workdir / "mlflow.db").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).suffix != ".db")  # root may all
+    monkeypatch.setattr(job_module, "prepare", None)
+    with pytest.raises(EnvironmentProblem, match=r"mlflow\.db may not be written.*nothing was"):
+        run(workdir, traffic)
+
+
+def test_a_refused_run_leaves_the_artifact_in_place(workdir, refusing_store):
+    traffic = write_log(workdir / "log.parquet", make_rows(300, seed=3))
+    with pytest.raises(EnvironmentProblem, match=r"the artifact is in .*/artifact, .*MLFLOW_TRACK"):
         run(workdir, traffic)
     assert load_artifact(workdir / "artifact").policy.promise is not None
 

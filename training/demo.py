@@ -74,8 +74,7 @@ def demo(out: Path) -> Iterator[str]:
     yield from trained.summary
     with step("score"):
         score(artifact, traffic, out / "scores.parquet")
-    with step("evaluate"):
-        report, _ = evaluate(artifact, traffic, out / "report.json", out / "plots")
+    report, _ = evaluate(artifact, traffic, out / "report.json", out / "plots")
     from training.show.tables import report_tables
 
     yield from report_tables(report)

@@ -100,6 +100,7 @@ def track(
     policy: Policy,
     tiers: Sequence[Tier],
     evidence: Path | None,
+    safe: str,
     report: Report | Valuation | None = None,
     parameters: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -113,11 +114,12 @@ def track(
         policy: its operating point.
         tiers: cheapest first.
         evidence: folder that holds evidence.npz.
+        safe: what is told to be in place if MLflow refuses the run.
         report: of a training job, for its plots.
         parameters, metrics: further ones.
 
     Raises:
-        EnvironmentProblem: MLflow refused the run (the artifact is in place).
+        EnvironmentProblem: MLflow refused the run.
     """
     told = {
         **(parameters or {}),
@@ -153,4 +155,4 @@ def track(
             folders["plots"].mkdir()
             save_plots(report, folders["plots"])
             save_json(report, folders["report"] / "report.json")
-        return log_run(f"suffice {name}", told, measured, tags, folders)
+        return log_run(f"suffice {name}", told, measured, tags, folders, safe)

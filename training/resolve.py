@@ -27,7 +27,7 @@ from training.decide.evidence import (
 from training.decide.goals import Goal, parse_goal
 from training.decide.operating import Course, check_units, choice_world, choose, plan_course
 from training.errors import BadInput
-from training.export import check_out, id_hashes, reissue
+from training.export import check_out, id_hashes, placing, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
 from training.learn.seen import newest, recognise
@@ -39,7 +39,7 @@ from training.measure.overlap import certifiable
 from training.measure.world import logged, unseen
 from training.record import describe_choice, describe_making, track
 from training.show.card import describe_policy, model_card
-from training.tracking import EVIDENCE_TAG, fetch_file
+from training.tracking import EVIDENCE_TAG, NOTHING, fetch_file
 from training.watch.baseline import Sample, carried, find_baseline, sample, save_baseline
 
 OF_A_POINT = ("policy.", "dollar.", "promise.")  # metrics that another operating point makes void
@@ -67,7 +67,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         BadInput: too few unseen rows with every tier's score, a goal that is impossible at these
             prices, or an artifact that does not hold what is needed.
         ArtifactError: the artifact is refused.
-        EnvironmentProblem: MLflow refused the run (the new version is in place).
+        EnvironmentProblem: MLflow refused the run; nothing was written.
     """
     check_out(out)
     artifact, arrays = read_artifact(artifact_path)
@@ -131,8 +131,7 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
     Raises:
         BadInput: tiers that are not the artifact's, or prices at which its goal is impossible.
         ArtifactError: the artifact is refused.
-        EnvironmentProblem: MLflow cannot be reached, or refused the run (the new version is in
-            place).
+        EnvironmentProblem: MLflow cannot be reached, or refused the run; nothing was written.
     """
     check_out(out)
     artifact = load_artifact(artifact_path)
@@ -189,7 +188,9 @@ def _issue(
     fitted: Requests | None,
     chosen: Sample | None,
 ) -> Reissued:
-    """Write the new version and log it, with the evidence where there is all of it.
+    """Log the new version, with the evidence where there is all of it, and put it in its place.
+
+    In this order: where MLflow refuses the run, the rows are not spent and it can be asked again.
 
     fitted: further requests that it knows now; chosen: these, for its baseline.
     """
@@ -198,20 +199,21 @@ def _issue(
     facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
     facts |= _stages(old, evidence, policy)
     with tempfile.TemporaryDirectory() as scratch:
-        sha256 = None
+        made, kept, sha256 = Path(scratch) / "artifact", Path(scratch) / "evidence", None
+        kept.mkdir()
         if evidence is not None and basis is not None:
-            sha256 = save_evidence(Path(scratch) / FILE, evidence, basis)
-            if (kept := find_baseline(artifact)) is not None:
+            sha256 = save_evidence(kept / FILE, evidence, basis)
+            if (known := find_baseline(artifact)) is not None:
                 same = (sha256, policy) == (old.get("evidence"), artifact.policy)
-                save_baseline(Path(scratch), kept if same else carried(kept, chosen))
+                save_baseline(kept, known if same else carried(known, chosen))
         facts |= describe_choice(goal, course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
-            version = reissue(artifact, out, tiers, policy, card, fitted, facts, gate)
-        with step("MLflow run"):
-            came = {"from": artifact.version}
-            run_id, store = track(out, version, facts, policy, tiers, Path(scratch), None, came)
+            version = reissue(artifact, made, tiers, policy, card, fitted, facts, gate)
+        safe, came = f"{NOTHING}: {artifact.path} is as it was", {"from": artifact.version}
+        with placing(made, out), step("MLflow run"):
+            run_id, store = track(made, version, facts, policy, tiers, kept, safe, None, came)
     return Reissued(out, version, policy, run_id, store, ())
 
 

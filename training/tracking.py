@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import EnvironmentProblem, SufficeError
+from training.files import check_file
 
 EXPERIMENT = "suffice"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -27,6 +28,8 @@ _INTRODUCTION = {
 }
 ARTIFACT_TAG = "suffice.artifact"  # of a run about an artifact, and of a model: its version
 EVIDENCE_TAG = "suffice.evidence"  # of a run that holds evidence.npz: the file's sha256
+NOTHING = "nothing was written"
+_CHECK = "Check MLFLOW_TRACKING_URI and run the job again"
 
 
 def log_run(
@@ -35,11 +38,12 @@ def log_run(
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
     folders: Mapping[str, Path],
+    safe: str = NOTHING,
 ) -> tuple[str, str]:
     """Log one run: parameters, metrics, tags, and folders of files under the names given.
 
     The store is MLFLOW_TRACKING_URI, else ``mlflow.db`` in the working folder. The files of runs in
-    a SQLite store of ours stay beside it, wherever the job is run from.
+    a SQLite store of ours stay beside it, wherever the job is run from. `safe`: see `connected`.
 
     Returns:
         The run's id and the store's URI.
@@ -48,7 +52,7 @@ def log_run(
         EnvironmentProblem: the store cannot be reached or refuses the run.
     """
     with (
-        connected("did not take the run") as (mlflow, store),
+        connected("did not take the run", safe) as (mlflow, store),
         mlflow.start_run(run_name=name) as run,
     ):
         mlflow.log_params(dict(parameters))
@@ -57,6 +61,30 @@ def log_run(
         for place, folder in folders.items():
             mlflow.log_artifacts(str(folder), artifact_path=place)
     return run.info.run_id, store
+
+
+def check_store() -> None:
+    """Refuse a store that takes no run, before the work.
+
+    A SQLite store that is not there is not made yet: the work may find that there is nothing to
+    log.
+
+    Raises:
+        EnvironmentProblem: the store cannot be reached, or only be read.
+    """
+    if (file := _sqlite(_store())) is not None:
+        try:
+            check_file(file)
+        except SufficeError as error:
+            raise EnvironmentProblem(f"MLflow's store, {error}; {NOTHING}. {_CHECK}") from error
+        if not file.exists():
+            return
+        if not os.access(file, os.W_OK):
+            raise EnvironmentProblem(
+                f"MLflow's store {file} may not be written by this account; {NOTHING}. {_CHECK}"
+            )
+    with connected("takes no run"):
+        pass
 
 
 def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
@@ -115,16 +143,14 @@ def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
 
 
 @contextmanager
-def connected(
-    failed: str, safe: str = "the files asked for are in place", making: bool = True
-) -> Iterator[Any]:
+def connected(failed: str, safe: str = NOTHING, making: bool = True) -> Iterator[Any]:
     """MLflow, quiet and set to the store and experiment; whatever it raises becomes a sentence.
 
     Yields the module and the store's URI.
 
     Args:
         failed: what MLflow did if it fails.
-        safe: what is as it should be nevertheless.
+        safe: what was written nevertheless, or stayed as it was.
         making: whether a SQLite store that is not there is made.
 
     Raises:
@@ -167,8 +193,7 @@ def connected(
                     "the job again"
                 ) from error
             raise EnvironmentProblem(
-                f"MLflow at {store} {failed} ({type(error).__name__}: {error}); {safe}. Check "
-                "MLFLOW_TRACKING_URI and run the job again"
+                f"MLflow at {store} {failed} ({type(error).__name__}: {error}); {safe}. {_CHECK}"
             ) from error
 
 

@@ -1,6 +1,7 @@
 """The training job: label → split → features → heads → policy → export → report → MLflow."""
 
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.record import track
 from training.show.card import describe_policy, describe_rule
+from training.tracking import check_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +51,20 @@ def train(
     embedder_name: str,
     estimate: bool = False,
     tuning: Tuning | None = None,
+    told: Callable[[Sequence[str], Report | Valuation | None], None] = lambda *_: None,
 ) -> Trained:
     """Train a router from a traffic file and export it to `out`.
 
     On one-sided logs the operating point is chosen, and the report made, by doubly robust estimates
     (`measure.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
     from it, and every output says so. With `tuning`, a transformer is fine-tuned on the fit rows
-    and is one more member of the heads.
+    and is one more member of the heads. `told` is called with the summary and the report when the
+    artifact is in place, before MLflow is asked to take the run.
 
     Raises:
         BadInput: the traffic cannot be learned from; nothing was written.
-        EnvironmentProblem: MLflow refused the run (the artifact is in place).
+        EnvironmentProblem: MLflow's store cannot be used; nothing was written. Or it refused the
+            run after all (the artifact is in place).
     """
     started = datetime.now(UTC)
     check_out(out)
@@ -68,10 +73,11 @@ def train(
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:
         with step("propensities"):
-            requests, told = estimate_propensities(requests, sources.embedders[0])
-            counts += told
+            requests, notes = estimate_propensities(requests, sources.embedders[0])
+            counts += notes
     with step("split"):
         ground = lay_out(requests, counts, tiers, config, shares, seed)
+    check_store()
     features = prepare(ground, sources, seed)
     with step("heads"):
         features, learned = fit(ground, features, seed, STANDARD)
@@ -79,19 +85,20 @@ def train(
         kept = Path(scratch)
         made = finish(ground, features, learned, config, embedder_name, seed, started, out, kept)
         policy = made.policy
+        times = microseconds(learned.predictor, golden_prompts())
+        summary = (
+            *made.notes,
+            "members take " + ", ".join(f"{name} {us:.0f} µs" for name, us in times.items()),
+            f"label rule: {describe_rule(config.label)}",
+            describe_policy(policy, tiers),
+        )
+        told(summary, made.report)
         with step("MLflow run"):
             asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
-            times = microseconds(learned.predictor, golden_prompts())
             chosen |= {f"members.{name}.microseconds": value for name, value in times.items()}
-            run_id, store = track(
-                out, made.version, made.facts, policy, tiers, kept, made.report, asked, chosen
-            )
-    summary = (
-        *made.notes,
-        "members take " + ", ".join(f"{name} {us:.0f} µs" for name, us in times.items()),
-        f"label rule: {describe_rule(config.label)}",
-        describe_policy(policy, tiers),
-    )
+            safe = f"the artifact is in {out}, without the run that drift and reprice need"
+            told_of = (made.version, made.facts, policy, tiers, kept, safe, made.report)
+            run_id, store = track(out, *told_of, asked, chosen)
     return Trained(out, made.version, policy, made.report, run_id, store, summary)

@@ -1,5 +1,6 @@
 """Artifacts: trained, and taken to another operating point without training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,15 +48,22 @@ def train(
     if max_minutes is not None and not finetune:
         raise BadInput("--max-minutes limits --finetune, which is not asked for")
     tuning = Tuning(max_minutes) if finetune else None
-    done = run(traffic, named, out, settings, parts, seed, embedder, estimate_propensities, tuning)
+
+    def tell(summary: Sequence[str], report: Any) -> None:
+        """Before MLflow is asked: where it refuses the run, the work is not for nothing."""
+        if as_json:
+            return
+        for line in summary:
+            typer.echo(line)
+        if report is not None:
+            show_report(report)
+
+    asked = (settings, parts, seed, embedder, estimate_propensities, tuning, tell)
+    done = run(traffic, named, out, *asked)
     if as_json:
         print_json(_facts(done) | {"report": done.report.as_json() if done.report else None})
-        return
-    for line in done.summary:
-        typer.echo(line)
-    if done.report is not None:
-        show_report(done.report)
-    typer.echo(_place(done))
+    else:
+        typer.echo(_place(done))
 
 
 def policy(
@@ -74,7 +82,7 @@ def policy(
 
     Goals: min_quality, max_bad_downgrade, max_cost_usd_per_1k, top_share, value_usd_per_point.
 
-    Example: suffice policy artifacts/current --traffic recent.parquet --set max_bad_downgrade=0.02
+    Example: suffice policy artifacts/current --traffic recent.parquet --set top_share=0.2 --out new
     """
     from training.config import parse_values
     from training.decide.goals import parse_goal

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from sklearn.model_selection import GroupKFold
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
+from training.console import step
 from training.errors import BadInput
 from training.export import id_hashes
 from training.files import check_file, check_folder, whole
@@ -33,7 +35,7 @@ from training.measure.report import Report, Rows, build_report, save_json
 from training.measure.ruled import Ruled, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
-from training.tracking import ARTIFACT_TAG, log_run
+from training.tracking import ARTIFACT_TAG, NOTHING, log_run
 
 FOLDS = 5
 MIN_ROWS = 20
@@ -138,6 +140,7 @@ def evaluate(
     report_json: Path | None,
     plots: Path | None,
     estimate: bool = False,
+    told: Callable[[Report | Valuation, int], None] = lambda *_: None,
 ) -> tuple[Report | Valuation, int]:
     """Measure an artifact, write what is asked for, and log the run.
 
@@ -150,6 +153,7 @@ def evaluate(
         report_json: file to write.
         plots: folder for the figures.
         estimate: estimate propensities that the log does not hold; every output then says so.
+        told: called with what is returned, before MLflow is asked to take the run.
 
     Returns:
         The report or valuation, and how many requests were left out as the artifact knows them.
@@ -158,19 +162,22 @@ def evaluate(
         BadInput: too few requests of either world, or a policy that goes where its tier was never
             tried; the message names the exploration needed.
         ArtifactError: the artifact is refused.
-        EnvironmentProblem: MLflow refused the run (the report is in place).
+        EnvironmentProblem: MLflow refused the run (the files asked for are in place).
     """
     if report_json is not None:
         check_file(report_json, artifact_path, traffic)
     if plots is not None:
         check_folder(plots)
-    subject = prepare(artifact_path, traffic, estimate)
-    measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
+    with step("evaluate"):
+        subject = prepare(artifact_path, traffic, estimate)
+        measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
     report = measured.report
     if report_json is not None:
         version = subject.artifact.version
         save_json(report, report_json, artifact=version, left_out=subject.left_out)
-    _track(subject, report, plots)
+    told(report, subject.left_out)
+    with step("MLflow run"):
+        _track(subject, report, report_json, plots)
     return report, subject.left_out
 
 
@@ -240,21 +247,24 @@ def value_one_sided(subject: Subject) -> Valued:
     return Valued(found, x, estimates)
 
 
-def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> None:
+def _track(
+    subject: Subject, report: Report | Valuation, report_json: Path | None, plots: Path | None
+) -> None:
     """Draw the figures, copied into `plots` where asked for, and log the evaluation as a run."""
     artifact = subject.artifact
     training = artifact.manifest["training"]
     with tempfile.TemporaryDirectory() as scratch:
-        told = Path(scratch) / "report"
-        told.mkdir()
-        save_json(report, told / "report.json")
+        kept = Path(scratch) / "report"
+        kept.mkdir()
+        save_json(report, kept / "report.json")
         drawn = Path(scratch) / "plots"
         drawn.mkdir()
         for picture in save_plots(report, drawn):
             if plots is not None:  # what else is in that folder is nobody's business
                 plots.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(picture, plots / picture.name)
-        folders = {"artifact": artifact.path, "report": told, "plots": drawn}
+        written = ", ".join(str(place) for place in (report_json, plots) if place is not None)
+        folders = {"artifact": artifact.path, "report": kept, "plots": drawn}
         log_run(
             f"evaluate {artifact.version}",
             {
@@ -270,6 +280,7 @@ def _track(subject: Subject, report: Report | Valuation, plots: Path | None) -> 
                 "suffice.trained_on": training["fingerprint"],
             },
             folders,
+            f"written: {written}" if written else NOTHING,
         )
 
 

@@ -62,7 +62,7 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
     subject = prepare(artifact, traffic, False)
     found, text = page_of(subject, traffic.name)
     put(text, out)
-    run = _track(subject, found, text)
+    run = _track(subject, found, text, out)
     return Written(found.rows, subject.left_out, subject.world.name, run)
 
 
@@ -216,7 +216,7 @@ def window(since: str | None, until: str | None) -> str:
     return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
 
 
-def _track(subject: Subject, found: Report | Valuation, text: str) -> str:
+def _track(subject: Subject, found: Report | Valuation, text: str, out: Path) -> str:
     artifact = subject.artifact
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -232,6 +232,7 @@ def _track(subject: Subject, found: Report | Valuation, text: str) -> str:
                 "suffice.trained_on": artifact.manifest["training"]["fingerprint"],
             },
             {"report": folder},
+            f"{out} is written",
         )
     return run
 
