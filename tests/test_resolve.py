@@ -46,6 +46,7 @@ def test_a_new_goal_on_fresh_rows(job, workdir):
     assert told["training"]["rows"] == {"fit": 312, "choose": 120, "test": 0}
     assert told["training"]["notes"][-1] in done.summary
     assert "chosen again on 120 requests of fresh.parquet" in done.summary[-2]
+    assert f"of {job.trained.version}, which does not know of this one" in done.summary[-2]
     assert not any(name.startswith("policy.") for name in told["metrics"])
     assert "80.0%" in (workdir / "new" / "CARD.md").read_text(encoding="utf-8")
     assert Router.load(workdir / "new").route("what is the capital of peru").reason == "policy"

@@ -107,7 +107,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "
         f"({int(known.sum())} left out: the artifact was fitted or chosen on them); {world.note}; "
-        "they cannot serve a second choice"
+        "they cannot serve a second choice for this artifact or what comes of it (of "
+        f"{artifact.version}, which does not know of this one, they ought not to)"
     )
     notes += outcomes.notes if outcomes else ()
     notes += (again.note,) if again else ()
