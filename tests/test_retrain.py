@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import numpy as np
@@ -22,7 +23,8 @@ from tests.traffic_makers import call, make_rows, requests_of, write_log, write_
 from training.errors import BadInput
 from training.learn import heads
 from training.log.traffic import read_traffic
-from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry
+from training.retrain.job import retrain
+from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry, end_orphans
 from training.retrain.settings import Window, read_settings
 from training.retrain.window import cut, decay
 from training.tracking import connected, fetch_file, log_run
@@ -100,10 +102,17 @@ def test_the_first_job_makes_a_champion_and_a_second_finds_nothing_new(site, cap
     planned, told = run(capsys, "--dry-run")
     assert planned.code == 0
     assert told["status"] == "planned"
-    assert not (site / "serving" / "current").exists()
+    assert told["notes"][1] == "train 1 challenger (static), hold the best against no champion"
+    assert not (site / "serving").exists()  # no lock either
     done, first = run(capsys)
-    assert done.code == 0, done
+    assert (done.code, done.err) == (0, "")  # MLflow is quiet, too
     assert first["status"] == "promoted"
+    worth, look = first["notes"][1:]
+    assert worth.startswith("Saves") and "requests that the router has not seen" in worth
+    assert (
+        look
+        == f"MLflow run {first['run_id']}: mlflow ui --backend-store-uri sqlite:///{site}/mlflow.db"
+    )
     assert all(check["passed"] for check in first["checks"])
     served = Router.load(site / "serving" / "current")
     assert served.artifact.version == first["artifact"]
@@ -239,6 +248,43 @@ def test_a_dry_run_refuses_what_the_job_would(old, new, site, capsys):
     (site / "retrain.toml").write_text(job)
     call(capsys, "retrain", "--config", "retrain.toml", "--dry-run").refused(new.strip('"'))
     assert not (site / "mlflow.db").exists()
+
+
+def test_a_dry_run_tells_what_would_be_put_right(job, site, capsys):
+    folder = site / "serving" / "current"
+    shutil.copytree(job.artifact, folder)
+    notes = run(capsys, "--dry-run")[1]["notes"]
+    assert notes[1] == f"adopt {job.trained.version}, which serving/current serves, as the champion"
+    assert notes[2].endswith(f"hold the best against {job.trained.version}")
+    with connected("failed") as (module, _), module.start_run():
+        champion = registry(site).register(folder, "another", {}, "")
+        registry(site).promote(champion)
+    notes = run(capsys, "--dry-run")[1]["notes"]
+    assert notes[1].startswith("put the champion, another (version 1), back into")
+    assert notes[2].endswith("hold the best against version 1 (another)")
+
+
+@pytest.mark.parametrize(
+    ("error", "became", "why"),
+    [(KeyboardInterrupt(), "interrupted", "By hand."), (BadInput("no rows"), "failed", "no rows")],
+)
+def test_a_job_that_stops_says_so_in_its_run(error, became, why, site, monkeypatch):
+    monkeypatch.setattr("training.retrain.job._best", mock.Mock(side_effect=error))
+    with pytest.raises(type(error)):
+        retrain(site / "retrain.toml")
+    (found,) = mlflow.search_runs(experiment_names=["suffice"], output_format="list")
+    assert found.info.run_name.startswith(f"{became}, 20")
+    assert found.data.tags["mlflow.note.content"].endswith(why)
+
+
+def test_a_job_that_was_killed_is_called_so(site):
+    with connected("failed") as (module, _):
+        with module.start_run(run_name="retrain 2026-03-01 00:00", tags={"job": "here"}) as killed:
+            pass
+        module.MlflowClient().update_run(killed.info.run_id, status="RUNNING")
+        assert end_orphans(module, "job", "here") == 1
+        found = module.get_run(killed.info.run_id).info
+    assert (found.run_name, found.status) == ("killed, 2026-03-01 00:00", "KILLED")
 
 
 DIES = """

@@ -19,6 +19,7 @@ from training.learn.splits import parse_shares
 from training.log.ingest import ingest
 from training.log.traffic import read_traffic
 from training.measure.evaluate import evaluate, score
+from training.tracking import look
 from training.train import train
 
 SEED = 0
@@ -83,7 +84,7 @@ def demo(out: Path) -> Iterator[str]:
         decision = router.route(prompt)
         chances = ", ".join(f"{name} {p:.2f}" for name, p in decision.p_suffices.items())
         yield f"route {prompt!r}: {decision.tier} ({chances}; {decision.latency_us:.0f} µs)"
-    yield f"MLflow run {trained.run_id}: mlflow ui --backend-store-uri {trained.store}"
+    yield look(trained.run_id, trained.store)
     for path in ("traffic.parquet", "artifact", "scores.parquet", "report.json", "plots"):
         yield str(out / path)
 

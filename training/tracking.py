@@ -197,6 +197,12 @@ def connected(failed: str, safe: str = NOTHING, making: bool = True) -> Iterator
             ) from error
 
 
+def look(run: str, store: str) -> str:
+    """How to look at a run in a browser."""
+    way = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
+    return f"MLflow run {run}: {way}"
+
+
 def _introduce(mlflow: Any, experiment: Any) -> None:
     """Tell MLflow's pages that these are training runs, and people what they see."""
     for name, value in _INTRODUCTION.items():

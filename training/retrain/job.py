@@ -8,16 +8,15 @@ killed one left.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from router.artifact import ArtifactError, load_artifact
 from training.config import read_tiers
 from training.console import say, step
-from training.export import check_out, place, placing
+from training.export import check_out, placing
 from training.features import Sources, resolve
 from training.finish import Finished, finish
 from training.ground import Ground, lay_out
@@ -29,18 +28,21 @@ from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import Verdict, as_table, judge
 from training.retrain.lock import alone
-from training.retrain.registry import ANCHOR, CHAMPION, SERVES, Registry, end_orphans
+from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry
+from training.retrain.right import JOB, amiss, put_right, served
 from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import (
     describe_challenger,
     describe_run,
-    headline_of,
+    ending,
     show,
     verdict_table,
     version_tags,
+    worth_of,
 )
 from training.retrain.window import cut, decay
-from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected
+from training.show.page.words import count
+from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, look
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -49,8 +51,7 @@ PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "nothing new",
     "planned",
 )
-JOB, KEY = "suffice.retrain.folder", "suffice.retrain.key"  # tags of a job's run
-STATUS = "suffice.retrain.status"
+KEY, STATUS = "suffice.retrain.key", "suffice.retrain.status"  # tags of a job's run
 PICKED = "suffice.retrain.picked"  # tag of the challenger that met the gate
 
 
@@ -97,14 +98,15 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
         table = cut(read_traffic(settings.traffic), settings.window)
         requests, notes = labelled_requests(table, tiers, settings.config.label)
     key = _key(settings, requests, settings.tiers)
+    if dry_run:
+        with connected("could not be asked", SERVES) as (mlflow, _):
+            return _plan(settings, Registry(mlflow, settings.model), requests, key)
     with (
         alone(settings.folder, settings.wait_seconds),
         connected("failed the job", SERVES) as (mlflow, store),
     ):
         registry = Registry(mlflow, settings.model)
-        if dry_run:
-            return _plan(settings, registry, requests, key)
-        for line in _put_right(settings, registry):
+        for line in put_right(settings, registry):
             say(line)
         if (done := _same_job(mlflow, key)) is not None:
             told = f"nothing new since run {done} ({store}): same log, same configuration"
@@ -113,13 +115,16 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
         with step("split"):
             ground = lay_out(weighed, notes, tiers, settings.config, settings.shares, settings.seed)
         started, tags = f"{datetime.now(UTC):%Y-%m-%d %H:%M}", {JOB: str(settings.folder.resolve())}
-        with mlflow.start_run(run_name=f"retrain {started}", tags=tags) as run:
+        with (
+            mlflow.start_run(run_name=f"{BEGUN}{started}", tags=tags) as run,
+            ending(mlflow, started),
+        ):
             describe_run(mlflow, settings, table, ground)
             best = _best(mlflow, ground, settings, sources)
             outcome = _finish(mlflow, registry, settings, ground, table, best, run.info.run_id)
             mlflow.set_tag("mlflow.runName", f"{outcome.status}, {started}")
             mlflow.set_tags({STATUS: outcome.status, KEY: key})
-        return outcome
+        return replace(outcome, lines=(*outcome.lines, look(run.info.run_id, store)))
 
 
 def _finish(
@@ -141,8 +146,8 @@ def _finish(
             contest = hold(ground, best.features.x, folder, others, rule)
             verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
-        headline = headline_of(status, made, contest.ground.names)
-        name = made.version
+        worth, name = worth_of(made, contest.ground.names), made.version
+        headline = f"{status.capitalize()}. {worth}"
         with step("register"):
             parts = (verdict, headline, contest.notes, table, made.report, Path(scratch))
             show(mlflow, folder, *parts)
@@ -150,12 +155,13 @@ def _finish(
             told = f"{headline}\n\n{verdict_table(verdict)}"
             version = registry.register(folder, name, tags, told)
         if not verdict.passed:
-            return Outcome(status, verdict.reasons, verdict, version.number, name, run_id)
+            lines = (*verdict.reasons, worth)
+            return Outcome(status, lines, verdict, version.number, name, run_id)
         with step("promote"), placing(folder, settings.folder):
             registry.promote(version)
     was = f", was {champion.artifact} (version {champion.number})" if champion else ""
     told = f"champion: {name} (version {version.number}){was}; served from {settings.folder}"
-    return Outcome(status, (told,), verdict, version.number, name, run_id)
+    return Outcome(status, (told, worth), verdict, version.number, name, run_id)
 
 
 def _export(
@@ -184,7 +190,7 @@ def _best(
         settings.challengers,
         settings.seed,
     )
-    with step(f"{settings.challengers} challengers"):
+    with step(count(settings.challengers, "challenger")):
         for one in made:
             with mlflow.start_run(run_name=one.name, nested=True) as run:
                 mlflow.set_tags({JOB: str(settings.folder.resolve())})
@@ -205,45 +211,11 @@ def _others(registry: Registry, settings: Settings, scratch: Path) -> dict[str, 
         version = registry.of(alias)
         if version is None:
             continue
-        if _served(settings.folder) == version.artifact:
+        if served(settings.folder) == version.artifact:
             found[alias] = settings.folder
         else:
             found[alias] = registry.fetch(version, scratch / alias)
     return found
-
-
-def _put_right(settings: Settings, registry: Registry) -> Iterator[str]:
-    """What a killed job, or a hand, left half done: runs, the serving folder, the registry."""
-    orphans = end_orphans(registry.mlflow, JOB, str(settings.folder.resolve()))
-    if orphans:
-        yield f"{orphans} runs of a job that was killed are marked as such"
-    champion, served = registry.of(CHAMPION), _served(settings.folder)
-    if champion is None and served is not None:
-        with registry.mlflow.start_run(
-            run_name=f"adopt {served}", tags={JOB: str(settings.folder.resolve())}
-        ):
-            told = f"Adopted: {settings.folder} served it without a champion in the registry."
-            adopted = registry.register(settings.folder, served, {"gate": "adopted"}, told)
-        registry.promote(adopted)
-        yield (
-            f"{settings.folder} serves {served}, but model {settings.model!r} has no champion: it "
-            f"is registered as version {adopted.number} and is the champion now"
-        )
-    elif champion is not None and served != champion.artifact:
-        with tempfile.TemporaryDirectory() as scratch:
-            place(registry.fetch(champion, Path(scratch)), settings.folder)
-        yield (
-            f"{settings.folder} served {served or 'nothing'}; the champion is "
-            f"{champion.artifact} (version {champion.number}): it was put there"
-        )
-
-
-def _served(folder: Path) -> str | None:
-    """The version of the artifact in the serving folder; None where there is no valid one."""
-    try:
-        return load_artifact(folder).version
-    except (ArtifactError, OSError):
-        return None
 
 
 def _same_job(mlflow: Any, key: str) -> str | None:
@@ -258,16 +230,16 @@ def _same_job(mlflow: Any, key: str) -> str | None:
 
 def _plan(settings: Settings, registry: Registry, requests: Requests, key: str) -> Outcome:
     """What the job would do."""
-    champion = registry.of(CHAMPION)
+    champion, now = registry.of(CHAMPION), served(settings.folder)
     done = _same_job(registry.mlflow, key)
-    lines = [f"{len(requests)} labelled requests in the window"]
+    lines = [f"{len(requests)} labelled requests in the window", *amiss(settings, registry)]
     if done:
         lines.append(f"nothing: run {done} did the same job")
     else:
+        rival = f"version {champion.number} ({champion.artifact})" if champion else now
         lines.append(
-            f"train {settings.challengers} challengers ({', '.join(settings.embedders)}), hold "
-            "the best against "
-            + (f"version {champion.number} ({champion.artifact})" if champion else "no champion")
+            f"train {count(settings.challengers, 'challenger')} ({', '.join(settings.embedders)}), "
+            f"hold the best against {rival or 'no champion'}"
         )
         lines.append(f"where it passes: make it the champion, and serve it from {settings.folder}")
     return Outcome(PLANNED, tuple(lines))

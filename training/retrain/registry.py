@@ -6,8 +6,9 @@ small losses do not add up). A version's tag names the artifact's own version.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ ALIASES_MEAN = (
     "small losses do not add up. A version's description says what the gate found."
 )
 SERVES = "the champion serves as before"
+BEGUN = "retrain "  # begins the name of a job's run, until it says what became of it
 LONGEST = 5000  # characters that MLflow's tables take as a description
 _FOLDER = "data"  # of a logged model, in which its artifact is
 
@@ -121,7 +123,8 @@ class Registry:
             ),
             pip_requirements=["suffice", "mlflow"],
         )
-        made = self.mlflow.register_model(model.model_uri, self.name, await_registration_for=60)
+        with redirect_stderr(StringIO()):  # MLflow reports what it made past its own logging
+            made = self.mlflow.register_model(model.model_uri, self.name, await_registration_for=60)
         tags = {ARTIFACT_TAG: name, **{plain_name(key): value for key, value in tags.items()}}
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, made.version, key, value)
@@ -159,6 +162,9 @@ def end_orphans(mlflow: Any, tag: str, value: str) -> int:
     found: Sequence[Any] = client.search_runs([experiment.experiment_id], asked)
     for run in found:
         client.set_terminated(run.info.run_id, "KILLED")
+        if run.info.run_name.startswith(BEGUN):  # else it is a challenger's
+            name = f"killed, {run.info.run_name.removeprefix(BEGUN)}"
+            client.set_tag(run.info.run_id, "mlflow.runName", name)
     return len(found)
 
 

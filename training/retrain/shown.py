@@ -1,12 +1,12 @@
 """What a retraining job leaves in MLflow for a reviewer to decide by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from router.policy import Policy
 from training.console import say
 from training.errors import BadInput
 from training.finish import Finished
@@ -56,6 +56,21 @@ def describe_challenger(mlflow: Any, challenger: Challenger) -> None:
     mlflow.log_metrics({"merit": challenger.merit} | challenger.merits)
 
 
+@contextmanager
+def ending(mlflow: Any, started: str) -> Iterator[None]:
+    """Let the active run's name and description say if the job does not come to its end."""
+    try:
+        yield
+    except mlflow.exceptions.MlflowException:
+        raise  # there may be nobody to tell
+    except BaseException as error:
+        became = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        why = f"# {became.capitalize()}\n\n{str(error) or 'By hand.'}"
+        with suppress(mlflow.exceptions.MlflowException):  # the error that counts is the first
+            mlflow.set_tags({"mlflow.runName": f"{became}, {started}", "mlflow.note.content": why})
+        raise
+
+
 def show(
     mlflow: Any,
     folder: Path,
@@ -91,19 +106,14 @@ def show(
     mlflow.log_artifacts(str(shown), "report")
 
 
-def headline_of(status: str, made: Finished, names: tuple[str, ...]) -> str:
-    """What became of the challenger, and what it is worth on the test rows, in one line."""
-    told = _worth(made.report, made.policy, names)
-    return f"{status[:1].upper()}{status[1:]}. {told}".strip()
-
-
-def _worth(report: Report | Valuation | None, policy: Policy, names: tuple[str, ...]) -> str:
-    if report is None:
-        return ""
-    if isinstance(report, Report):
-        said = views.headline(report, policy, names)
+def worth_of(made: Finished, names: tuple[str, ...]) -> str:
+    """What a challenger is worth on the test rows, in one line."""
+    if made.report is None:
+        return "No report says what it is worth."
+    if isinstance(made.report, Report):
+        said = views.headline(made.report, made.policy, names)
     else:
-        said = one_sided.headline(report, policy)
+        said = one_sided.headline(made.report, made.policy)
     return f"{said['answer']} {said['sure']}"
 
 
