@@ -18,7 +18,8 @@ from training.learn.flatten import flatten
 from training.measure.evaluate import measure_paired, prepare
 from training.measure.intervals import Interval
 from training.measure.report import build_report
-from training.show.page import charts, examples, importance, views, words
+from training.show.answer import answer_lines
+from training.show.page import charts, examples, importance, verdict, views, words
 from training.show.page.html import render, report
 from training.show.page.volume import Volume
 
@@ -214,9 +215,9 @@ def promise(target=0.9, certified=True, rule="min_quality"):
 
 
 def test_the_headline_of_a_constant():
-    told = views.headline(report_for(Policy(0.0, 1)), Policy(0.0, 1), ("a", "b"))
+    told = verdict.headline(report_for(Policy(0.0, 1)), Policy(0.0, 1), ("a", "b"))
     assert told["answer"] == "Sends everything to b."
-    told = views.headline(report_for(Policy(0.0, 0)), Policy(0.0, 0), ("a", "b"))
+    told = verdict.headline(report_for(Policy(0.0, 0)), Policy(0.0, 0), ("a", "b"))
     assert re.fullmatch(r"Sends everything to a: [\d.]+× cheaper at .*", told["answer"])
 
 
@@ -232,7 +233,66 @@ def test_the_headline_of_a_constant():
 )
 def test_the_promise_in_a_word(made, word):
     policy = Policy(1e9, None, made)  # everything to the cheapest, which often fails
-    assert views.promise(report_for(policy), policy)["word"] == word
+    assert verdict.promise(report_for(policy), policy)["word"] == word
+
+
+def at_the_top(names=("a", "b")):
+    made = Promise("min_quality", 0.99, 0.95, 150, 1.0, 1.0, True, "by definition")
+    return Policy(0.0, len(names) - 1, made, "no cheaper operating point could be certified")
+
+
+def test_what_the_top_tier_keeps_by_definition_is_no_promise_that_holds():
+    policy = at_the_top()
+    found = report_for(policy)
+    told = verdict.promise(found, policy)
+    assert (told["word"], told["class"]) == ("Nothing to promise", "open")
+    assert "holds by definition, as this is the top tier itself" in told["text"]
+    assert not any("not shown to beat" in note for note in found.notes)
+    assert verdict.against_random(found.figures["policy"]["above_random"], policy) == []
+    lines = "\n".join(answer_lines(found))
+    assert lines.startswith("Sends everything to b. Nothing to promise.\n")
+    assert "certified" not in lines and "()" not in lines
+
+
+def test_without_limits_no_empty_parentheses():
+    policy = Policy(0.0, 1, promise(0.9))
+    assert "()" not in verdict.promise(report_for(policy), policy)["text"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word", "mark"),
+    [
+        (0.001, 0.02, "Better than random: shown", "yes"),
+        (-0.01, 0.02, "Better than random: not shown", "open"),
+        (-0.02, -0.001, "Worse than random: shown", "no"),
+    ],
+)
+def test_whether_chance_is_beaten_stands_beside_the_promise(low, high, word, mark):
+    above = Interval((low + high) / 2, 0, low, high, 0)
+    assert verdict.against_random(above, Policy(50.0)) == [{"word": word, "class": mark}]
+
+
+def test_the_headline_says_dollars_beside_the_ratio():
+    policy = Policy(50.0)
+    found = report_for(policy)
+    top, own = (found.figures[one]["cost_usd"].value for one in ("always top", "policy"))
+    less = f"costs {100 * (1 - own / top):.0f}\u202f% less"
+    dollars = f"({words.dollars(1000 * top)} → {words.dollars(1000 * own)}) per 1,000"
+    assert f"{less} {dollars}" in verdict.headline(found, policy, ("a", "b"))["sure"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        (1.24, 0.835, "33\u202f% less ($1.24 → $0.835)"),
+        (1.0, 1.1, "10\u202f% more ($1.00 → $1.10)"),
+        (2.0, 2.0, "$2.00"),
+        (0.0, 1.0, "more ($0 → $1.00)"),
+        (8.0, 0.02, "99.8\u202f% less ($8.00 → $0.0200)"),
+    ],
+)
+def test_a_change_of_cost_in_words(before, after, text):
+    assert words.change(before, after) == text
 
 
 def test_merely_below_is_in_doubt():
@@ -240,7 +300,7 @@ def test_merely_below_is_in_doubt():
     found = report_for(policy)
     kept = found.figures["policy"]["quality_of_top"]
     made = Policy(50.0, None, promise((kept.value + kept.high) / 2))
-    assert views.promise(found, made)["word"] == "Promise in doubt"
+    assert verdict.promise(found, made)["word"] == "Promise in doubt"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """One-sided logs through the command line: which world, what it says, and when it refuses."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
-from router.policy import Policy
+from router.policy import Policy, Promise
 from router.predictor import Estimates
 from tests.traffic_makers import call, make_rows, one_sided, requests_of, write_log
 from training.errors import BadInput
 from training.measure.offpolicy import Logged
 from training.measure.valuation import value_policies
 from training.measure.world import pick_world
+from training.show.page.one_sided import badges, headline, promise
 
 NAMES = ("small", "large")
 
@@ -38,6 +40,36 @@ def small_world(n, seed, explore=0.3):
     asked[rows, tier] = np.where(tier == 0, explore, 1 - explore)
     usd = np.tile([0.001, 0.01], (n, 1))
     return Logged(score, asked, rows), Estimates(p, usd), usd, truth
+
+
+# --- in words ---------------------------------------------------------------------------------
+
+
+def test_the_top_tier_s_headline_says_that_it_is_dearer_and_promises_nothing():
+    logged, estimates, usd, _ = small_world(600, 0)
+    made = Promise("min_quality", 0.99, 0.95, 150, 1.0, 1.0, True, "by definition")
+    found = value_policies(logged, estimates, usd, Policy(0.0, 1, made), NAMES, ())
+    told = headline(found, found.policy)
+    extra = 1000 * found.against["logging policy"]["cost_usd"].value
+    assert extra > 0
+    share = 100 * extra / (10 - extra)
+    assert told["answer"] == (
+        f"Sends everything to large; costs {share:.0f}\u202f% more than the log did "
+        f"(+${extra:.2f} per 1,000)."
+    )
+    assert f"+${extra:.2f} per 1,000 (+$" in told["sure"]
+    words = [badge["word"] for badge in badges(found, found.policy)]
+    assert words == ["Estimated", "Nothing to promise"]
+    assert "certified" not in promise(found.policy)
+    assert not any("not shown to beat" in note for note in found.notes)
+
+
+def test_a_cheaper_router_s_headline_says_by_how_much():
+    logged, estimates, usd, _ = small_world(600, 0, explore=0.1)
+    found = value_policies(logged, estimates, usd, Policy(20.0), NAMES, ())
+    told = headline(found, found.policy)
+    assert re.search(r"; costs \d+\u202f% less than the log did \(−\$", told["answer"])
+    assert badges(found, found.policy)[1]["word"].startswith("Better than random")
 
 
 # --- which world ------------------------------------------------------------------------------
@@ -134,7 +166,15 @@ def test_evaluate_says_which_world_and_values_policies(job, workdir, capsys):
     log = write_log(workdir / "log.parquet", one_sided(fresh_rows(600), 0.3))
     made = call(capsys, "evaluate", job.artifact, "--traffic", log, "--json", workdir / "r.json")
     assert made.code == 0, made.err
-    for words in ("world: one-sided", "doubly robust", "SNIPS", "logging policy", "Who was tried"):
+    for words in (
+        "mean quality for $",
+        "Estimated. ",
+        "world: one-sided",
+        "doubly robust",
+        "SNIPS",
+        "logging policy",
+        "Who was tried",
+    ):
         assert words in made.out
     report = told(workdir / "r.json")
     assert report["world"] == "one-sided"
@@ -150,6 +190,7 @@ def test_evaluate_says_which_world_and_values_policies(job, workdir, capsys):
         capsys, "evaluate", job.artifact, "--traffic", job.fresh, "--json", workdir / "p.json"
     )
     assert "world: paired, 120 requests" in paired.out
+    assert re.search(r"^Saves .* of the top tier’s quality\. Promise \w+", paired.out, re.M)
     assert told(workdir / "p.json")["world"] == "paired"
 
 

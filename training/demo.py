@@ -76,8 +76,10 @@ def demo(out: Path) -> Iterator[str]:
     with step("score"):
         score(artifact, traffic, out / "scores.parquet")
     report, _ = evaluate(artifact, traffic, out / "report.json", out / "plots")
+    from training.show.answer import answer_lines
     from training.show.tables import report_tables
 
+    yield from answer_lines(report)
     yield from report_tables(report)
     router = Router.load(artifact)
     for prompt in examples(traffic, out / "scores.parquet"):

@@ -21,8 +21,9 @@ def tell_found(found: Any, as_json: bool) -> None:
 
 
 def show_report(report: Any) -> None:
-    """Print the tables of a report."""
+    """Print what a report comes to, and its tables."""
+    from training.show.answer import answer_lines
     from training.show.tables import report_tables
 
-    for table in report_tables(report):
-        typer.echo(table)
+    for line in (*answer_lines(report), *report_tables(report)):
+        typer.echo(line)

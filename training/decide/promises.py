@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 Promised = MinQuality | MaxBadDowngrade
 LARGEST_SHARE = 2.0  # of the top tier's quality, where the search for a bound ends
 TINY = 1e-6
+BY_DEFINITION = "by definition"  # the test of a promise that the top tier keeps itself
 
 
 def holds(
@@ -67,7 +68,7 @@ def _promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) ->
     top = policy.constant == evidence.p.shape[1] - 1
     certified = top or bool(_holds(goal, [policy], evidence, risk)[0])
     estimated = " on doubly robust estimates" if evidence.sufficed is None else ""
-    test = "by definition" if top else f"betting{estimated}"
+    test = BY_DEFINITION if top else f"betting{estimated}"
     if isinstance(goal, MinQuality):
         routed, best = _qualities(policy, evidence)
         estimate = float(routed.mean() / best.mean()) if best.mean() > 0 else 1.0

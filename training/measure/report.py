@@ -111,6 +111,7 @@ class Report:
 
     Attributes:
         rows: how many requests.
+        policy: whose figures they are.
         figures: {method: {metric: Interval}}.
         calibration: {tier: {metric: Interval}} for brier, ece and auc.
         against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
@@ -125,6 +126,7 @@ class Report:
     """
 
     rows: int
+    policy: Policy
     figures: dict[str, dict[str, Interval]]
     calibration: dict[str, dict[str, Interval]]
     against: dict[str, dict[str, Interval]]
@@ -136,6 +138,11 @@ class Report:
     chosen: Point
     slices: tuple[SliceReport, ...]
     notes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tiers, cheapest first."""
+        return tuple(self.reliability)
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -204,6 +211,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
         rows=n,
+        policy=policy,
         figures=intervals,
         calibration=calibration,
         against=_differences(
@@ -222,7 +230,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         ),
         chosen=_chosen(intervals["policy"]),
         slices=judge(rows.slices, rounds, "slices", rows.session, margins),
-        notes=(*warnings, *_notes(rows, calibration, intervals, best)),
+        notes=(*warnings, *_notes(rows, policy, calibration, intervals, best)),
     )
 
 
@@ -259,6 +267,7 @@ def _chosen(policy: Mapping[str, Interval]) -> Point:
 
 def _notes(
     rows: Rows,
+    policy: Policy,
     calibration: Mapping[str, Mapping[str, Interval]],
     figures: Mapping[str, Mapping[str, Interval]],
     best: int,
@@ -272,7 +281,7 @@ def _notes(
                 f"(AUC {auc.value:.2f}, 95 % {auc.low:.2f}–{auc.high:.2f}; 0.5 is chance)"
             )
     above = figures["policy"]["above_random"]
-    if not above.low > 0:
+    if policy.constant is None and not above.low > 0:
         notes.append(
             "the operating point is not shown to beat sending the same share at random "
             f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"

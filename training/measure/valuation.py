@@ -44,6 +44,7 @@ class Valuation:
 
     Attributes:
         rows: n.
+        policy: the router's, called `policy` below.
         names: of the tiers, cheapest first.
         figures: {policy: {metric: Interval}}: `quality` is the doubly robust value (of the logging
             policy: what was observed), beside it `ips` and `snips`; `cost_usd` by the account, of
@@ -56,6 +57,7 @@ class Valuation:
     """
 
     rows: int
+    policy: Policy
     names: tuple[str, ...]
     figures: dict[str, dict[str, Interval]]
     effective: dict[str, float]
@@ -140,8 +142,8 @@ def value_policies(
         if name != CHOSEN
     }
     effective = {name: effective_rows(logged, mix) for name, mix in asked.items()}
-    notes = (*warnings, *_notes(logged, chosen, figures, against, effective))
-    return Valuation(n, names, figures, effective, against, overlap, missing, notes)
+    notes = (*warnings, *_notes(logged, policy, chosen, against, effective))
+    return Valuation(n, policy, names, figures, effective, against, overlap, missing, notes)
 
 
 def _observed(logged: Logged, paid: Floats) -> dict[str, Floats]:
@@ -158,8 +160,8 @@ def _observed(logged: Logged, paid: Floats) -> dict[str, Floats]:
 
 def _notes(
     logged: Logged,
+    policy: Policy,
     chosen: Floats,
-    figures: Mapping[str, Mapping[str, Interval]],
     against: Mapping[str, Mapping[str, Interval]],
     effective: Mapping[str, float],
 ) -> tuple[str, ...]:
@@ -177,7 +179,7 @@ def _notes(
             "check how they are logged before believing any value here"
         )
     random = against[RANDOM].get("quality")
-    if random is not None and not random.low > 0:
+    if random is not None and policy.constant is None and not random.low > 0:
         notes.append(
             "the operating point is not shown to beat sending the same share at random "
             f"({random.value:+.4f} quality, 95 % {random.low:+.4f} to {random.high:+.4f})"

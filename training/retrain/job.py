@@ -146,7 +146,7 @@ def _finish(
             contest = hold(ground, best.features.x, folder, others, rule)
             verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
-        worth, name = worth_of(made, contest.ground.names), made.version
+        worth, name = worth_of(made), made.version
         headline = f"{status.capitalize()}. {worth}"
         with step("register"):
             parts = (verdict, headline, contest.notes, table, made.report, Path(scratch))

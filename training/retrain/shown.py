@@ -20,7 +20,7 @@ from training.measure.valuation import Valuation
 from training.retrain.challengers import Challenger
 from training.retrain.gate import Verdict, as_table
 from training.retrain.settings import Settings
-from training.show.page import one_sided, views
+from training.show.answer import answer_lines
 from training.show.page.html import page_of
 from training.tracking import plain_name
 
@@ -106,15 +106,11 @@ def show(
     mlflow.log_artifacts(str(shown), "report")
 
 
-def worth_of(made: Finished, names: tuple[str, ...]) -> str:
+def worth_of(made: Finished) -> str:
     """What a challenger is worth on the test rows, in one line."""
     if made.report is None:
         return "No report says what it is worth."
-    if isinstance(made.report, Report):
-        said = views.headline(made.report, made.policy, names)
-    else:
-        said = one_sided.headline(made.report, made.policy)
-    return f"{said['answer']} {said['sure']}"
+    return " ".join(answer_lines(made.report)[:-1])
 
 
 def verdict_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:

@@ -5,10 +5,13 @@ from typing import Any
 
 from router.policy import Policy
 from router.tier import Tier
+from training.decide.promises import BY_DEFINITION
 from training.label.rule import LabelRule
 from training.learn.stages import stages_in_words
 from training.measure.report import Report
 from training.measure.valuation import Valuation
+
+TOP_ITSELF = "it holds by definition, as this is the top tier itself"
 
 
 def model_card(
@@ -88,8 +91,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         )
     else:
         said, limit = f"mean quality at least {promise.target:.1%} of the top tier's", "lower"
-    if promise.test == "by definition":
-        return f"{what} Promise: {said}; it holds by definition, as this is the top tier itself."
+    if promise.test == BY_DEFINITION:
+        return f"{what} Promise: {said}; {TOP_ITSELF}."
     return (
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
         "independent choose rows, what is asked again counting once (estimate "
@@ -121,9 +124,11 @@ def _figures(report: Report | Valuation) -> list[str]:
             "mean quality": (policy["quality"], ".4f"),
             "share of the top tier's quality": (policy["quality_of_top"], ".2%"),
             "cost of always-top ÷ its cost": (policy["saving"], ".2f"),
-            "quality above the same share sent at random": (policy["above_random"], "+.4f"),
             "bad downgrades": (policy["bad_downgrade"], ".2%"),
         }
+        if report.policy.constant is None:
+            above = policy["above_random"]
+            shown["quality above the same share sent at random"] = (above, "+.4f")
     return [
         f"- {name}: {one.value:{form}} (95 %: {one.low:{form}} to {one.high:{form}})"
         for name, (one, form) in shown.items()

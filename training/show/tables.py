@@ -1,7 +1,6 @@
 """The report as tables for a terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import isfinite
 from typing import Literal
 
@@ -63,7 +62,7 @@ def _policies(report: Report) -> Table:
     methods = ("policy", "best constant", "always cheapest", "always top")
     columns = [dict(report.figures[method]) for method in methods]
     for metrics in columns:
-        metrics["cost_usd"] = _times(metrics["cost_usd"], 1000.0)
+        metrics["cost_usd"] = metrics["cost_usd"].times(1000.0)
     table = Table(title="Fixed choices, with 95 % intervals")
     for name in ("", "Suffice, chosen point", *methods[1:]):
         table.add_column(name, justify="right" if name else "left")
@@ -146,7 +145,7 @@ def _values(valuation: Valuation) -> Table:
     for name in ("policy", *shown, "effective rows"):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for name, metrics in valuation.figures.items():
-        per_1k = {**metrics, "cost_usd": _times(metrics["cost_usd"], 1000.0)}
+        per_1k = {**metrics, "cost_usd": metrics["cost_usd"].times(1000.0)}
         cells = [_cell(per_1k, *what, interval=True) for what in shown.values()]
         rows = valuation.effective.get(name)
         table.add_row(_called(name), *cells, "–" if rows is None else f"{rows:,.0f}")
@@ -158,7 +157,7 @@ def _worth(valuation: Valuation) -> Table:
     for name in ("minus", "quality", "USD per 1,000"):
         table.add_column(name, justify="left" if name == "minus" else "right")
     for name, metrics in valuation.against.items():
-        cost = {"cost_usd": _times(metrics["cost_usd"], 1000.0)}
+        cost = {"cost_usd": metrics["cost_usd"].times(1000.0)}
         quality = _cell(metrics, "quality", "+.4f", interval=True)
         table.add_row(_called(name), quality, _cell(cost, "cost_usd", "+.4f", interval=True))
     return table
@@ -194,13 +193,3 @@ def _cell(metrics: Mapping[str, Interval], name: str, form: str, interval: bool 
     if not interval or not (isfinite(found.low) and isfinite(found.high)):
         return f"{found.value:{form}}"
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
-
-
-def _times(interval: Interval, factor: float) -> Interval:
-    return replace(
-        interval,
-        value=interval.value * factor,
-        mean=interval.mean * factor,
-        low=interval.low * factor,
-        high=interval.high * factor,
-    )

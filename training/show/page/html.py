@@ -34,7 +34,7 @@ from training.measure.evaluate import (
 from training.measure.report import Report, save_json
 from training.measure.valuation import Valuation
 from training.show.card import describe_rule
-from training.show.page import charts, one_sided, views
+from training.show.page import charts, one_sided, verdict, views
 from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
 from training.show.page.volume import Volume
@@ -93,14 +93,16 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
+    promise = verdict.promise(found, policy)
     promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
     return fill(
         "report.html.j2",
         artifact,
         found.notes,
         script=_part("page.js"),
-        headline=views.headline(found, policy, names),
-        promise=views.promise(found, policy),
+        headline=verdict.headline(found, policy, names),
+        promise=promise["text"],
+        badges=[promise, *verdict.against_random(found.figures["policy"]["above_random"], policy)],
         facts=_facts(artifact, traffic, found.rows, measured.left_out, rows.session, "every tier"),
         curve=curve,
         dial=dial,
@@ -134,6 +136,7 @@ def render_one_sided(
         script=_part("page.js"),
         headline=one_sided.headline(found, artifact.policy),
         promise=one_sided.promise(artifact.policy),
+        badges=one_sided.badges(found, artifact.policy),
         facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
         policies=one_sided.policies(found, volume),
         answers=one_sided.answers(found),

@@ -5,30 +5,58 @@ from math import isfinite
 from typing import Any
 
 from router.policy import Policy
+from training.decide.promises import BY_DEFINITION
 from training.measure.compare import AT_POINT, Comparison
-from training.measure.intervals import Interval
-from training.measure.valuation import CHOSEN, LOGGING, Valuation
+from training.measure.valuation import CHOSEN, LOGGING, RANDOM, Valuation
+from training.show.card import TOP_ITSELF
 from training.show.page import charts
+from training.show.page.verdict import NOTHING, against_random
 from training.show.page.views import answered
 from training.show.page.volume import Volume
-from training.show.page.words import NONE, count, dollars, limits, percent, plain
+from training.show.page.words import (
+    NONE,
+    count,
+    dollars,
+    limits,
+    percent,
+    plain,
+    rise,
+    signed,
+)
 
 
 def headline(found: Valuation, policy: Policy) -> dict[str, str]:
     """The estimated value of the chosen point, and what it changes against what the log did."""
     figures, against = found.figures[CHOSEN], found.against[LOGGING]
-    quality, cost = figures["quality"], figures["cost_usd"]
-    change, extra = against["quality"], against["cost_usd"]
-    answer = f"{percent(quality.value)} mean quality for {dollars(1000 * cost.value)} per 1,000."
+    quality, cost = figures["quality"], 1000 * figures["cost_usd"].value
+    change, extra = against["quality"], against["cost_usd"].times(1000)
+    worth = f"{percent(quality.value)} mean quality for {dollars(cost)} per 1,000"
+    spent = "the same as the log did"
+    if extra.value:
+        more = rise(cost - extra.value, cost)
+        spent = f"{more} than the log did ({signed(extra.value)} per 1,000)"
+    everything = policy.constant is not None
+    what = f"Sends everything to {found.names[policy.constant or 0]}" if everything else worth
+    points, least, most = (
+        f"{100 * end:+.1f}".replace("-", "−") for end in (change.value, change.low, change.high)
+    )
     sure = [
+        *([worth] if everything else []),
         count(found.rows, "one-sided request"),
         f"{found.effective[CHOSEN]:,.0f} effective",
         f"quality {limits(quality, 'percent')}",
-        f"against what the log did: {100 * change.value:+.1f} points of quality "
-        f"({100 * change.low:+.1f} to {100 * change.high:+.1f}), "
-        f"{dollars(1000 * extra.value)} per 1,000",
+        f"against what the log did: {points} points of quality ({least} to {most}), "
+        f"{signed(extra.value)} per 1,000 ({signed(extra.low)} to {signed(extra.high)})",
     ]
-    return {"answer": answer, "sure": " · ".join(sure), "why": policy.why}
+    return {"answer": f"{what}; costs {spent}.", "sure": " · ".join(sure), "why": policy.why}
+
+
+def badges(found: Valuation, policy: Policy) -> list[dict[str, str]]:
+    """That all is estimated, whether anything is promised, and whether chance is beaten."""
+    told = [{"word": "Estimated", "class": "open"}]
+    if policy.promise is not None and policy.promise.test == BY_DEFINITION:
+        told.append({"word": NOTHING, "class": "open"})
+    return told + against_random(found.against[RANDOM].get("quality"), policy)
 
 
 def promise(policy: Policy) -> str:
@@ -36,10 +64,12 @@ def promise(policy: Policy) -> str:
     made = policy.promise
     if made is None:
         return "The policy carries no promise."
-    what = made.rule.replace("_", " ")
+    what = f"{made.rule.replace('_', ' ')} {percent(made.target)}"
+    if made.test == BY_DEFINITION:
+        return f"Promised: {what}; {TOP_ITSELF}."
     held = "was certified" if made.certified else "could NOT be certified"
     return (
-        f"The promise ({what} {percent(made.target)}) {held} at {percent(made.confidence, 0)} "
+        f"The promise ({what}) {held} at {percent(made.confidence, 0)} "
         f"confidence on {count(made.n, 'independent request')} kept aside for that choice."
     )
 
@@ -81,12 +111,12 @@ def _policy(
 ) -> dict[str, Any]:
     figures = found.figures[name]
     cost = figures["cost_usd"]
-    thousand = Interval(0.0, 0.0, 1000 * cost.low, 1000 * cost.high, 0.0)
+    thousand = cost.times(1000)
     told = {
         "name": "Suffice, chosen point" if name == CHOSEN else name,
         "us": name == CHOSEN,
         "missing": found.missing.get(name, ""),
-        "cost": dollars(1000 * cost.value),
+        "cost": dollars(thousand.value),
         "cost_limits": limits(thousand, "dollars"),
         "month": dollars(volume.unit * cost.value),
         "effective": f"{found.effective[name]:,.0f}" if name in found.effective else NONE,

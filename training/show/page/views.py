@@ -6,66 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from router.policy import Policy
 from training.measure.compare import NO, OPEN, SAME, YES, Comparison
 from training.measure.intervals import Interval
 from training.measure.report import DOLLAR, GAIN, Report
 from training.measure.slice_report import BELOW, FAILS, SliceReport, worst
 from training.show.page import charts
 from training.show.page.volume import Volume
-from training.show.page.words import FORMS, count, limits, percent, plain, times
+from training.show.page.words import FORMS, limits, percent, plain, times
 
 MARKS = {YES: "yes", NO: "no", OPEN: "open", SAME: "open"}
 MOST_OF_A_KIND = 25
-
-
-def headline(report: Report, policy: Policy, names: Sequence[str]) -> dict[str, str]:
-    """The answer first: what is saved, at what quality, on what promise, on how much evidence."""
-    figures = report.figures["policy"]
-    saving, kept = figures["saving"], figures["quality_of_top"]
-    at = f"at {percent(kept.value)} of the top tier’s quality"
-    if not isfinite(kept.value):
-        at = "beside a top tier that scored 0 throughout"
-    if policy.constant is not None:
-        answer = f"Sends everything to {names[policy.constant]}."
-        if policy.constant < len(names) - 1:
-            answer = f"{answer[:-1]}: {times(saving.value)} cheaper {at}."
-    elif not isfinite(saving.value):
-        answer = f"Costs nothing {at}."
-    elif saving.value >= 1:
-        answer = f"Saves {times(saving.value)} {at}."
-    else:
-        answer = f"Costs {times(1 / saving.value)} as much {at}."
-    sure = [count(report.rows, "request") + " that the router has not seen"]
-    for name, found, form in (("saving", saving, "times"), ("quality", kept, "percent")):
-        if told := limits(found, form):
-            sure.append(f"{name} {told}")
-    return {"answer": answer, "sure": " · ".join(sure), "why": policy.why}
-
-
-def promise(report: Report, policy: Policy) -> dict[str, str]:
-    """What was promised, whether it could be certified, and what these rows say of it."""
-    made = policy.promise
-    if made is None:
-        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
-    rules = {
-        "min_quality": ("quality_of_top", f"at least {percent(made.target)} of the top’s quality"),
-        "max_bad_downgrade": ("bad_downgrade", f"at most {percent(made.target)} bad downgrades"),
-    }
-    metric, what = rules[made.rule]
-    held = "certified" if made.certified else "could not be certified"
-    text = (
-        f"Promised: {what}. It {'was ' if made.certified else ''}{held} at "
-        f"{percent(made.confidence, 0)} confidence on {count(made.n, 'independent request')} kept "
-        f"aside for that choice (estimate {percent(made.estimate, 2)}, limit "
-        f"{percent(made.bound, 2)})."
-    )
-    seen = report.figures["policy"][metric]
-    word, mark, here = _kept(seen, made.target, metric == "bad_downgrade")
-    if not made.certified:
-        word, mark = "Not certified", "no"
-    text += f" On this page’s requests: {percent(seen.value)} ({limits(seen, 'percent')}), {here}."
-    return {"word": word, "class": mark, "text": text}
 
 
 def dial(report: Report, volume: Volume, names: Sequence[str]) -> dict[str, Any]:
@@ -79,9 +29,9 @@ def dial(report: Report, volume: Volume, names: Sequence[str]) -> dict[str, Any]
         told = [
             (figures["quality"], "percent"),
             (figures["quality_of_top"], "percent"),
-            (_times(cost, 1000), "dollars"),
+            (cost.times(1000), "dollars"),
             (figures["saving"], "times"),
-            (_times(cost, unit), "dollars"),
+            (cost.times(unit), "dollars"),
         ]
         shares = [f"{100 * figures[f'share_{k}'].value:.1f}" for k in range(len(names))]
         return [*([FORMS[form](one.value), limits(one, form)] for one, form in told), shares]
@@ -214,23 +164,6 @@ def calibration(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def _kept(seen: Interval, target: float, at_most: bool) -> tuple[str, str, str]:
-    value, low, high = (-seen.value, -seen.high, -seen.low) if at_most else (
-        seen.value, seen.low, seen.high)  # fmt: skip
-    bar = -target if at_most else target
-    if low >= bar:
-        return "Promise holds", "yes", "so it is kept, and shown to be"
-    if value >= bar:
-        return "Promise holds", "yes", "so it is kept in the estimate"
-    if high < bar:
-        return "Promise broken", "no", "so it is shown to be broken here"
-    return (
-        "Promise in doubt",
-        "open",
-        "so it is below in the estimate, though not shown to be broken",
-    )
-
-
 def _slice(part: SliceReport, span: tuple[float, float]) -> dict[str, Any]:
     assert part.metrics is not None
     kept, bad = part.metrics["quality_of_top"], part.metrics["bad_downgrade"]
@@ -259,7 +192,3 @@ def _nearest(report: Report) -> int:
 
 def _at(value: float, ends: Sequence[float] = (nan, nan)) -> Interval:
     return Interval(float(value), nan, ends[0], ends[1], 0)
-
-
-def _times(found: Interval, factor: float) -> Interval:
-    return Interval(found.value * factor, found.mean, found.low * factor, found.high * factor, 0)

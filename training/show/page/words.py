@@ -22,6 +22,27 @@ def dollars(value: float) -> str:
     return f"{sign}${size:#.3g}" if size else "$0"
 
 
+def signed(value: float) -> str:
+    """A difference in USD, as `dollars` but with its sign: +$0.120."""
+    return f"+{dollars(value)}" if value > 0 else dollars(value)
+
+
+def change(before: float, after: float) -> str:
+    """How a cost in USD changes: 33 % less ($1.24 → $0.835); one sum where it does not."""
+    if before == after:
+        return dollars(after)
+    return f"{rise(before, after)} ({dollars(before)} → {dollars(after)})"
+
+
+def rise(before: float, after: float) -> str:
+    """How much more or less, as a share of what it was: 33 % less."""
+    which = "more" if after > before else "less"
+    share = abs(after / before - 1) if before > 0 else float("inf")
+    if not isfinite(share):
+        return which
+    return f"{percent(share, 0 if 0.01 <= share <= 0.99 else 1)} {which}"
+
+
 def percent(value: float, digits: int = 1) -> str:
     """A share as a percentage."""
     return f"{100 * value:.{digits}f}{_THIN}%" if isfinite(value) else NONE
