@@ -18,6 +18,8 @@ from training.learn.flatten import flatten
 from training.measure.evaluate import measure_paired, prepare
 from training.measure.intervals import Interval
 from training.measure.report import build_report
+from training.measure.slice_report import OWN
+from training.measure.slices import Slice
 from training.show.answer import answer_lines
 from training.show.page import charts, examples, importance, verdict, views, words
 from training.show.page.html import render, report
@@ -338,6 +340,43 @@ def test_three_tiers_a_free_tier_and_slices_without_a_promise(job, page):
     assert all(len(row) == 6 and len(row[5]) == 3 for row in told["rows"])
     assert views.slices(found, None)["groups"] == []
     assert [row[0] for row in views.curves(found)].count("Suffice, by gain") == 0
+
+
+def sliced_report(**slices):
+    """A report of 400 rows, two to a session, with slices {name: rows}."""
+    rows = rows_of(n=400)
+    parts = tuple(Slice("source", name, np.arange(many)) for name, many in slices.items())
+    return build_report(replace(rows, slices=parts), Policy(50.0, None, promise(0.9)), ())
+
+
+def test_a_slice_with_too_few_independent_requests_says_how_many_it_has():
+    [group] = views.slices(sliced_report(many=300, few=50, three=3), 0.9)["groups"]
+    assert group["few"] == [
+        ("few", "50 requests, 25 independent"),
+        ("three", "3 requests, 2 independent"),
+    ]
+
+
+def test_the_page_sums_up_slices_that_fall_below_by_their_own_interval(page):
+    measured = page[1]
+    part = next(one for one in measured.report.slices if one.metrics is not None)
+    told = replace(measured.report, slices=(replace(part, verdict=OWN),))
+    text = render(replace(measured, report=told), {}, "log")
+    assert "In none of 1 slices is the promise shown to fail" in text
+    assert "In 1 it is below by the slice’s own interval, but not after that correction" in text
+    assert "happens by chance too" not in text
+
+
+def test_verdicts_stand_before_the_figures(page):
+    text = page[0].read_text(encoding="utf-8")
+    for first, verdict_, later in (
+        ("slice", "promise here", "requests"),
+        ("than", "better?", "in"),
+    ):
+        heads = [re.sub("<[^>]*>", "", cell) for row in re.findall(r"<thead>(.*?)</thead>", text)
+                 for cell in re.findall(r"<th[^>]*>(.*?)</th>", row)]  # fmt: skip
+        at = heads.index(verdict_)
+        assert (heads[at - 1], heads[at + 1]) == (first, later)
 
 
 def test_labels_of_tiers_near_each_other_stand_apart():

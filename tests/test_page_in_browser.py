@@ -126,6 +126,22 @@ def test_it_fits_the_window_and_the_reader_s_colours(browser, width, scheme):
     assert (red > 200) if scheme == "light" else (red < 60)
 
 
+def out_of_sight(browser):
+    """Verdicts that end outside of the box in which their table scrolls."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.scroll .verdict')].filter(e =>"
+        "e.getBoundingClientRect().right > e.closest('.scroll').getBoundingClientRect().right + 1)"
+        ".map(e => e.textContent)"
+    )
+
+
+@pytest.mark.parametrize("width", [1200, 1000])
+def test_verdicts_are_seen_without_scrolling(browser, width):
+    wide(browser, width)
+    assert len(texts(browser, ".scroll .verdict")) > 10
+    assert out_of_sight(browser) == []
+
+
 def test_the_policy_of_the_page_runs_no_foreign_script_and_fetches_nothing(browser):
     """Even if an escape failed: a script put into the page does not run. (The last test: it
     leaves words on the console.)"""
@@ -201,6 +217,8 @@ def test_the_page_of_drift_says_first_what_is_due(browser, job, tmp_path):
     assert "12 recent requests carry no score" in texts(browser, "footer li")
     dots = [float(d.get_attribute("cx")) for d in browser.find_elements("css selector", ".dot")]
     assert dots[0] < dots[2] < 75 < dots[3] < dots[1]  # down, a little down, up, all of it
+    wide(browser, 1200)
+    assert out_of_sight(browser) == []
     for scheme, width in (("light", 1280), ("dark", 390)):
         colours = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": colours})

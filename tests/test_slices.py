@@ -16,8 +16,10 @@ from training.measure.slice_report import (
     BELOW,
     FAILS,
     HOLDS,
+    OWN,
     TOO_FEW,
     UNJUDGED,
+    SliceReport,
     judge,
     promise_margins,
     slice_metrics,
@@ -45,15 +47,15 @@ def made(tmp_path, change, n=8):
 
 
 def judged(slices, margins, session=None, score=None):
-    """`judge` on a policy of tier 0 beside a top tier that is always right."""
+    """`judge` on a policy of tier 0, by default always right, beside a top tier that is."""
     n = len(margins)
-    score = np.column_stack([np.zeros(n), np.ones(n)]) if score is None else score
+    score = np.ones((n, 2)) if score is None else score
     session = np.arange(n) if session is None else session
     tier, paid = np.zeros(n, dtype=np.int64), np.ones((n, 2))
     p = np.full((n, 2), 0.5)
     estimator = slice_metrics(slices, tier, p, score, paid, score >= 0.5)
     drawn = bootstrap({"slices": estimator}, n, groups=session, resamples=200)
-    return judge(slices, drawn, "slices", session, margins)
+    return judge(slices, drawn, "slices", session, PROMISE, margins)
 
 
 # --- what belongs to a slice ------------------------------------------------------------------
@@ -207,6 +209,29 @@ def test_the_more_slices_the_harder_to_show():
     assert among.p_value == pytest.approx(60 * alone.p_value)
 
 
+@pytest.mark.parametrize("wrong", [8, 13])
+def test_below_by_its_own_interval_only_is_not_called_chance(wrong):
+    """The interval that readers see excludes the promise; among 200 slices that shows nothing."""
+    score = np.ones((100, 2))
+    score[:wrong, 0] = 0.0
+    part, margins = Slice("tag", "a", np.arange(100)), score[:, 0] - PROMISE.target
+    among = judged([part] * 200, margins, score=score)[0]
+    seen = among.metrics["quality_of_top"].high < PROMISE.target
+    assert among.p_value > 0.05
+    assert among.verdict == (OWN if seen else BELOW)
+    assert seen == (wrong == 13)
+
+
+def test_slices_below_by_their_own_interval_come_before_those_below_by_chance():
+    parts = [
+        SliceReport(
+            "tag", word, 100, 100, {"quality_of_top": Interval(0.9, 0, 0.8, 0.94, 0)}, word, p
+        )
+        for word, p in ((HOLDS, 1.0), (BELOW, 0.3), (OWN, 0.9), (FAILS, 0.01))
+    ]
+    assert [part.name for part in worst(parts)] == [FAILS, OWN, BELOW, HOLDS]
+
+
 def test_a_promise_that_holds_is_rarely_said_to_fail():
     """Of 400 draws of 20 slices in which it just holds, a false alarm in at most 5 % + 2 s.e."""
     rng = np.random.default_rng(2)
@@ -219,7 +244,7 @@ def test_a_promise_that_holds_is_rarely_said_to_fail():
     alarms = 0
     for _ in range(400):
         margins = 0.05 - (rng.random(1000) < 0.05)  # rare losses: its mean is 0
-        found = judge(slices, drawn, "slices", np.arange(1000), margins)
+        found = judge(slices, drawn, "slices", np.arange(1000), PROMISE, margins)
         alarms += any(part.verdict == FAILS for part in found)
     assert alarms <= 400 * 0.05 + 2 * (400 * 0.05 * 0.95) ** 0.5
 
@@ -300,7 +325,7 @@ def test_without_a_promise_no_verdict():
                             np.ones((n, 2)), np.ones((n, 2)), np.ones((n, 2)),
                             np.ones((n, 2)) > 0)}, n, resamples=40,
     )  # fmt: skip
-    [told] = judge([Slice("t", "a", np.arange(n))], drawn, "s", np.arange(n), None)
+    [told] = judge([Slice("t", "a", np.arange(n))], drawn, "s", np.arange(n), None, None)
     assert told.verdict == UNJUDGED
 
 

@@ -229,7 +229,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(intervals["policy"]),
-        slices=judge(rows.slices, rounds, "slices", rows.session, margins),
+        slices=judge(rows.slices, rounds, "slices", rows.session, policy.promise, margins),
         notes=(*warnings, *_notes(rows, policy, calibration, intervals, best)),
     )
 

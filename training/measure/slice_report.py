@@ -23,10 +23,11 @@ from training.measure.slices import Slice
 MIN_UNITS = 30  # independent requests (sessions) below which a slice gets no figures
 MIN_PER_BIN = 40  # rows in a bin of a slice's ECE: fewer would measure their own noise
 SIGNIFICANCE = 0.05
-TOO_FEW, HOLDS, BELOW, FAILS, UNJUDGED = (
+TOO_FEW, HOLDS, BELOW, OWN, FAILS, UNJUDGED = (
     "too few rows to tell",
     "holds in the estimate",
     "below in the estimate",
+    "below by its own interval, not after correction",  # for the number of slices
     "shown to fail",
     "no promise to judge by",
 )
@@ -132,18 +133,19 @@ def judge(
     drawn: Bootstrap,
     method: str,
     session: NDArray[np.int64],
+    promise: Promise | None,
     margins: Floats | None,
 ) -> tuple[SliceReport, ...]:
     """Say of each slice what the rounds of `method` (`slice_metrics`) allow to be said.
 
-    margins: float64[n] of `promise_margins`. That the promise fails is shown by a one-sided t test
-    on sums per session. Such margins have their rare large values on the bad side, where the test
-    errs towards not showing it.
+    promise: of the policy. margins: float64[n] of `promise_margins`. That it fails is shown by a
+    one-sided t test on sums per session. Such margins have their rare large values on the bad side,
+    where the test errs towards not showing it.
     """
     units = [len(np.unique(session[part.rows])) for part in slices]
     judged = sum(count >= MIN_UNITS for count in units)
     return tuple(
-        _report(part, j, count, judged, drawn, method, session, margins)
+        _report(part, j, count, judged, drawn, method, session, promise, margins)
         for j, (part, count) in enumerate(zip(slices, units, strict=True))
     )
 
@@ -168,13 +170,13 @@ def promise_margins(
 def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
     """Slices with figures, the promise's failures first, then by the share of top quality kept."""
     known = [report for report in reports if report.metrics is not None]
-    rank = {FAILS: 0, BELOW: 1}
+    rank = {FAILS: 0, OWN: 1, BELOW: 2}
 
     def badness(report: SliceReport) -> tuple[int, float, float]:
         assert report.metrics is not None
         kept = report.metrics["quality_of_top"].value
         chance = report.p_value if isfinite(report.p_value) else 1.0
-        return rank.get(report.verdict, 2), chance, kept if isfinite(kept) else 1.0
+        return rank.get(report.verdict, 3), chance, kept if isfinite(kept) else 1.0
 
     return sorted(known, key=badness)
 
@@ -187,6 +189,7 @@ def _report(
     drawn: Bootstrap,
     method: str,
     session: NDArray[np.int64],
+    promise: Promise | None,
     margins: Floats | None,
 ) -> SliceReport:
     rows = len(part.rows)
@@ -197,12 +200,23 @@ def _report(
         metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
     if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
         metrics["quality_of_top"] = _no_loss_seen(metrics)
-    if margins is None:
+    if promise is None or margins is None:
         return SliceReport(part.kind, part.name, rows, units, metrics, UNJUDGED, nan)
     p_value = min(1.0, judged * _p_below(margins[part.rows], session[part.rows]))
-    below = BELOW if margins[part.rows].mean() < -1e-12 else HOLDS
-    verdict = FAILS if p_value < SIGNIFICANCE else below
+    if p_value < SIGNIFICANCE:
+        verdict = FAILS
+    elif margins[part.rows].mean() < -1e-12:
+        verdict = OWN if _excluded(promise, metrics) else BELOW
+    else:
+        verdict = HOLDS
     return SliceReport(part.kind, part.name, rows, units, metrics, verdict, p_value)
+
+
+def _excluded(promise: Promise, metrics: dict[str, Interval]) -> bool:
+    """Whether a slice's own interval, which readers see, lies on the wrong side of the promise."""
+    if promise.rule == "min_quality":
+        return metrics["quality_of_top"].high < promise.target
+    return metrics["bad_downgrade"].low > promise.target
 
 
 def _p_below(margins: Floats, session: NDArray[np.int64]) -> float:

@@ -12,7 +12,7 @@ from training.measure.compare import Comparison
 from training.measure.intervals import Interval
 from training.measure.overlap import Overlap
 from training.measure.report import DOLLAR, GAIN, Report
-from training.measure.slice_report import BELOW, FAILS, TOO_FEW, worst
+from training.measure.slice_report import BELOW, FAILS, OWN, TOO_FEW, worst
 from training.measure.valuation import CHOSEN, Valuation
 
 WORST_SLICES = 8
@@ -100,6 +100,7 @@ def _slices(report: Report) -> Table:
         f"{sum(part.verdict == verdict for part in report.slices)} {words}"
         for verdict, words in (
             (FAILS, "where the promise is shown to fail"),
+            (OWN, "below it by the slice's own interval, not after correction"),
             (BELOW, "below it in the estimate only"),
             (TOO_FEW, "with too few rows to tell"),
         )

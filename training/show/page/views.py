@@ -9,10 +9,10 @@ import numpy as np
 from training.measure.compare import NO, OPEN, SAME, YES, Comparison
 from training.measure.intervals import Interval
 from training.measure.report import DOLLAR, GAIN, Report
-from training.measure.slice_report import BELOW, FAILS, SliceReport, worst
+from training.measure.slice_report import BELOW, FAILS, OWN, SliceReport, worst
 from training.show.page import charts
 from training.show.page.volume import Volume
-from training.show.page.words import FORMS, limits, percent, plain, times
+from training.show.page.words import FORMS, count, limits, percent, plain, times
 
 MARKS = {YES: "yes", NO: "no", OPEN: "open", SAME: "open"}
 MOST_OF_A_KIND = 25
@@ -89,16 +89,17 @@ def slices(report: Report, target: float | None) -> dict[str, Any]:
                 "kind": kind,
                 "rows": [_slice(part, span) for part in parts[:MOST_OF_A_KIND]],
                 "left": len(parts) - MOST_OF_A_KIND,
-                "few": [(part.name, f"{part.rows:,}") for part in few[:MOST_OF_A_KIND]],
+                "few": [(part.name, _evidence(part)) for part in few[:MOST_OF_A_KIND]],
                 "few_left": len(few) - MOST_OF_A_KIND,
                 "few_count": len(few),
             }
         )
-    told = {verdict: sum(part.verdict == verdict for part in known) for verdict in (FAILS, BELOW)}
+    verdicts = [part.verdict for part in known]
     return {
         "groups": groups,
-        "fails": told[FAILS],
-        "below": told[BELOW],
+        "fails": verdicts.count(FAILS),
+        "own": verdicts.count(OWN),
+        "below": verdicts.count(BELOW),
         "known": len(known),
         "few": len(report.slices) - len(known),
         "target": None if target is None else charts.place(target, span),
@@ -182,8 +183,14 @@ def _slice(part: SliceReport, span: tuple[float, float]) -> dict[str, Any]:
         "brier": plain(part.metrics["brier"].value),
         "ece": plain(part.metrics["ece"].value),
         "verdict": part.verdict,
-        "class": {FAILS: "no", BELOW: "open"}.get(part.verdict, "yes"),
+        "class": {FAILS: "no", OWN: "doubt", BELOW: "open"}.get(part.verdict, "yes"),
     }
+
+
+def _evidence(part: SliceReport) -> str:
+    """How many requests a slice has, and how many independent ones where that is fewer."""
+    rows = count(part.rows, "request")
+    return rows if part.units == part.rows else f"{rows}, {part.units:,} independent"
 
 
 def _nearest(report: Report) -> int:
