@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from router.policy import Promise
+from training.measure.reliability import debiased_ece
 from training.measure.slices import Slice
 from training.retrain.gate import (
     GAIN,
     Entrant,
     Ground,
     Limits,
-    debiased_ece,
     judge,
 )
 

@@ -142,6 +142,15 @@ def test_verdicts_are_seen_without_scrolling(browser, width):
     assert out_of_sight(browser) == []
 
 
+def test_no_table_scrolls_on_a_laptop(browser):
+    wide(browser, 1200)
+    scrolling = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.slice(0, 60))"
+    )
+    assert scrolling == []
+
+
 def test_the_policy_of_the_page_runs_no_foreign_script_and_fetches_nothing(browser):
     """Even if an escape failed: a script put into the page does not run. (The last test: it
     leaves words on the console.)"""

@@ -14,7 +14,9 @@ from training.errors import BadInput
 from training.log.traffic import read_traffic
 from training.measure.evaluate import evaluate, score
 from training.measure.pictures import save_plots
+from training.measure.reliability import debiased_ece
 from training.measure.report import DOLLAR, GAIN, Rows, build_report
+from training.show.page import views
 from training.show.tables import report_tables
 
 BASELINES = {"kNN", "logistic regression", "prompt length", "oracle", "random", "best constant",
@@ -60,6 +62,22 @@ def test_intervals_contain_their_values(report):
                 assert found.low - slack <= found.value <= found.high + slack, (method, name)
                 seen += 1
     assert seen > 60
+
+
+def test_both_calibration_errors_are_told_by_name(report):
+    for name, metrics in report.calibration.items():
+        found = metrics["ece_debiased"].value
+        j = report.names.index(name)
+        rows = rows_of()
+        assert found == debiased_ece(rows.p[:, j], rows.score[:, j])
+        assert report.as_json()["calibration"][name]["ece_debiased"]["value"] == found
+        assert metrics["ece"].value > found  # its bins' noise included
+    calibration = next(t for t in report_tables(report) if "Probabilities against" in t)
+    assert "ECE, debiased" in calibration
+    assert f"{report.calibration['a']['ece_debiased'].value:.4f}" in calibration
+    assert [label for label, *_ in views.calibration(report)[0]["figures"]] == [
+        "AUC", "Brier", "ECE", "debiased",
+    ]  # fmt: skip
 
 
 def test_json_holds_numbers_or_null(report):

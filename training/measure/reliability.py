@@ -4,6 +4,7 @@ p: float64[n], P(tier suffices) of ONE tier; outcome: float64[n], its observed s
 """
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +76,27 @@ def reliability_table(p: ArrayLike, outcome: ArrayLike, bins: int = BINS) -> Rel
     variance = np.maximum(rate * (1 - rate), 0.0) / count
     half = _Z95 * np.sqrt(variance + (_Z95 / (2 * count)) ** 2) / shrunk
     return Reliability(mean_p, rate, centre - half, centre + half, count.astype(np.int64))
+
+
+def debiased_ece(p: Floats, outcome: Floats, bins: int = BINS) -> float:
+    """Calibration error free of the noise of its bins: root of the debiased squared error.
+
+    Equal-mass bins; from each bin's squared gap the variance of its mean outcome is taken away
+    (Kumar, Liang & Ma, 2019, "Verified uncertainty calibration").
+
+    Args:
+        p, outcome: float64[n].
+        bins: how many.
+    """
+    _, member = np.unique(equal_mass_bins(p, bins), return_inverse=True)
+    count = np.bincount(member)
+    gap = np.bincount(member, weights=p - outcome) / count
+    mean = np.bincount(member, weights=outcome) / count
+    spread = np.bincount(member, weights=(outcome - mean[member]) ** 2)
+    known = count > 1
+    noise = spread[known] / (count[known] - 1) / count[known]
+    squared = count[known] @ (gap[known] ** 2 - noise) / len(p)
+    return sqrt(max(float(squared), 0.0))
 
 
 def equal_mass_bins(p: Floats, bins: int) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,7 +36,12 @@ from training.measure.metrics import (
     undefined,
 )
 from training.measure.plots import Band, Point
-from training.measure.reliability import Reliability, reliability_metrics, reliability_table
+from training.measure.reliability import (
+    Reliability,
+    debiased_ece,
+    reliability_metrics,
+    reliability_table,
+)
 from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
 from training.measure.slices import Slice, slices_of
 from training.measure.world import PAIRED
@@ -113,7 +118,8 @@ class Report:
         rows: how many requests.
         policy: whose figures they are.
         figures: {method: {metric: Interval}}.
-        calibration: {tier: {metric: Interval}} for brier, ece and auc.
+        calibration: {tier: {metric: Interval}} for brier, ece, ece_debiased (it has no limits) and
+            auc.
         against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
         missing: {metric: why it does not exist on these rows}.
         curves: {method: Curve}.
@@ -206,6 +212,9 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
     intervals = rounds.intervals()
     calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
+    for j, metrics in enumerate(calibration.values()):
+        error = debiased_ece(rows.p[:, j], rows.score[:, j])
+        metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
     for arrays in ("dial", "slices"):
         intervals.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)

@@ -6,7 +6,7 @@ fitted or chosen on. Intervals are Student's t, requests of one session taken to
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, nan, sqrt
+from math import inf, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router.policy import Promise
 from training.measure.intervals import Floats, Interval
 from training.measure.offpolicy import interval
-from training.measure.reliability import BINS, equal_mass_bins
+from training.measure.reliability import debiased_ece
 from training.measure.slice_report import promise_margins
 from training.measure.slices import Slice
 
@@ -163,27 +163,6 @@ def judge(
         _latency(entrant.latency_ms, limits),
     ]
     return Verdict(tuple(checks))
-
-
-def debiased_ece(p: Floats, outcome: Floats, bins: int = BINS) -> float:
-    """Calibration error free of the noise of its bins: root of the debiased squared error.
-
-    Equal-mass bins; from each bin's squared gap the variance of its mean outcome is taken away
-    (Kumar, Liang & Ma, 2019, "Verified uncertainty calibration").
-
-    Args:
-        p, outcome: float64[n].
-        bins: how many.
-    """
-    _, member = np.unique(equal_mass_bins(p, bins), return_inverse=True)
-    count = np.bincount(member)
-    gap = np.bincount(member, weights=p - outcome) / count
-    mean = np.bincount(member, weights=outcome) / count
-    spread = np.bincount(member, weights=(outcome - mean[member]) ** 2)
-    known = count > 1
-    noise = spread[known] / (count[known] - 1) / count[known]
-    squared = count[known] @ (gap[known] ** 2 - noise) / len(p)
-    return sqrt(max(float(squared), 0.0))
 
 
 def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Check]:

@@ -72,11 +72,15 @@ def _policies(report: Report) -> Table:
 
 
 def _calibration(report: Report) -> Table:
-    table = Table(title="Does the tier suffice? Probabilities against outcomes")
-    for name in ("tier", "AUC", "Brier", "ECE"):
+    table = Table(
+        title="Does the tier suffice? Probabilities against outcomes",
+        caption="ECE: mean distance over 15 bins, their noise included; debiased: root mean square "
+        "without that noise, as the gate asks",
+    )
+    for name in ("tier", "AUC", "Brier", "ECE", "ECE, debiased"):
         table.add_column(name, justify="left" if name == "tier" else "right")
     for tier, metrics in report.calibration.items():
-        shown = (("auc", ".3f"), ("brier", ".4f"), ("ece", ".4f"))
+        shown = (("auc", ".3f"), ("brier", ".4f"), ("ece", ".4f"), ("ece_debiased", ".4f"))
         table.add_row(tier, *(_cell(metrics, *what, interval=True) for what in shown))
     return table
 

@@ -152,12 +152,13 @@ def curves(report: Report) -> list[list[str]]:
 
 def calibration(report: Report) -> list[dict[str, Any]]:
     """Per tier: AUC, Brier and ECE with limits, and the reliability chart."""
+    shown = {"AUC": "auc", "Brier": "brier", "ECE": "ece", "debiased": "ece_debiased"}
     return [
         {
             "tier": tier,
             "figures": [
                 (name, plain(metrics[key].value), limits(metrics[key], "plain"))
-                for name, key in (("AUC", "auc"), ("Brier", "brier"), ("ECE", "ece"))
+                for name, key in shown.items()
             ],
             "chart": charts.reliability_chart(report.reliability[tier]),
         }
