@@ -25,9 +25,11 @@ from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
 from training.measure.world import logged, pick_world, unseen
 from training.retrain.registry import ALIASES, Registry
+from training.show.page.words import change
 from training.tracking import connected
 
 LEAST = 30
+USD = "USD per request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Row:
     first: float
     second: float
     difference: Interval
+
+    def per_1k(self) -> "Row":
+        """A cost of one request as that of 1,000."""
+        known = (1000 * self.first, 1000 * self.second, self.difference.times(1000))
+        return Row("USD per 1,000", *known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,25 @@ class Comparison:
         for column in ("", *self.names, "second − first", "95 %"):
             table.add_column(column, justify="left" if not column else "right")
         for row in self.rows:
-            found = row.difference
-            limits = f"{found.low:+.6g} to {found.high:+.6g}"
-            cells = (f"{row.first:.6g}", f"{row.second:.6g}", f"{found.value:+.6g}", limits)
-            table.add_row(row.name, *cells)
-        return [render(table), *self.notes]
+            told = row.per_1k() if row.name == USD else row
+            found = told.difference
+            limits = f"{found.low:+.4f} to {found.high:+.4f}"
+            cells = (f"{told.first:.4f}", f"{told.second:.4f}", f"{found.value:+.4f}", limits)
+            table.add_row(told.name, *cells)
+        return [self.verdict, render(table), *self.notes]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the second is cheaper, and whether it is better, as far as the intervals show."""
+        rows = {row.name: row for row in self.rows}
+        cost, quality = rows[USD].per_1k(), rows["quality"].difference
+        first, second = self.names
+        price = _shown(cost.difference, "dearer", "cheaper", "cost")
+        worth = _shown(quality, "higher quality", "lower quality", "quality")
+        return (
+            f"{second} against {first} – {price}: {change(cost.first, cost.second)} per 1,000; "
+            f"{worth}: {quality.value:+.4f} ({quality.low:+.4f} to {quality.high:+.4f})"
+        )
 
     def as_frame(self) -> pd.DataFrame:
         """A row a figure: `first`, `second`, and `value`, `low`, `high` of second minus first.
@@ -70,7 +91,7 @@ class Comparison:
         """
         found = {}
         for row in self.rows:
-            usd = row.name == "USD per request"
+            usd = row.name == USD
             ends = (getattr(row.difference, end) for end in ("value", "low", "high"))
             numbers = (row.first, row.second, *ends)
             name = "USD per 1,000 requests" if usd else f"{row.name}, points"
@@ -138,7 +159,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     rows = np.arange(len(used))
     figures: dict[str, list[Floats]] = {
         "quality": [quality[rows, tier] for tier in choices],
-        "USD per request": [paid[rows, tier] for tier in choices],
+        USD: [paid[rows, tier] for tier in choices],
     }
     for k, tier in enumerate(tiers):
         figures[f"share to {tier.name}"] = [np.asarray(c == k, np.float64) for c in choices]
@@ -153,6 +174,15 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         rows=_rows(figures, coarsest(independent(used))),
         notes=(*again, *told, *notes, *weak),
     )
+
+
+def _shown(found: Interval, more: str, less: str, what: str) -> str:
+    """What an interval of a difference shows, in a word or two."""
+    if found.low == found.high == 0.0:
+        return f"the same {what}"
+    if found.excludes(0.0):
+        return more if found.low > 0 else less
+    return f"{what} not shown to differ"
 
 
 def _rows(figures: Mapping[str, list[Floats]], session: Any) -> tuple[Row, ...]:

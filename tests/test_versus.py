@@ -1,0 +1,56 @@
+"""What `suffice compare` says first, and in which units."""
+
+import pytest
+
+from training.measure.intervals import Interval
+from training.retrain.versus import Comparison, Row
+
+
+def between(quality: tuple[float, float], usd: tuple[float, float]) -> Comparison:
+    """Two routers whose differences (second minus first) have these limits."""
+    found = []
+    for (low, high), base, name in (
+        (quality, 0.9, "quality"),
+        (usd, 0.00124, "USD per request"),
+    ):
+        value = (low + high) / 2
+        found.append(Row(name, base, base + value, Interval(value, value, low, high, 0.0)))
+    return Comparison(("old", "new"), "paired", 600, tuple(found), ())
+
+
+@pytest.mark.parametrize(
+    ("quality", "usd", "said"),
+    [
+        (
+            (-0.00634213, 0.0103421),
+            (-0.0005, -0.00031),
+            "new against old – cheaper: 33\u202f% less ($1.24 → $0.835) per 1,000; "
+            "quality not shown to differ: +0.0020 (-0.0063 to +0.0103)",
+        ),
+        (
+            (-0.03, -0.01),
+            (0.0, 0.0),
+            "new against old – the same cost: $1.24 per 1,000; "
+            "lower quality: -0.0200 (-0.0300 to -0.0100)",
+        ),
+        (
+            (0.01, 0.03),
+            (-0.0001, 0.0003),
+            "new against old – cost not shown to differ: 8\u202f% more ($1.24 → $1.34) per 1,000; "
+            "higher quality: +0.0200 (+0.0100 to +0.0300)",
+        ),
+    ],
+)
+def test_the_verdict_comes_first(
+    quality: tuple[float, float], usd: tuple[float, float], said: str
+) -> None:
+    assert between(quality, usd).as_text()[0] == said
+
+
+def test_costs_are_of_1_000_requests_for_people_and_of_one_for_machines() -> None:
+    found = between((-0.00634213, 0.0103421), (-0.0005, -0.00031))
+    table = found.as_text()[1]
+    assert "USD per 1,000" in table
+    assert "0.8350" in table and "-0.5000 to -0.3100" in table
+    assert "0.00634213" not in table
+    assert found.as_json()["figures"]["USD per request"]["first"] == 0.00124
