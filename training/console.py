@@ -3,15 +3,17 @@
 A terminal gets a spinner and styled lines; a file, a pipe or a scheduler's log gets plain lines.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from shutil import get_terminal_size
 from time import perf_counter
 
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 150  # of tables, in columns
+WIDTH = 150  # of tables, in columns, where no terminal says how wide it is
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -55,8 +57,9 @@ def step(name: str) -> Iterator[None]:
 
 
 def render(table: Table) -> str:
-    """A table as plain text, as wide on every terminal and in every log."""
-    page = Console(file=StringIO(), width=WIDTH, no_color=True)
+    """A table as plain text, as wide as the terminal that stdout is, or as every log."""
+    width = get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    page = Console(file=StringIO(), width=width, no_color=True)
     page.print(table)
     assert isinstance(page.file, StringIO)
     return page.file.getvalue().rstrip()
