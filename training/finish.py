@@ -58,13 +58,17 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An exported artifact: its version, operating point, manifest facts, report and notes."""
+    """An exported artifact: its version, operating point, manifest facts, report and notes.
+
+    details: of the heads' members, for who tunes them.
+    """
 
     version: str
     policy: Policy
     facts: dict[str, Any]
     report: Report | Valuation | None
     notes: tuple[str, ...]
+    details: tuple[str, ...]
 
 
 def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
@@ -108,12 +112,13 @@ def finish(
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
     members = worth_of(ground, learned)
-    notes += [member.describe() for member in members]
     notes += compare_original(features, learned, policy)
     notes += list(report.notes) if report else [refused]
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     requests, rule = ground.requests, config.label
-    facts = describe_job(requests, rule, sizes, notes, report, started, embedder_name, seed)
+    details = [*weights_of(learned), *(member.describe() for member in members)]
+    told = (notes, details)
+    facts = describe_job(requests, rule, sizes, *told, report, started, embedder_name, seed)
     facts["metrics"] = facts["metrics"] | as_metrics(members)
     if (stages := time_stages(ground, learned, settled)) is not None:
         facts["stages"] = stages
@@ -122,7 +127,15 @@ def finish(
     facts |= describe_choice(config.policy, settled.course, sha256, rules_for(config, ground.tiers))
     with step("export"):
         version = write_artifact(out, ground, features, learned, policy, facts, report)
-    return Finished(version, policy, facts, report, tuple(notes))
+    return Finished(version, policy, facts, report, tuple(notes), tuple(details))
+
+
+def weights_of(learned: Learned) -> list[str]:
+    """How much each member counts, in words; of two stages in both."""
+    told = [learned.heads.weights]
+    if learned.second is not None:
+        told.append(f"second stage, {learned.second.heads.weights}")
+    return told
 
 
 def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:

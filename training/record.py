@@ -30,12 +30,25 @@ def describe_job(
     rule: LabelRule,
     sizes: Mapping[str, int],
     notes: Sequence[str],
+    details: Sequence[str],
     report: Report | Valuation | None,
     started: datetime,
     embedder_name: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The manifest's part that tells where the artifact comes from."""
+    """The manifest's part that tells where the artifact comes from.
+
+    Args:
+        requests: of the whole log.
+        rule: what sufficing means.
+        sizes: {part: rows}.
+        notes: what a reader must know.
+        details: what only who tunes the heads wants to know; not on the card.
+        report: on the test rows, if there is one.
+        started: when.
+        embedder_name: as given.
+        seed: as given.
+    """
     times = requests.at[~np.isnat(requests.at)]
     ends = [str(edge) + "Z" for edge in (times.min(), times.max())] if len(times) else [None, None]
     return {
@@ -49,6 +62,7 @@ def describe_job(
             "embedder": _named(embedder_name),
             "seed": seed,
             "notes": list(notes),
+            "details": list(details),
         },
         "metrics": report.flat() if report else {},
     }

@@ -38,7 +38,7 @@ from training.log.requests import Requests
 from training.measure.overlap import certifiable
 from training.measure.world import logged, unseen
 from training.record import describe_choice, describe_making, track
-from training.show.card import describe_policy, model_card
+from training.show.card import describe_policy, model_card, next_step
 from training.tracking import EVIDENCE_TAG, NOTHING, fetch_file
 from training.watch.baseline import Sample, carried, find_baseline, sample, save_baseline
 
@@ -119,7 +119,8 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     chosen = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
     making = (policy, goal, course, evidence, basis, training)
     done = _issue(artifact, out, tiers, *making, used, chosen)
-    return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
+    told = (describe_policy(policy, tiers), *next_step(policy, out))
+    return replace(done, summary=(*notes, note, *told))
 
 
 def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued:
@@ -160,7 +161,8 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
     training = _retold(artifact.manifest, note, {"test": 0})
     making = (policy, goal, course, evidence, basis, training)
     done = _issue(artifact, out, tiers, *making, None, None)
-    return replace(done, summary=(*notes, note, describe_policy(policy, tiers)))
+    told = (describe_policy(policy, tiers), *next_step(policy, out))
+    return replace(done, summary=(*notes, note, *told))
 
 
 def _replanned(

@@ -24,7 +24,7 @@ from training.measure.propensities import estimate_propensities
 from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.record import track
-from training.show.card import describe_policy, describe_rule
+from training.show.card import describe_policy, describe_rule, next_step
 from training.tracking import check_store
 
 
@@ -88,9 +88,11 @@ def train(
         times = microseconds(learned.predictor, golden_prompts())
         summary = (
             *made.notes,
+            *made.details,
             "members take " + ", ".join(f"{name} {us:.0f} µs" for name, us in times.items()),
             f"label rule: {describe_rule(config.label)}",
             describe_policy(policy, tiers),
+            *next_step(policy, out),
         )
         told(summary, made.report)
         with step("MLflow run"):

@@ -29,6 +29,7 @@ from training.measure.world import World, paired_world, pick_world, valuable
 STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
+NOTHING_CHEAPER = "no cheaper operating point could be certified"
 RIVALS_PART = 0.2  # of the risk of error, set aside for middle tiers that rival routing
 
 
@@ -189,7 +190,7 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     steps = course.steps
     passed = holds(goal, steps, evidence, spared)
     count = len(steps) if passed.all() else int(np.argmin(passed))
-    best = Policy(0.0, constant=top, why="no cheaper operating point could be certified")
+    best = Policy(0.0, constant=top, why=NOTHING_CHEAPER)
     if count == len(steps):
         best = replace(steps[-1], why="the cheapest tier alone could be certified")
     elif count:

@@ -70,6 +70,16 @@ class FittedHeads:
     notes: tuple[str, ...]
     choices: dict[str, float]
 
+    @property
+    def weights(self) -> str:
+        """How much each member counts, in words."""
+        parts = zip(MEMBERS, self.blend.level, self.blend.gap, strict=False)
+        told = ", ".join(f"{name} {level:.2f} and {gap:.2f}" for name, level, gap in parts)
+        return (
+            "how much each member counts, for what all tiers share and for what they differ by "
+            f"(weights, by cross-fitting): {told}"
+        )
+
 
 def fit_heads(
     x: Matrix,
@@ -136,11 +146,6 @@ def fit_heads(
     notes += _sharing(line.way, trees)
     everything = np.arange(len(score))
     neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
-    weights = ", ".join(
-        f"{name} {level:.2f}/{gap:.2f}"
-        for name, level, gap in zip(MEMBERS, blend.level, blend.gap, strict=False)
-    )
-    notes.append(f"members' weights (level/gap, by cross-fitting): {weights}")
     choices = {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {
         f"{part}_{name}": float(value)
         for part, values in (("level", blend.level), ("gap", blend.gap))

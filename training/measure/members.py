@@ -43,8 +43,8 @@ class Worth:
 
     def describe(self) -> str:
         """In words."""
-        told = f"{self.name} adds {_words(self.nats, 1)} millinats"
-        return told if self.apgr is None else f"{told}, {_words(self.apgr, 4)} of APGR"
+        told = f"{self.name} adds {_words(self.nats, 1)} thousandths of a nat of log-likelihood"
+        return told if self.apgr is None else f"{told}, and {_words(self.apgr, 4)} of APGR"
 
 
 def worth(

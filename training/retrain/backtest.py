@@ -237,7 +237,7 @@ def _challenger(
     settled = settle(ground, features, learned, config)
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
     made, embedder = datetime.now(UTC), settings.embedders[0]
-    facts = describe_job(known, config.label, sizes, [], None, made, embedder, settings.seed)
+    facts = describe_job(known, config.label, sizes, [], [], None, made, embedder, settings.seed)
     facts |= describe_choice(config.policy, settled.course, None, rules_for(config, tiers))
     write_artifact(folder, ground, features, learned, settled.policy, facts, None)
     test = ground.splits.test

@@ -1,15 +1,18 @@
 """The model card of an artifact, for people."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from router.policy import Policy
 from router.tier import Tier
+from training.decide.operating import NOTHING_CHEAPER
 from training.decide.promises import BY_DEFINITION
 from training.label.rule import LabelRule
 from training.learn.stages import stages_in_words
 from training.measure.report import Report
 from training.measure.valuation import Valuation
+from training.show.page.words import dollars
 
 TOP_ITSELF = "it holds by definition, as this is the top tier itself"
 
@@ -78,7 +81,7 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
     if policy.constant is not None:
         what = f"Always {tiers[policy.constant].name}: {policy.why}."
     else:
-        what = f"A prompt may cost a dollar more for {policy.mu:.4g} of quality: {policy.why}."
+        what = f"{_dial(policy.mu)}: {policy.why}."
     promise = policy.promise
     if promise is None:
         return what
@@ -97,6 +100,34 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
         "independent choose rows, what is asked again counting once (estimate "
         f"{promise.estimate:.2%}, {limit} limit {promise.bound:.2%}, {promise.test})."
+    )
+
+
+def _dial(mu: float) -> str:
+    if mu > 0:
+        return (
+            f"An answer that suffices is valued at {dollars(1 / mu)}, and a prompt goes to the "
+            "tier with the largest (probability × that value − cost)"
+        )
+    if mu == 0:
+        return "A prompt goes to the tier that is likeliest to suffice, at any cost"
+    return (
+        "A prompt goes to a cheaper tier only where that is likelier to suffice, by more the more "
+        f"it saves (dial {mu:.4g})"
+    )
+
+
+def next_step(policy: Policy, artifact: Path) -> tuple[str, ...]:
+    """What may help where nothing cheaper than the top tier could be certified."""
+    made = policy.promise
+    if made is None or policy.why != NOTHING_CHEAPER:
+        return ()
+    target = made.target
+    laxer = 0.96 * target if made.rule == "min_quality" else min(2 * target, (1 + target) / 2)
+    return (
+        f"What may help: more independent choose rows than {made.n} (a larger log, or a larger "
+        "second part of --split); or a laxer goal, on labelled rows that it has not seen: "
+        f"suffice policy {artifact} --traffic NEWER.parquet --set {made.rule}={laxer:.2g}",
     )
 
 

@@ -51,6 +51,7 @@ def _describe_artifact(path: Path) -> Iterator[str]:
         f"report on {rows['test']}; window {training['since'] or '–'} to {training['until'] or '–'}"
     )
     yield from training["notes"]
+    yield from training.get("details", ())  # older ones have them in the notes
     difference = replay(predictor, artifact.golden)
     yield f"golden replay: {len(artifact.golden)} prompts, largest difference {difference:.1e}"
     size = sum(file["size"] for file in manifest["files"].values())

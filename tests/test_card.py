@@ -1,0 +1,72 @@
+"""The card and the summary: words for people, and what may help."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+from router.policy import Policy, Promise
+from tests.traffic_makers import TIERS
+from training.console import WIDTH, render
+from training.decide.operating import NOTHING_CHEAPER
+from training.show.card import describe_policy, next_step
+from training.show.inspect import describe
+
+TOP = Policy(
+    0.0,
+    len(TIERS) - 1,
+    Promise("min_quality", 0.99, 0.95, 150, 1.0, 1.0, True, "by definition"),
+    NOTHING_CHEAPER,
+)
+
+
+@pytest.mark.parametrize(
+    ("dial", "said"),
+    [
+        (49.55, "valued at $0.0202, and a prompt goes to the tier with the largest (probability"),
+        (0.0, "likeliest to suffice, at any cost: why"),
+        (-3.0, "cheaper tier only where that is likelier to suffice"),
+    ],
+)
+def test_a_dial_in_words(dial, said):
+    assert said in describe_policy(Policy(dial, why="why"), TIERS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "laxer"),
+    [
+        ("min_quality", 0.99, "min_quality=0.95"),
+        ("max_bad_downgrade", 0.02, "max_bad_downgrade=0.04"),
+        ("max_bad_downgrade", 0.8, "max_bad_downgrade=0.9"),
+    ],
+)
+def test_always_top_says_what_may_help(rule, target, laxer):
+    policy = replace(TOP, promise=replace(TOP.promise, rule=rule, target=target))
+    [line] = next_step(policy, Path("artifacts/current"))
+    assert f"suffice policy artifacts/current --traffic NEWER.parquet --set {laxer}" in line
+    assert "independent choose rows than 150" in line
+
+
+def test_where_something_was_certified_nothing_needs_help():
+    assert next_step(Policy(50.0, None, TOP.promise, "the cheapest step"), Path("a")) == ()
+    assert next_step(replace(TOP, why="not dearer than routing"), Path("a")) == ()
+
+
+def test_what_only_tuners_read_is_in_the_summary_and_not_on_the_card(job):
+    card = (job.artifact / "CARD.md").read_text(encoding="utf-8")
+    for jargon in ("how much each member counts", "thousandths of a nat"):
+        assert jargon not in card
+        assert any(jargon in line for line in job.trained.summary)
+        assert any(jargon in line for line in describe(job.artifact))
+    assert "labelled rows" in card
+
+
+def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
+    table = Table("words", "more words")
+    table.add_row("a " * 100, "b " * 100)
+    assert max(map(len, render(table).splitlines())) == WIDTH
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, render(table).splitlines())) == 80
