@@ -58,6 +58,14 @@ def judged(slices, margins, session=None, score=None):
     return judge(slices, drawn, "slices", session, PROMISE, margins)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_slice_whose_top_tier_never_scores_is_infinitely_better():
+    part = Slice("tag", "x", np.arange(60))
+    score = np.column_stack([np.ones(60), np.zeros(60)])
+    [found] = judged([part], np.zeros(60), score=score)
+    assert found.metrics["quality_of_top"].value == np.inf
+
+
 # --- what belongs to a slice ------------------------------------------------------------------
 
 

@@ -85,7 +85,8 @@ class Bootstrap:
 
     def spread(self, method: str, metric: str, place: int) -> float:
         """Standard deviation over the rounds at one place; NaN where one is undefined."""
-        return float(self.rounds[method][metric][:, place].std())
+        values = self.rounds[method][metric][:, place]
+        return float(values.std()) if np.isfinite(values).all() else float("nan")
 
     def band(self, method: str, metric: str) -> tuple[Floats, Floats]:
         """Pointwise limits (low, high) of a metric that is an array: float64[...] each."""
