@@ -1,5 +1,6 @@
 """The card and the summary: words for people, and what may help."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from router.policy import Policy, Promise
 from tests.traffic_makers import TIERS
 from training.console import WIDTH, render
 from training.decide.operating import NOTHING_CHEAPER
-from training.show.card import describe_policy, next_step
+from training.show.card import describe_policy, model_card, next_step
 from training.show.inspect import describe
 
 TOP = Policy(
@@ -70,3 +71,11 @@ def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     assert max(map(len, render(table).splitlines())) == 80
+
+
+def test_the_card_names_the_rules_that_come_first(job, tmp_path):
+    facts = json.loads((job.artifact / "manifest.json").read_text(encoding="utf-8"))
+    facts["rules"] = {"deny": {"tag": {"batch": ["large"]}}}
+    card = model_card(TIERS, TOP, facts, None)
+    assert "Rules come first" in card and "- rule deny: tag batch never gets large" in card
+    assert "Rules come first" not in model_card(TIERS, TOP, facts | {"rules": None}, None)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from router.policy import Policy
+from router.rules_file import parse_rules
 from router.tier import Tier
 from training.decide.operating import NOTHING_CHEAPER
 from training.decide.promises import BY_DEFINITION
@@ -50,6 +51,7 @@ def model_card(
         "## Operating point",
         f"{describe_policy(policy, tiers)}",
         *_stages(facts),
+        *_rules(facts, tiers),
         "",
         "## Data",
         f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
@@ -74,6 +76,13 @@ def describe_stages(facts: Mapping[str, Any]) -> str | None:
 def _stages(facts: Mapping[str, Any]) -> tuple[str, ...]:
     words = describe_stages(facts)
     return () if words is None else ("", words[0].upper() + words[1:])
+
+
+def _rules(facts: Mapping[str, Any], tiers: Sequence[Tier]) -> list[str]:
+    if facts.get("rules") is None:
+        return []
+    told = [f"- {line}" for line in parse_rules(facts["rules"], tiers).describe()]
+    return ["", "Rules come first, which the promise and the figures here do not know:", "", *told]
 
 
 def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
