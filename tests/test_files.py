@@ -60,7 +60,7 @@ def test_a_folder_that_takes_no_files_from_anybody(
 
 def test_what_is_read_is_named_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("")
-    with pytest.raises(BadInput, match="log: is the file that this job reads"):
+    with pytest.raises(BadInput, match="log: is a file, which this job reads"):
         check_file(tmp_path / "log", tmp_path / "log")
     with pytest.raises(BadInput, match=f"x: is in {tmp_path}, which this job reads"):
         check_file(tmp_path / "x", tmp_path)

@@ -27,8 +27,8 @@ def check_file(out: Path, *read: Path | None) -> None:
     for source in read:
         if source is None or not place.is_relative_to(source.resolve()):
             continue
-        what = "the file that" if place == source.resolve() else f"in {source}, which"
-        raise BadInput(f"{out}: is {what} this job reads; write to another place")
+        what = "a file" if place == source.resolve() else f"in {source}"
+        raise BadInput(f"{out}: is {what}, which this job reads; write to another place")
 
 
 def check_folder(folder: Path) -> None:
