@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -185,6 +186,16 @@ def test_quiet_says_nothing_on_stderr(job, workdir, capsys):
         assert "120 requests" in outcome.out
     outcome = call(capsys, "--quiet", "inspect", "nowhere")
     outcome.refused("nowhere")  # errors are told all the same
+
+
+def test_prompts_that_nobody_has_answered_are_scored_alike(job, workdir, capsys):
+    prompts = pd.read_parquet(job.fresh)[["request_id", "messages"]]
+    prompts.drop_duplicates("request_id").to_parquet("prompts.parquet")
+    for traffic in (job.fresh, "prompts.parquet"):
+        out = f"{Path(traffic).stem}.scores"
+        assert call(capsys, "score", job.artifact, "--traffic", traffic, "--out", out).code == 0
+    pd.testing.assert_frame_equal(*map(pd.read_parquet, sorted(workdir.glob("*.scores"))))
+    call(capsys, "evaluate", job.artifact, "--traffic", "prompts.parquet").refused("column tier")
 
 
 def test_route_words_messages_and_json(job, workdir, capsys):

@@ -92,17 +92,18 @@ class TrafficTable:
     notes: tuple[str, ...] = ()
 
 
-def read_traffic(path: str | Path) -> TrafficTable:
+def read_traffic(path: str | Path, answered: bool = True) -> TrafficTable:
     """Read any Parquet file (or folder of them) in the layout of SCHEMA; columns may be absent.
 
     Refuses, naming column, row and remedy: a file that is no Parquet, absent request_id or messages
-    or (tier and model), values that no rule reads or out of range, and a table without rows.
+    or (tier and model), values that no rule reads or out of range, and a table without rows. With
+    `answered=False` prompts will do that nobody has answered yet.
     """
     table = _read_parquet(Path(path))
     featured = is_featured(table.column_names)
     needed = ("request_id",) if featured else ("request_id", "messages")
     missing = [c for c in needed if c not in table.column_names]
-    if not {"tier", "model"} & set(table.column_names):
+    if answered and not {"tier", "model"} & set(table.column_names):
         missing.append("tier (or model)")
     if missing:
         raise BadInput(
@@ -111,7 +112,8 @@ def read_traffic(path: str | Path) -> TrafficTable:
         )
     if table.num_rows == 0:
         raise BadInput(f"{path}: an empty log (no rows); give one with answered calls")
-    frame, problems = normalise(arrow_columns(table), table.num_rows, needed)
+    served = ("model",) if answered else ()
+    frame, problems = normalise(arrow_columns(table), table.num_rows, (*needed, *served))
     if problems:
         raise BadInput(refusal(path, frame, problems))
     if featured:
@@ -132,7 +134,7 @@ def require_scores(table: TrafficTable) -> None:
 def normalise(
     columns: Mapping[str, read.Column],
     rows: int,
-    needed: tuple[str, ...] = ("request_id", "messages"),
+    needed: tuple[str, ...] = ("request_id", "messages", "model"),
 ) -> tuple[pd.DataFrame, list[Problem]]:
     """Columns by name, in any dtype and spelling → (a frame as TrafficTable describes, problems).
 
@@ -160,10 +162,8 @@ def normalise(
         for where, reason in _out_of_range(name, found[name]):
             complain(where, name, reason)
     for name in needed:
-        complain(pd.isna(found[name]), name, "is missing")
-    complain(
-        pd.isna(found["tier"]) & pd.isna(found["model"]), "model", "is missing, and so is tier"
-    )
+        lost, also = pd.isna(found[name]), ", and so is tier" * (name == "model")
+        complain(lost & pd.isna(found["tier"]) if also else lost, name, f"is missing{also}")
     failed = ~pd.isna(found["error"])
     unknown = pd.isna(found["status"])
     found["status"] = np.where(unknown, np.where(failed, "error", "ok"), found["status"])

@@ -53,7 +53,7 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     """
     check_file(out, artifact_path, traffic)
     artifact = load_artifact(artifact_path)
-    requests = read_traffic(traffic).frame.drop_duplicates("request_id")
+    requests = read_traffic(traffic, answered=False).frame.drop_duplicates("request_id")
     estimates = estimate(artifact.predictor, prompts_of(requests))
     names = [tier.name for tier in artifact.predictor.tiers]
     columns = {"request_id": requests["request_id"].to_numpy()}
