@@ -218,6 +218,11 @@ def test_any_prompt_comes_through(prompt: str) -> None:
     assert _contents(canonical_messages([{"role": "user", "content": prompt}])) == [prompt]
 
 
+def test_a_lone_surrogate_in_a_time_is_no_time() -> None:
+    read, bad = times(["2026-01-02", "\ud83d"])  # of texts alone pandas makes its own
+    assert read[0] == pd.Timestamp("2026-01-02", tz="UTC") and bad.tolist() == [False, True]
+
+
 def test_lone_surrogates_are_replaced_and_pairs_joined() -> None:
     lone = canonical_messages('[{"role": "user", "content": "a\\ud83d b \\ud83d\\ude00"}]')
     assert _contents(lone) == ["a\ufffd b 😀"]

@@ -57,7 +57,10 @@ def _number(value: Any) -> float:
 
 def times(values: Column) -> tuple[pd.Series, Bools]:
     """datetime64[us, UTC]; ISO 8601 with or without zone (then UTC), or epoch s, ms, us or ns."""
-    series = pd.Series(values)
+    try:
+        series = pd.Series(values)
+    except UnicodeEncodeError:  # a lone surrogate, which pandas' texts do not hold
+        series = pd.Series(values, dtype=object)
     if isinstance(series.dtype, pd.DatetimeTZDtype) or series.dtype.kind == "M":
         return _utc(series), np.zeros(len(series), bool)
     array = _array(values)
