@@ -14,8 +14,7 @@ from router.rules_file import parse_rules
 from router.tier import Tier
 from tests.builders import TIERS, make_artifact
 from tests.traffic_makers import make_rows, requests_of
-from training.config import Config, read_config, read_tiers, rules_for
-from training.errors import BadInput
+from training.config import Config, read_config, rules_for, unknown_capabilities
 from training.learn.vectorize import estimate
 from training.measure.ruled import ruled
 
@@ -91,10 +90,9 @@ def test_what_a_tier_states_holds_unless_the_configuration_says_otherwise(tmp_pa
     assert rules_for(read_config(file, {}), TIERS) == {"context_window": False}
 
 
-def test_a_capability_that_no_rule_knows_is_refused(tmp_path: Path) -> None:
-    table = '[[tier]]\nname = "{}"\nmodel = "{}"\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n'
-    file = tmp_path / "tiers.toml"
-    named = 'capabilities = ["tool"]\n'
-    file.write_text(table.format("a", "a") + named + table.format("b", "b"))
-    with pytest.raises(BadInput, match=r"tier 'a': unknown capability 'tool'.*mean 'tools'"):
-        read_tiers(file)
+def test_a_capability_that_no_rule_reads_is_told() -> None:
+    odd = (Tier("a", "a", 1, 1, capabilities=frozenset({"json", "tool", "music"})), *TIERS)
+    music, tool = unknown_capabilities(odd)
+    assert music == "tier 'a': no rule reads the capability 'music' (but tools, vision, json)"
+    assert tool.endswith("did you mean 'tools'?")
+    assert unknown_capabilities(TIERS) == ()

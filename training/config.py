@@ -43,6 +43,20 @@ def rules_for(config: Config, tiers: Sequence[Tier]) -> Mapping[str, Any] | None
     return {} if config.rules is None and stated else config.rules
 
 
+def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:
+    """Capabilities that no rule reads, in words: misspelt, or told for others to read."""
+    found = []
+    for tier in tiers:
+        for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):
+            near = get_close_matches(name, CAPABILITIES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            found.append(
+                f"tier {tier.name!r}: no rule reads the capability {name!r} (but "
+                f"{', '.join(CAPABILITIES)}){hint}"
+            )
+    return tuple(found)
+
+
 def check_rules(config: Config, tiers: Sequence[Tier]) -> None:
     """Raise BadInput where a rule of the configuration does not fit the tiers."""
     if config.rules is None:
@@ -71,14 +85,6 @@ def read_tiers(path: Path) -> tuple[Tier, ...]:
         tiers = parse_tiers(tables)
     except ValueError as error:
         raise BadInput(f"{path}: {error}") from error
-    for tier in tiers:
-        for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):
-            near = get_close_matches(name, CAPABILITIES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadInput(
-                f"{path}: tier {tier.name!r}: unknown capability {name!r} (known: "
-                f"{', '.join(CAPABILITIES)}){hint}"
-            )
     prices = [tier.input_usd_per_mtok + tier.output_usd_per_mtok for tier in tiers]
     if prices[0] > prices[-1]:
         raise BadInput(

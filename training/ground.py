@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.tier import Tier
-from training.config import Config, check_rules
+from training.config import Config, check_rules, unknown_capabilities
 from training.decide.operating import check_units, choice_world
 from training.errors import BadInput
 from training.learn.costs import check_prices
@@ -58,7 +58,7 @@ def lay_out(
 
     `twin` is that of `split`.
     """
-    free = check_prices(tiers)
+    told = (*check_prices(tiers), *unknown_capabilities(tiers))
     check_rules(config, tiers)
     splits = split(requests, shares, seed, twin)
     _check_sizes(splits)
@@ -66,7 +66,7 @@ def lay_out(
     sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
     world = choice_world(config.policy, config.label, choose_rows)
     check_units(config.policy, splits.units[:, splits.choose][:, world.rows], world.paired)
-    return Ground(tiers, requests, splits, world, (world.note, *free, *notes))
+    return Ground(tiers, requests, splits, world, (world.note, *told, *notes))
 
 
 def _check_sizes(splits: Splits) -> None:
