@@ -2,10 +2,10 @@
 
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from router.hints import hint
 from router.rules import Key, PromptCache, Rules
 from router.tier import Tier
 
@@ -100,19 +100,14 @@ def _known(table: Any, keys: Collection[str], place: str) -> dict[str, Any]:
         raise RulesError(f"{place}: must be a table, got {table!r}")
     for key in table:
         if key not in keys:
-            raise RulesError(f"{place}: unknown key {key!r}{_hint(key, keys)}")
+            raise RulesError(f"{place}: unknown key {key!r}{hint(str(key), keys)}")
     return table
 
 
 def _index(name: Any, names: Mapping[str, int], place: str) -> int:
     if not isinstance(name, str) or name not in names:
-        raise RulesError(f"{place}: unknown tier {name!r}{_hint(name, names)}")
+        raise RulesError(f"{place}: unknown tier {name!r}{hint(str(name), names)}")
     return names[name]
-
-
-def _hint(name: Any, known: Collection[str]) -> str:
-    near = get_close_matches(str(name), known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def _switch(table: Mapping[str, Any], key: str, default: bool, place: str) -> bool:

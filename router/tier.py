@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
+
+from router.hints import hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,7 @@ def _parse_tier(number: int, table: Mapping[str, Any]) -> Tier:
     known = (*_REQUIRED, *_OPTIONAL)
     for key in table:
         if key not in known:
-            near = get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"{place}: unknown key {key!r}; {hint}")
+            raise ValueError(f"{place}: unknown key {key!r}{hint(str(key), known)}")
     if missing := [key for key in _REQUIRED if key not in table]:
         whose = f" of {table['name']!r}" if "name" in table else ""
         raise ValueError(f"{place}: missing {missing}{whose}: fill in")

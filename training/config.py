@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from router.hints import did_you_mean, hint
 from router.rules import CAPABILITIES
 from router.rules_file import KEYS as RULES
 from router.rules_file import RulesError, parse_rules
@@ -48,11 +48,9 @@ def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:
     found = []
     for tier in tiers:
         for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):
-            near = get_close_matches(name, CAPABILITIES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             found.append(
                 f"tier {tier.name!r}: no rule reads the capability {name!r} (but "
-                f"{', '.join(CAPABILITIES)}){hint}"
+                f"{', '.join(CAPABILITIES)}){did_you_mean(name, CAPABILITIES)}"
             )
     return tuple(found)
 
@@ -149,9 +147,7 @@ def check_known(name: str, names: tuple[str, ...], place: str) -> None:
     """Raise BadInput for an unknown key, with the nearest known one."""
     if name in names:
         return
-    near = get_close_matches(name, names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-    raise BadInput(f"{place}: unknown key {name!r}{hint}")
+    raise BadInput(f"{place}: unknown key {name!r}{hint(name, names)}")
 
 
 def _of_type(key: str, value: object, place: str) -> None:

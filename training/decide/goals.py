@@ -6,10 +6,10 @@ say what to spend (`MaxCost`, `TopShare`) or what quality is worth (`Value`).
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
+from router.hints import hint
 from training.errors import BadInput
 
 
@@ -115,7 +115,7 @@ def parse_goal(values: Mapping[str, Any], place: str) -> Goal:
     """
     for key, value in values.items():
         if key not in KEYS:
-            raise BadInput(f"{place}: unknown key {key!r}{_nearest(key)}")
+            raise BadInput(f"{place}: unknown key {key!r}{hint(key, KEYS)}")
         wanted, kinds = ("true or false", bool) if key == "or_constant" else ("a number", float)
         fits = isinstance(value, bool) if kinds is bool else _is_number(value)
         if not fits:
@@ -145,11 +145,6 @@ def goal_name(kind: type[Goal]) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _nearest(key: str) -> str:
-    near = get_close_matches(key, KEYS, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(KEYS)}"
 
 
 def _check(name: str, value: float, fits: bool, interval: str) -> None:
