@@ -49,7 +49,7 @@ def test_the_top_tier_s_headline_says_that_it_is_dearer_and_promises_nothing():
     logged, estimates, usd, _ = small_world(600, 0)
     made = Promise("min_quality", 0.99, 0.95, 150, 1.0, 1.0, True, "by definition")
     found = value_policies(logged, estimates, usd, Policy(0.0, 1, made), NAMES, ())
-    told = headline(found, found.policy)
+    told = headline(found)
     extra = 1000 * found.against["logging policy"]["cost_usd"].value
     assert extra > 0
     share = 100 * extra / (10 - extra)
@@ -58,7 +58,7 @@ def test_the_top_tier_s_headline_says_that_it_is_dearer_and_promises_nothing():
         f"(+${extra:.2f} per 1,000)."
     )
     assert f"+${extra:.2f} per 1,000 (+$" in told["sure"]
-    words = [badge["word"] for badge in badges(found, found.policy)]
+    words = [badge["word"] for badge in badges(found)]
     assert words == ["Estimated", "Nothing to promise"]
     assert "certified" not in promise(found.policy)
     assert not any("not shown to beat" in note for note in found.notes)
@@ -67,9 +67,9 @@ def test_the_top_tier_s_headline_says_that_it_is_dearer_and_promises_nothing():
 def test_a_cheaper_router_s_headline_says_by_how_much():
     logged, estimates, usd, _ = small_world(600, 0, explore=0.1)
     found = value_policies(logged, estimates, usd, Policy(20.0), NAMES, ())
-    told = headline(found, found.policy)
+    told = headline(found)
     assert re.search(r"; costs \d+\u202f% less than the log did \(−\$", told["answer"])
-    assert badges(found, found.policy)[1]["word"].startswith("Better than random")
+    assert badges(found)[1]["word"].startswith("Better than random")
 
 
 # --- which world ------------------------------------------------------------------------------

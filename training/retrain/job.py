@@ -232,7 +232,7 @@ def _plan(settings: Settings, registry: Registry, requests: Requests, key: str) 
     """What the job would do."""
     champion, now = registry.of(CHAMPION), served(settings.folder)
     done = _same_job(registry.mlflow, key)
-    lines = [f"{len(requests)} labelled requests in the window", *amiss(settings, registry)]
+    lines = [f"{len(requests)} labelled requests in the window", *amiss(settings, champion, now)]
     if done:
         lines.append(f"nothing: run {done} did the same job")
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from router.artifact import ArtifactError, load_artifact
 from training.export import place
-from training.retrain.registry import CHAMPION, Registry, end_orphans
+from training.retrain.registry import CHAMPION, Registry, Version, end_orphans
 from training.retrain.settings import Settings
 
 JOB = "suffice.retrain.folder"  # tag of a job's runs: where it serves
@@ -20,9 +20,11 @@ def served(folder: Path) -> str | None:
         return None
 
 
-def amiss(settings: Settings, registry: Registry) -> Iterator[str]:
-    """What `put_right` would do to the folder or the registry, for a dry run."""
-    champion, now = registry.of(CHAMPION), served(settings.folder)
+def amiss(settings: Settings, champion: Version | None, now: str | None) -> Iterator[str]:
+    """What `put_right` would do to the folder or the registry, for a dry run.
+
+    now: the version that the folder serves.
+    """
     if champion is None and now is not None:
         yield f"adopt {now}, which {settings.folder} serves, as the champion"
     elif champion is not None and now != champion.artifact:

@@ -7,13 +7,11 @@ from training.show.page import one_sided, verdict
 
 def answer_lines(report: Report | Valuation) -> list[str]:
     """What is saved at what quality, how sure that is, and what became of the promise."""
-    policy = report.policy
     if isinstance(report, Valuation):
-        said, badges = one_sided.headline(report, policy), one_sided.badges(report, policy)
-        promise = one_sided.promise(policy)
+        said, badges = one_sided.headline(report), one_sided.badges(report)
+        promise = one_sided.promise(report.policy)
     else:
-        said, kept = verdict.headline(report, policy, report.names), verdict.promise(report, policy)
-        above = report.figures["policy"]["above_random"]
-        badges, promise = [kept, *verdict.against_random(above, policy)], kept["text"]
+        said, badges = verdict.headline(report), verdict.badges(report)
+        promise = verdict.promise(report)["text"]
     told = " ".join(f"{badge['word']}." for badge in badges)
     return [f"{said['answer']} {told}", said["sure"], promise]

@@ -93,16 +93,15 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
-    promise = verdict.promise(found, policy)
     promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
     return fill(
         "report.html.j2",
         artifact,
         found.notes,
         script=_part("page.js"),
-        headline=verdict.headline(found, policy, names),
-        promise=promise["text"],
-        badges=[promise, *verdict.against_random(found.figures["policy"]["above_random"], policy)],
+        headline=verdict.headline(found),
+        promise=verdict.promise(found)["text"],
+        badges=verdict.badges(found),
         facts=_facts(artifact, traffic, found.rows, measured.left_out, rows.session, "every tier"),
         curve=curve,
         dial=dial,
@@ -134,9 +133,9 @@ def render_one_sided(
         artifact,
         found.notes,
         script=_part("page.js"),
-        headline=one_sided.headline(found, artifact.policy),
+        headline=one_sided.headline(found),
         promise=one_sided.promise(artifact.policy),
-        badges=one_sided.badges(found, artifact.policy),
+        badges=one_sided.badges(found),
         facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
         policies=one_sided.policies(found, volume),
         answers=one_sided.answers(found),

@@ -25,9 +25,9 @@ from training.show.page.words import (
 )
 
 
-def headline(found: Valuation, policy: Policy) -> dict[str, str]:
+def headline(found: Valuation) -> dict[str, str]:
     """The estimated value of the chosen point, and what it changes against what the log did."""
-    figures, against = found.figures[CHOSEN], found.against[LOGGING]
+    policy, figures, against = found.policy, found.figures[CHOSEN], found.against[LOGGING]
     quality, cost = figures["quality"], 1000 * figures["cost_usd"].value
     change, extra = against["quality"], against["cost_usd"].times(1000)
     worth = f"{percent(quality.value)} mean quality for {dollars(cost)} per 1,000"
@@ -51,9 +51,9 @@ def headline(found: Valuation, policy: Policy) -> dict[str, str]:
     return {"answer": f"{what}; costs {spent}.", "sure": " · ".join(sure), "why": policy.why}
 
 
-def badges(found: Valuation, policy: Policy) -> list[dict[str, str]]:
+def badges(found: Valuation) -> list[dict[str, str]]:
     """That all is estimated, whether anything is promised, and whether chance is beaten."""
-    told = [{"word": "Estimated", "class": "open"}]
+    policy, told = found.policy, [{"word": "Estimated", "class": "open"}]
     if policy.promise is not None and policy.promise.test == BY_DEFINITION:
         told.append({"word": NOTHING, "class": "open"})
     return told + against_random(found.against[RANDOM].get("quality"), policy)

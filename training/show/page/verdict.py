@@ -1,6 +1,5 @@
 """The answer first: what a router saves, at what quality, and what became of its promise."""
 
-from collections.abc import Sequence
 from math import isfinite
 
 from router.policy import Policy
@@ -14,9 +13,9 @@ from training.show.page.words import change, count, limits, percent, times
 NOTHING = "Nothing to promise"  # of the top tier, which is what promises are about
 
 
-def headline(report: Report, policy: Policy, names: Sequence[str]) -> dict[str, str]:
+def headline(report: Report) -> dict[str, str]:
     """What is saved, at what quality, on how much evidence."""
-    figures = report.figures["policy"]
+    figures, policy, names = report.figures["policy"], report.policy, report.names
     saving, kept = figures["saving"], figures["quality_of_top"]
     at = f"at {percent(kept.value)} of the top tier’s quality"
     if not isfinite(kept.value):
@@ -40,9 +39,15 @@ def headline(report: Report, policy: Policy, names: Sequence[str]) -> dict[str, 
     return {"answer": answer, "sure": " · ".join(sure), "why": policy.why}
 
 
-def promise(report: Report, policy: Policy) -> dict[str, str]:
+def badges(report: Report) -> list[dict[str, str]]:
+    """What became of the promise, and whether chance is beaten."""
+    above = report.figures["policy"]["above_random"]
+    return [promise(report), *against_random(above, report.policy)]
+
+
+def promise(report: Report) -> dict[str, str]:
     """What was promised, whether it could be certified, and what these rows say of it."""
-    made = policy.promise
+    made = report.policy.promise
     if made is None:
         return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
     rules = {
