@@ -69,6 +69,8 @@ def ruled(
     Returns:
         None where no choice changes, there are no rules, or the table keeps no texts.
     """
+    if artifact.rules is None:
+        return None
     served, found, moved = Served(artifact, artifact.rules), tier.copy(), Counter[str]()
     for row, prompt in enumerate(requests.prompts):
         if not isinstance(prompt, Prompt):
