@@ -31,7 +31,7 @@ from training.learn.heads import (
     member_margins,
     probabilities,
 )
-from training.learn.linear import fit_linear, fit_ridges, linear_margins
+from training.learn.linear import fit_ridges, linear_margins
 from training.learn.members import STANDARD, Matrix
 from training.learn.prototypes import fit_geometry
 from training.learn.trees import Bins
@@ -377,18 +377,23 @@ def test_neighbours_count_every_row_once(fitted, log):
     np.testing.assert_allclose(near.successes.sum(axis=1), log.requests.score[:FIT].sum(axis=0))
 
 
+def fit_one(x, score, weight):
+    """The linear member of one tier with one penalty."""
+    return fit_ridges(x, score[:, None], weight[:, None], STANDARD.ridges[1:2])[0][0]
+
+
 def test_the_linear_member_takes_a_score_as_a_share_of_a_success(log):
     """A score of 0.25 is one success in four rows alike."""
     x = log.x.take(np.repeat(np.arange(60), 4))
     rng = np.random.default_rng(7)
     share = rng.integers(0, 5, 60)
     rows = np.concatenate([np.arange(4) < s for s in share]) * 1.0
-    four = linear_margins(fit_linear(x, rows, np.ones(240), STANDARD.ridges[1]), log.x)
-    graded = fit_linear(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0), STANDARD.ridges[1])
+    four = linear_margins(fit_one(x, rows, np.ones(240)), log.x)
+    graded = fit_one(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0))
     np.testing.assert_allclose(four, linear_margins(graded, log.x), atol=0.02)
 
 
 def test_the_linear_member_does_not_run_away(log):
-    linear = fit_linear(log.x, log.requests.score[:, 0], np.ones(900), STANDARD.ridges[1])
+    linear = fit_one(log.x, log.requests.score[:, 0], np.ones(900))
     far = Matrix(log.x.dense[:5] * 1e6, log.x.terms[:5], log.x.tokens[:5], log.x.read[:5])
     assert np.abs(linear_margins(linear, far)).max() < 30

@@ -12,7 +12,7 @@ from training.learn.crossfit import Lessons, cross_fit
 from training.learn.flatten import flatten
 from training.learn.heads import fit_heads, probabilities
 from training.learn.joint import fit_linears, grow_shared, levels, mostly_unpaired
-from training.learn.linear import fit_linear, linear_margins
+from training.learn.linear import fit_ridges, linear_margins
 from training.learn.members import STANDARD, Matrix
 from training.learn.trees import Bins, booster_margins, fit_booster
 
@@ -37,9 +37,9 @@ def drawn(n, seed, few=0.1):
     return Matrix(dense, terms, np.ones(n), np.zeros((n, 0), np.float32)), chance, score
 
 
-def rows_of(x, score, k):
+def fitted_alone(x, score, k):
     rows = np.flatnonzero(~np.isnan(score[:, k]))
-    return x.take(rows), score[rows, k], np.ones(len(rows))
+    return fit_ridges(x.take(rows), score[rows, k : k + 1], np.ones((len(rows), 1)), (RIDGE,))[0][0]
 
 
 def grown(bins, score, k):
@@ -60,7 +60,7 @@ def test_the_gap_of_linear_members_gains_where_one_tier_has_few_rows():
         x, _, score = drawn(1500, seed)
         new, chance, _ = drawn(3000, 100 + seed)
         joint = fit_linears(x, score, np.ones_like(score), RIDGE)
-        alone = [fit_linear(*rows_of(x, score, k), RIDGE) for k in range(2)]
+        alone = [fitted_alone(x, score, k) for k in range(2)]
         for found, linears in ((together, joint), (apart, alone)):
             found.append(missed([linear_margins(one, new) for one in linears], chance))
     assert np.mean(together) < 0.96 * np.mean(apart)

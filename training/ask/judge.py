@@ -227,10 +227,3 @@ def _rows(frame: pd.DataFrame, scores: dict[int, float]) -> list[dict[str, Any]]
     judged = frame.iloc[free].assign(score=[scores[row] for row in free], score_source=SOURCE)
     names = list(SCHEMA.names)
     return [dict(zip(names, row, strict=True)) for row in judged[names].itertuples(index=False)]
-
-
-def _add(one: Any, two: Any, name: str) -> Any:
-    """A field of two tallies as one; what was spent is told in all by the second."""
-    if name in ("usd", "stopped", "left", "in_flight"):
-        return two if name == "usd" else one or two
-    return one + two

@@ -37,11 +37,6 @@ def phrases() -> Phrases:
     )
 
 
-def languages() -> tuple[str, ...]:
-    """ISO 639-1 codes of the languages that phrases.toml covers."""
-    return tuple(tomllib.loads(PHRASES.read_text(encoding="utf-8"))["complaint"])
-
-
 def mood(turn: str) -> int:
     """THANKS, COMPLAINT or NEITHER; a turn with both is a complaint."""
     known, head = phrases(), _words(turn[:HEAD_CHARS])

@@ -47,7 +47,8 @@ METHOD: Final = (
     "int8 vectors × uint8 weights"
 )
 MINILM: Final = "sentence-transformers/all-MiniLM-L6-v2"
-_KNOWN = {"53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": MINILM}
+MINILM_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_KNOWN: Final = {MINILM_SHA256: MINILM}  # sha256 of the weights → name
 _BATCH = 1024
 
 

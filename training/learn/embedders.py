@@ -26,7 +26,13 @@ from router.embedder import Embedder, StaticEmbedder
 from training.console import say
 from training.errors import BadInput, EnvironmentProblem
 from training.learn import encoder
-from training.learn.distill import FILES, MINILM, model_identity, read_modules
+from training.learn.distill import (
+    FILES,
+    MINILM,
+    MINILM_SHA256,
+    model_identity,
+    read_modules,
+)
 from training.learn.memory import Remembering
 from training.learn.quantise import quantise, row_cosines
 from training.learn.tensors import read_tensors
@@ -34,7 +40,6 @@ from training.learn.tensors import read_tensors
 STATIC: Final = Path(__file__).with_name("static")
 MAX_DIM: Final = 1024
 MIN_COSINE: Final = 0.99
-MINILM_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def resolve_stages(name: str) -> tuple[Embedder, ...]:

@@ -77,7 +77,7 @@ def fit_linears(
         x: vectors of n rows.
         score: float64[n, k] in [0, 1], NaN where not observed.
         weight: float64[n, k].
-        ridge: the penalty, as of `fit_linear`.
+        ridge: the penalty, as of `fit_ridges`.
     """
     dense, axes = standardise(x.dense, ridge.dense)
     known = np.unique(x.terms.indices)

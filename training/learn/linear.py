@@ -58,13 +58,6 @@ def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.fl
     return (np.clip(dense, low, high) - mean) * factor, Axes(mean, factor, low, high)
 
 
-def fit_linear(
-    x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
-) -> Linear:
-    """`fit_ridges` of one tier with one penalty, score and weight float64[n]."""
-    return fit_ridges(x, score[:, None], weight[:, None], (ridge,))[0][0]
-
-
 def fit_ridges(
     x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridges: Sequence[Ridge]
 ) -> list[list[Linear]]:

@@ -208,24 +208,12 @@ def bad_downgrades(tier: ArrayLike, suffices: ArrayLike) -> NDArray[np.bool_]:
     return bad
 
 
-def oracle_tiers(quality: ArrayLike) -> Ints:
-    """The cheapest of the tiers that answered best, request by request: int64[n]."""
-    return matrix("quality", quality).argmax(axis=1).astype(np.int64)
-
-
 def best_constant(quality: ArrayLike, cost: ArrayLike, parity: float = 1.0) -> int:
     """The cheapest single tier whose mean quality is at least `parity` × the top tier's."""
     quality = matrix("quality", quality)
     quality, cost = _outcomes(quality, cost, *quality.shape)
     q, u = quality.mean(axis=0), cost.mean(axis=0)
     return int(np.where(q >= parity * q[-1] - _ROUNDING, u, np.inf).argmin())
-
-
-def matched_random(tier: ArrayLike, quality: ArrayLike) -> float:
-    """Mean quality of sending the same share to each tier blindly (in expectation)."""
-    quality = matrix("quality", quality)
-    n, k = quality.shape
-    return float(np.bincount(_tiers(tier, n, k), minlength=k) / n @ quality.mean(axis=0))
 
 
 def undefined(quality: ArrayLike, cost: ArrayLike) -> dict[str, str]:

@@ -26,14 +26,6 @@ MEANINGS = {
     NEIGHBOURS: "how past requests like it went",
     READ: "the prompt read as a whole",
 }
-
-
-_STAGES = {
-    1: "Of two stages the first decided alone: asking the second was not worth its time.",
-    2: "Of two stages the second was asked, too; its part in the answer is taken apart here.",
-}
-
-
 _STAGES = {
     1: "Of two stages the first decided alone: asking the second was not worth its time.",
     2: "Of two stages the second was asked, too; its part in the answer is taken apart here.",

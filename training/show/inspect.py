@@ -34,7 +34,10 @@ def _describe_artifact(path: Path) -> Iterator[str]:
     manifest, predictor = artifact.manifest, artifact.predictor
     training = manifest["training"]
     rows = training["rows"]
-    yield f"artifact {artifact.version}, made {manifest['created_at']} by {_maker(manifest)}"
+    yield (
+        f"artifact {artifact.version}, made {manifest['created_at']} by "
+        f"suffice {manifest['suffice_version']}"
+    )
     for tier in predictor.tiers:
         yield (
             f"tier {tier.name}: {tier.model}, {tier.input_usd_per_mtok:g} / "
@@ -56,11 +59,6 @@ def _describe_artifact(path: Path) -> Iterator[str]:
     yield f"golden replay: {len(artifact.golden)} prompts, largest difference {difference:.1e}"
     size = sum(file["size"] for file in manifest["files"].values())
     yield f"{size / 1e6:.1f} MB, every file's hash checked"
-
-
-def _maker(manifest: object) -> str:
-    assert isinstance(manifest, dict)
-    return f"suffice {manifest['suffice_version']}"
 
 
 def _describe_traffic(path: Path) -> Iterator[str]:
