@@ -1,10 +1,12 @@
 """Files that jobs write: refused before the work where they cannot be, and there whole or not."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from training.errors import BadInput, EnvironmentProblem
 
@@ -58,3 +60,14 @@ def whole(out: Path) -> Iterator[Path]:
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_text(out: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole(out) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(out: Path, values: Mapping[str, Any]) -> None:
+    """Write values as a JSON file, whole or not at all."""
+    write_text(out, json.dumps(values, indent=2))

@@ -14,10 +14,11 @@ from router.tier import Tier
 from training.decide.evidence import FILE
 from training.decide.goals import Goal, goal_as_dict
 from training.decide.operating import Course
+from training.files import write_json
 from training.label.rule import LabelRule
 from training.log.requests import Requests, fingerprint
 from training.measure.pictures import save_plots
-from training.measure.report import Report, save_json
+from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.card import describe_policy
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, log_run
@@ -168,5 +169,5 @@ def track(
             folders["plots"] = Path(scratch) / "plots"
             folders["plots"].mkdir()
             save_plots(report, folders["plots"])
-            save_json(report, folders["report"] / "report.json")
+            write_json(folders["report"] / "report.json", report.as_json())
         return log_run(f"suffice {name}", told, measured, tags, folders, safe)

@@ -9,7 +9,7 @@ from training.commands.options import ArtifactPath, Estimated, Json, Quiet, Traf
 from training.commands.output import print_json, show_report
 from training.console import say, step
 from training.errors import BadInput
-from training.files import check_file, check_folder
+from training.files import check_file, check_folder, write_json
 
 PromptText = Annotated[str | None, typer.Argument(help="The prompt.", metavar="PROMPT")]
 Messages = Annotated[
@@ -162,9 +162,7 @@ def bench(
     settings, named = read_config(config, {}), read_tiers(tiers)
     found = run(traffic, named, settings, parse_shares(split), seeds, embedder)
     if json_path is not None:
-        from training.measure.report import save_json
-
-        save_json(found, json_path)
+        write_json(json_path, found.as_json())
     if out is not None:
         from training.bench.figures import write
 

@@ -18,7 +18,7 @@ from router.vectorizer import SURFACE
 from training.console import step
 from training.errors import BadInput
 from training.export import id_hashes
-from training.files import check_file, check_folder, whole
+from training.files import check_file, check_folder, whole, write_json
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
@@ -31,7 +31,7 @@ from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
 from training.measure.pictures import save_plots
 from training.measure.propensities import estimate_propensities
-from training.measure.report import Report, Rows, build_report, save_json
+from training.measure.report import Report, Rows, build_report
 from training.measure.ruled import Ruled, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
@@ -173,8 +173,8 @@ def evaluate(
         measured = measure_paired(subject) if subject.world.paired else value_one_sided(subject)
     report = measured.report
     if report_json is not None:
-        version = subject.artifact.version
-        save_json(report, report_json, artifact=version, left_out=subject.left_out)
+        about = {"artifact": subject.artifact.version, "left_out": subject.left_out}
+        write_json(report_json, about | report.as_json())
     told(report, subject.left_out)
     with step("MLflow run"):
         _track(subject, report, report_json, plots)
@@ -256,7 +256,7 @@ def _track(
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "report"
         kept.mkdir()
-        save_json(report, kept / "report.json")
+        write_json(kept / "report.json", report.as_json())
         drawn = Path(scratch) / "plots"
         drawn.mkdir()
         for picture in save_plots(report, drawn):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.measure import plots
-from training.measure.plots import Dot
-from training.measure.report import Report, curve_figure
+from training.measure.plots import Band, Dot
+from training.measure.report import DOLLAR, GAIN, Report
 from training.measure.slice_report import FAILS, SliceReport
 from training.measure.valuation import CHOSEN, Valuation
 
@@ -24,6 +24,25 @@ def save_plots(report: Report | Valuation, folder: Path, title: str = "") -> lis
     """
     drawn = _paired(report, title) if isinstance(report, Report) else _one_sided(report)
     return [plots.save(figure, folder / name) for name, figure in drawn]
+
+
+def curve_figure(report: Report, title: str = "") -> "Figure":
+    """The cost–quality curve of a report beside its rivals, with the chosen point."""
+    curves = dict(report.curves)
+    oracle = curves.pop("oracle")
+    ours = curves.pop(DOLLAR)
+    curves.pop(GAIN, None)
+    curves.pop("prompt length", None)
+    return plots.cost_quality_curve(
+        ours,
+        report.constants,
+        chosen=report.chosen,
+        band=Band(report.dial.cost_usd, *report.dial.limits["quality"]),
+        baselines=curves,
+        oracle=oracle,
+        title=title,
+        subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
+    )
 
 
 def _paired(report: Report, title: str) -> Iterator[tuple[str, "Figure"]]:

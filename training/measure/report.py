@@ -1,11 +1,9 @@
 """The report: what a router is worth on given rows, beside what it has to beat."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +11,14 @@ from numpy.typing import NDArray
 from router.policy import Policy
 from router.predictor import Estimates
 from router.tier import Tier
-from training.files import whole
 from training.label.rule import LabelRule
 from training.log.requests import Requests
-from training.measure import plots as drawing
 from training.measure.compare import Comparison, comparisons
 from training.measure.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
 from training.measure.dial import Dial, positions, read_dial, step_of
 from training.measure.intervals import (
     Bootstrap,
+    Estimator,
     Interval,
     bootstrap,
     flat_intervals,
@@ -35,7 +32,7 @@ from training.measure.metrics import (
     states,
     undefined,
 )
-from training.measure.plots import Band, Point
+from training.measure.plots import Point
 from training.measure.reliability import (
     Reliability,
     debiased_ece,
@@ -45,9 +42,6 @@ from training.measure.reliability import (
 from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
 from training.measure.slices import Slice, slices_of
 from training.measure.world import PAIRED
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 RESAMPLES = 1000
 GAIN, DOLLAR = "Suffice, by gain", "Suffice, by gain per dollar"
@@ -182,46 +176,25 @@ class Report:
 
 def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     """Measure a router on rows it was neither fitted nor chosen on; `warnings` lead its notes."""
-    n, k = rows.score.shape
-    walks = _walks(rows)
-    tier = policy.choose(rows.p, rows.usd)
-    estimators = {name: curve_metrics(walk, rows.score, rows.paid) for name, walk in walks.items()}
-    estimators["random"] = random_metrics(rows.score, rows.paid)
-    estimators["policy"] = policy_metrics(tier, rows.score, rows.paid, rows.sufficed)
-    best = best_constant(rows.score, rows.paid, 0.99)
-    for name, constant in {
-        "best constant": best,
-        "always cheapest": 0,
-        "always top": k - 1,
-    }.items():
-        fixed = np.full(n, constant)
-        estimators[name] = policy_metrics(fixed, rows.score, rows.paid, rows.sufficed)
-    main = walks[DOLLAR]
+    walks, tier = _walks(rows), policy.choose(rows.p, rows.usd)
+    main, best = walks[DOLLAR], best_constant(rows.score, rows.paid, 0.99)
     step = step_of(main, policy.mu, policy.constant)
     at = positions(main, step)
-    estimators["dial"] = states(main, rows.score, rows.paid, at)
-    for j, name in enumerate(rows.names):
-        estimators[f"tier:{name}"] = reliability_metrics(
-            rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
-        )
-    if rows.slices:
-        estimators["slices"] = slice_metrics(
-            rows.slices, tier, rows.p, rows.score, rows.paid, rows.sufficed
-        )
-    rounds = bootstrap(estimators, n, groups=rows.session, resamples=RESAMPLES)
+    estimators = _estimators(rows, walks, tier, best) | _per_part(rows, main, at, tier)
+    rounds = bootstrap(estimators, len(tier), groups=rows.session, resamples=RESAMPLES)
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
-    intervals = rounds.intervals()
-    calibration = {name: intervals.pop(f"tier:{name}") for name in rows.names}
+    figures = rounds.intervals()
+    calibration = {name: figures.pop(f"tier:{name}") for name in rows.names}
     for j, metrics in enumerate(calibration.values()):
         error = debiased_ece(rows.p[:, j], rows.score[:, j])
         metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
     for arrays in ("dial", "slices"):
-        intervals.pop(arrays, None)
+        figures.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
-        rows=n,
+        rows=len(tier),
         policy=policy,
-        figures=intervals,
+        figures=figures,
         calibration=calibration,
         against=_differences(
             rounds, [name for name in walks if name not in (GAIN, DOLLAR, "oracle")]
@@ -237,10 +210,39 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             Point(float(rows.paid[:, j].mean()), float(rows.score[:, j].mean()), f"always {name}")
             for j, name in enumerate(rows.names)
         ),
-        chosen=_chosen(intervals["policy"]),
+        chosen=_chosen(figures["policy"]),
         slices=judge(rows.slices, rounds, "slices", rows.session, policy.promise, margins),
-        notes=(*warnings, *_notes(rows, policy, calibration, intervals, best)),
+        notes=(*warnings, *_notes(rows, policy, calibration, figures, best)),
     )
+
+
+def _estimators(
+    rows: Rows, walks: Mapping[str, Walk], tier: NDArray[np.int64], best: int
+) -> dict[str, Estimator]:
+    """The metrics of each method, of the policy's choice (int64[n]) and of constant tiers."""
+    n, k = rows.score.shape
+    found = {name: curve_metrics(walk, rows.score, rows.paid) for name, walk in walks.items()}
+    found["random"] = random_metrics(rows.score, rows.paid)
+    constants = {"best constant": best, "always cheapest": 0, "always top": k - 1}
+    choices = {"policy": tier} | {name: np.full(n, one) for name, one in constants.items()}
+    for name, choice in choices.items():
+        found[name] = policy_metrics(choice, rows.score, rows.paid, rows.sufficed)
+    return found
+
+
+def _per_part(
+    rows: Rows, walk: Walk, at: NDArray[np.int64], tier: NDArray[np.int64]
+) -> dict[str, Estimator]:
+    """Figures of the states `at` of the router's walk, of each tier's P, and of each slice."""
+    found = {"dial": states(walk, rows.score, rows.paid, at)}
+    for j, name in enumerate(rows.names):
+        p, score, sufficed = rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
+        found[f"tier:{name}"] = reliability_metrics(p, score, sufficed)
+    if rows.slices:
+        found["slices"] = slice_metrics(
+            rows.slices, tier, rows.p, rows.score, rows.paid, rows.sufficed
+        )
+    return found
 
 
 def _walks(rows: Rows) -> dict[str, Walk]:
@@ -296,36 +298,3 @@ def _notes(
             f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"
         )
     return tuple(notes)
-
-
-class Tellable(Protocol):
-    """What a machine can be told."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Figures; what does not exist is null."""
-        ...
-
-
-def save_json(report: Tellable, path: Path, **more: Any) -> None:
-    """Write the figures and `more` as JSON, whole or not at all."""
-    with whole(path) as beside:
-        beside.write_text(json.dumps(more | report.as_json(), indent=2), encoding="utf-8")
-
-
-def curve_figure(report: Report, title: str = "") -> "Figure":
-    """The cost–quality curve of a report beside its rivals, with the chosen point."""
-    curves = dict(report.curves)
-    oracle = curves.pop("oracle")
-    ours = curves.pop(DOLLAR)
-    curves.pop(GAIN, None)
-    curves.pop("prompt length", None)
-    return drawing.cost_quality_curve(
-        ours,
-        report.constants,
-        chosen=report.chosen,
-        band=Band(report.dial.cost_usd, *report.dial.limits["quality"]),
-        baselines=curves,
-        oracle=oracle,
-        title=title,
-        subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
-    )

@@ -9,13 +9,14 @@ import numpy as np
 
 from training.console import say
 from training.errors import BadInput
+from training.files import write_json
 from training.finish import Finished
 from training.ground import Ground
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable
 from training.measure.evaluate import prepare_table
 from training.measure.pictures import save_plots
-from training.measure.report import Report, save_json
+from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.retrain.challengers import Challenger
 from training.retrain.gate import Verdict, as_table
@@ -95,7 +96,7 @@ def show(
     (shown / "CARD.md").write_text(card, encoding="utf-8")
     if report is not None:
         mlflow.log_metrics(_figures(report))
-        save_json(report, shown / "report.json")
+        write_json(shown / "report.json", report.as_json())
         save_plots(report, shown)
         try:
             page = page_of(prepare_table(folder, table, "the window", False), "the window")[1]

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from training.errors import BadInput
-from training.files import check_file, whole
+from training.files import check_file, write_text
 from training.log.models import plain_model
 from training.log.traffic import read_traffic
 
@@ -60,9 +60,7 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     seen.sort(key=lambda one: one.usd)
     ordered = isfinite(seen[-1].usd)
     tables = [line for one in seen for line in ("", *_table(one))]
-    with whole(out) as beside:
-        text = "\n".join([_CHECK if ordered else _UNKNOWN, *tables, ""])
-        beside.write_text(text, encoding="utf-8")
+    write_text(out, "\n".join([_CHECK if ordered else _UNKNOWN, *tables, ""]))
     return _told(out, seen, ordered)
 
 

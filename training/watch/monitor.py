@@ -23,7 +23,7 @@ from router.policy import Promise
 from training.decide.bounds import per_unit
 from training.errors import BadInput
 from training.export import id_hashes
-from training.files import check_file, whole
+from training.files import check_file, write_json
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate
@@ -120,8 +120,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     values, sizes, first = _per_unit(margins, requests)
     after = look(before, values, high * float(sizes.max()), requests.at[first])
     after = replace(after, until=str(requests.at.max()))
-    with whole(state) as beside:
-        beside.write_text(json.dumps(asdict(after), indent=2), encoding="utf-8")
+    write_json(state, asdict(after))
     return after
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from router.artifact import Artifact, load_artifact
+from training.files import write_text
 from training.show.page.charts import place
-from training.show.page.html import fill, put, window
+from training.show.page.html import fill, window
 from training.show.page.words import NONE, count, percent
 from training.watch.drift import RISK, Drift, Finding
 
@@ -25,7 +26,7 @@ def write_page(found: Drift, artifact: Path, traffic: Path, out: Path) -> None:
         traffic: its recent log.
         out: HTML file.
     """
-    put(render(found, load_artifact(artifact), traffic.name), out)
+    write_text(out, render(found, load_artifact(artifact), traffic.name))
 
 
 def render(found: Drift, artifact: Artifact, traffic: str) -> str:

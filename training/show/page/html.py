@@ -20,7 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from router.artifact import Artifact, read_artifact
-from training.files import check_file, whole
+from training.files import check_file, write_json, write_text
 from training.label.rule import LabelRule
 from training.log.requests import fingerprint
 from training.measure.evaluate import (
@@ -31,7 +31,7 @@ from training.measure.evaluate import (
     prepare,
     value_one_sided,
 )
-from training.measure.report import Report, save_json
+from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.card import describe_rule
 from training.show.page import charts, one_sided, verdict, views
@@ -61,15 +61,9 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
     check_file(out, artifact, traffic)
     subject = prepare(artifact, traffic, False)
     found, text = page_of(subject, traffic.name)
-    put(text, out)
+    write_text(out, text)
     run = _track(subject, found, text, out)
     return Written(found.rows, subject.left_out, subject.world.name, run)
-
-
-def put(text: str, out: Path) -> None:
-    """Write a page to `out`, whole or not at all."""
-    with whole(out) as beside:
-        beside.write_text(text, encoding="utf-8")
 
 
 def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
@@ -223,7 +217,7 @@ def _track(subject: Subject, found: Report | Valuation, text: str, out: Path) ->
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "report.html").write_text(text, encoding="utf-8")
-        save_json(found, folder / "report.json", artifact=artifact.version)
+        write_json(folder / "report.json", {"artifact": artifact.version} | found.as_json())
         run, _ = log_run(
             f"report {artifact.version}",
             {"artifact": artifact.version, "world": subject.world.name, "rows": found.rows},
