@@ -15,11 +15,11 @@ from tests.builders import make_booster
 from tests.test_report import rows_of
 from tests.traffic_makers import call, make_rows, write_log
 from training.learn.flatten import flatten
-from training.measure.evaluate import measure_paired, prepare
 from training.measure.intervals import Interval
 from training.measure.report import build_report
 from training.measure.slice_report import OWN
 from training.measure.slices import Slice
+from training.measure.subject import measure_paired, prepare
 from training.show.answer import answer_lines
 from training.show.page import charts, examples, importance, verdict, views, words
 from training.show.page.html import render, report
@@ -389,7 +389,7 @@ def test_labels_of_tiers_near_each_other_stand_apart():
 def test_importance_is_lightgbm_s_own(job):
     """Of a booster whose growth an artifact holds: gain and contributions by LightGBM itself."""
     measured = measure_paired(prepare(job.artifact, job.fresh, False))
-    predictor = measured.artifact.predictor
+    predictor = measured.subject.artifact.predictor
     assert importance.importance(predictor, {}, measured.x.dense) is None
     dense = measured.x.dense
     booster = make_booster(dense, (dense[:, 0] > np.median(dense[:, 0])).astype(float))

@@ -3,42 +3,22 @@
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold
 
-from router.artifact import Artifact, load_artifact, read_artifact
-from router.predictor import Estimates, Predictor
-from router.vectorizer import SURFACE
+from router.artifact import load_artifact
 from training.console import step
-from training.errors import BadInput
-from training.export import id_hashes
 from training.files import check_file, check_folder, whole, write_json
-from training.label.rule import LabelRule, firm_requests, labelled_requests
-from training.learn.costs import account, length_notes
-from training.learn.members import Matrix
-from training.learn.seen import recognise
-from training.learn.splits import coarsest, independent
-from training.learn.stages import Pace, read_tokens, stages_in_words
-from training.learn.vectorize import estimate, estimates_of, vectorize
-from training.log.requests import Requests, fingerprint, prompts_of
-from training.log.traffic import TrafficTable, read_traffic
-from training.measure import baselines
+from training.learn.vectorize import estimate
+from training.log.requests import fingerprint, prompts_of
+from training.log.traffic import read_traffic
 from training.measure.pictures import save_plots
-from training.measure.propensities import estimate_propensities
-from training.measure.report import Report, Rows, build_report
-from training.measure.ruled import Ruled, ruled
-from training.measure.valuation import Valuation, value_policies
-from training.measure.world import World, logged, pick_world, unseen
+from training.measure.report import Report
+from training.measure.subject import Subject, measure_paired, prepare, value_one_sided
+from training.measure.valuation import Valuation
 from training.tracking import ARTIFACT_TAG, NOTHING, log_run
-
-FOLDS = 5
-MIN_ROWS = 20
 
 
 def score(artifact_path: Path, traffic: Path, out: Path) -> int:
@@ -64,74 +44,6 @@ def score(artifact_path: Path, traffic: Path, out: Path) -> int:
     with whole(out) as beside:
         pd.DataFrame(columns).to_parquet(beside, index=False)
     return len(requests)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """An artifact measured on traffic: the report, and what it was made from.
-
-    Attributes:
-        artifact: whose decisions they are.
-        table: the whole traffic table.
-        requests: its labelled requests.
-        usable: int64[n], those of them that the report is about.
-        x: their vectors.
-        rows: their outcomes and estimates.
-        report: made from the rows.
-        left_out: requests that the artifact was fitted on.
-    """
-
-    artifact: Artifact
-    table: TrafficTable
-    requests: Requests
-    usable: NDArray[np.int64]
-    x: Matrix
-    rows: Rows
-    report: Report
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class Valued:
-    """An artifact valued on one-sided traffic: the valuation, and what it was made from.
-
-    Attributes:
-        report: what policies are worth.
-        x: vectors of the subject's used requests.
-        estimates: of these.
-    """
-
-    report: Valuation
-    x: Matrix
-    estimates: Estimates
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """An artifact, and what of a traffic table it can be judged by.
-
-    Attributes:
-        artifact: whose decisions they are.
-        table: the whole traffic table.
-        requests: its labelled requests.
-        rule: what sufficing means.
-        world: which of them are used, and how.
-        notes: what was left out or assumed.
-        left_out: requests that the artifact was fitted on.
-    """
-
-    artifact: Artifact
-    table: TrafficTable
-    requests: Requests
-    rule: LabelRule
-    world: World
-    notes: tuple[str, ...]
-    left_out: int
-
-    @property
-    def used(self) -> Requests:
-        """The requests that the report is about."""
-        return self.requests.take(self.world.rows)
 
 
 def evaluate(
@@ -181,72 +93,6 @@ def evaluate(
     return report, subject.left_out
 
 
-def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
-    """Read both and pick the world; arguments and errors as `evaluate`."""
-    return prepare_table(artifact_path, read_traffic(traffic), str(traffic), estimate)
-
-
-def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate: bool) -> Subject:
-    """The same of a table that was read already; `name` is what messages call it."""
-    artifact, arrays = read_artifact(artifact_path)
-    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
-    requests, notes = labelled_requests(table, predictor.tiers, rule)
-    requests, weak = firm_requests(requests)
-    notes += weak
-    known = np.isin(id_hashes(requests.ids), arrays["fitted"])
-    if estimate:
-        requests, told = estimate_propensities(requests, predictor.vectorizer.embedder)
-        notes += told
-    world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
-    again = recognise(artifact, arrays, requests.take(world.rows))
-    told = (again.note,) if again else ()
-    notes = (*told, world.note, *notes, *rule.warnings())
-    return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
-
-
-def measure_paired(subject: Subject) -> Measured:
-    """Measure on requests whose every tier's score is known.
-
-    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
-    """
-    artifact, requests = subject.artifact, subject.used
-    predictor = artifact.predictor
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
-    paid = account(x, requests, predictor.tokens, predictor.tiers)
-    unit = coarsest(independent(requests))
-    if len(np.unique(unit)) < 2:
-        raise BadInput("all requests ask the same, or are of one session: an interval needs more")
-    others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
-    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
-    rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
-    names = tuple(tier.name for tier in predictor.tiers)
-    lengths = length_notes(x, requests, predictor.tokens, names)
-    stages = _stage_notes(artifact, estimates, x, requests)
-    held = _held(artifact, estimates, requests)
-    rules = (held.describe(), held.compare(paid, requests.score)) if held else ()
-    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
-    usable = subject.world.rows
-    return Measured(
-        artifact, subject.table, subject.requests, usable, x, rows, report, subject.left_out
-    )
-
-
-def value_one_sided(subject: Subject) -> Valued:
-    """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
-    artifact, requests = subject.artifact, subject.used
-    predictor = artifact.predictor
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
-    paid = account(x, requests, predictor.tokens, predictor.tiers)
-    names = tuple(tier.name for tier in predictor.tiers)
-    estimates = _estimate(predictor, x, requests)
-    held = _held(artifact, estimates, requests)
-    rules = (held.describe(),) if held else ()
-    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
-    known = logged(requests, coarsest(independent(requests)))
-    found = value_policies(known, estimates, paid, artifact.policy, names, notes)
-    return Valued(found, x, estimates)
-
-
 def _track(
     subject: Subject, report: Report | Valuation, report_json: Path | None, plots: Path | None
 ) -> None:
@@ -282,44 +128,3 @@ def _track(
             folders,
             f"written: {written}" if written else NOTHING,
         )
-
-
-def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
-    """By the vectors x of the requests; where there is a second stage, as it is asked."""
-    if predictor.second is None:
-        return estimates_of(predictor, x)
-    return estimate(predictor, list(requests.prompts))
-
-
-def _held(artifact: Artifact, estimates: Estimates, requests: Requests) -> Ruled | None:
-    """The policy's choices held to the artifact's rules, where these change any."""
-    return ruled(artifact, requests, artifact.policy.choose(estimates.p, estimates.usd), estimates)
-
-
-def _stage_notes(
-    artifact: Artifact, estimates: Estimates, x: Matrix, requests: Requests
-) -> tuple[str, ...]:
-    """How many of the requests a second stage reads, and what that costs in time."""
-    second, known = artifact.predictor.second, artifact.manifest.get("stages")
-    if second is None or known is None or estimates.stage is None:
-        return ()
-    tokens = read_tokens(list(requests.prompts), x.tokens, second.gate.limit)
-    pace = Pace(known["first_us"], known["second_us_per_token"])
-    facts = pace.facts(estimates.stage == 2, tokens)
-    return (stages_in_words(facts, "these requests"),)
-
-
-def _cross_fitted(
-    embedding: NDArray[np.float32], score: NDArray[np.float64], unit: NDArray[np.int64]
-) -> dict[str, NDArray[np.float64]]:
-    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}.
-
-    unit: int64[n]; none is divided, or a baseline would know the answers to a prompt's twins.
-    """
-    found: dict[str, NDArray[np.float64]] = {}
-    folds = GroupKFold(min(FOLDS, len(np.unique(unit))), shuffle=True, random_state=0)
-    for fit, asked in folds.split(embedding, groups=unit):
-        fold = baselines.estimates(embedding[fit], score[fit], embedding[asked])
-        for name, estimates in fold.items():
-            found.setdefault(name, np.empty_like(score))[asked] = estimates
-    return found

@@ -14,9 +14,9 @@ from training.finish import Finished
 from training.ground import Ground
 from training.log.requests import Requests, fingerprint
 from training.log.traffic import TrafficTable
-from training.measure.evaluate import prepare_table
 from training.measure.pictures import save_plots
 from training.measure.report import Report
+from training.measure.subject import prepare_table
 from training.measure.valuation import Valuation
 from training.retrain.challengers import Challenger
 from training.retrain.gate import Verdict, as_table

@@ -17,7 +17,7 @@ from router.vectorizer import SURFACE
 from training.learn.vectorize import vectorize
 from training.log.imprint import Imprint
 from training.log.requests import Requests
-from training.measure.evaluate import Measured, Subject, Valued
+from training.measure.subject import Measured, Valued
 from training.show.page.words import NONE, dollars, percent, plain
 
 LISTED = 12  # prompts in each list
@@ -61,12 +61,12 @@ class Listing:
 
 def paired_examples(measured: Measured) -> dict[str, Any]:
     """Prompts nearest the threshold and worst mistakes, as JSON values for the page."""
-    rows, policy = measured.rows, measured.artifact.policy
-    tier = policy.choose(rows.p, rows.usd)
+    rows, subject = measured.rows, measured.subject
+    tier = subject.artifact.policy.choose(rows.p, rows.usd)
     known = Known(
-        measured.artifact,
-        measured.requests,
-        measured.usable,
+        subject.artifact,
+        subject.requests,
+        subject.world.rows,
         measured.x.dense,
         rows.p,
         rows.usd,
@@ -76,12 +76,20 @@ def paired_examples(measured: Measured) -> dict[str, Any]:
     return _examples(known, tier, [*_nearest(known), *_mistakes(measured, tier)])
 
 
-def one_sided_examples(subject: Subject, valued: Valued) -> dict[str, Any]:
+def one_sided_examples(valued: Valued) -> dict[str, Any]:
     """Prompts nearest the threshold: a mistake takes two outcomes to see."""
-    p, usd, score = valued.estimates.p, valued.estimates.usd, subject.used.score
-    sufficed = subject.rule.sufficed(score)
-    rows, vectors = subject.world.rows, valued.x.dense
-    known = Known(subject.artifact, subject.requests, rows, vectors, p, usd, score, sufficed)
+    subject, p, usd = valued.subject, valued.estimates.p, valued.estimates.usd
+    score = subject.used.score
+    known = Known(
+        subject.artifact,
+        subject.requests,
+        subject.world.rows,
+        valued.x.dense,
+        p,
+        usd,
+        score,
+        subject.rule.sufficed(score),
+    )
     return _examples(known, subject.artifact.policy.choose(p, usd), _nearest(known))
 
 

@@ -23,7 +23,8 @@ from router.artifact import Artifact, read_artifact
 from training.files import check_file, write_json, write_text
 from training.label.rule import LabelRule
 from training.log.requests import fingerprint
-from training.measure.evaluate import (
+from training.measure.report import Report
+from training.measure.subject import (
     Measured,
     Subject,
     Valued,
@@ -31,7 +32,6 @@ from training.measure.evaluate import (
     prepare,
     value_one_sided,
 )
-from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.card import describe_rule
 from training.show.page import charts, one_sided, verdict, views
@@ -73,7 +73,7 @@ def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
         measured = measure_paired(subject)
         return measured.report, render(measured, arrays, traffic)
     valued = value_one_sided(subject)
-    return valued.report, render_one_sided(subject, valued, arrays, traffic)
+    return valued.report, render_one_sided(valued, arrays, traffic)
 
 
 def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:
@@ -81,13 +81,13 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
 
     arrays: of the artifact's heads.npz. traffic: the log's name.
     """
-    found, artifact, rows = measured.report, measured.artifact, measured.rows
-    policy, names = artifact.policy, rows.names
-    volume = Volume.of(measured.table.frame)
+    found, subject, rows = measured.report, measured.subject, measured.rows
+    artifact, names, promise = subject.artifact, rows.names, subject.artifact.policy.promise
+    volume = Volume.of(subject.table.frame)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
-    promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
+    promised = promise if promise and promise.rule == "min_quality" else None
     return fill(
         "report.html.j2",
         artifact,
@@ -96,7 +96,7 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
         headline=verdict.headline(found),
         promise=verdict.promise(found)["text"],
         badges=verdict.badges(found),
-        facts=_facts(artifact, traffic, found.rows, measured.left_out, rows.session, "every tier"),
+        facts=_facts(subject, traffic, rows.session, "every tier"),
         curve=curve,
         dial=dial,
         volume=volume.basis,
@@ -113,15 +113,13 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     )
 
 
-def render_one_sided(
-    subject: Subject, valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic: str
-) -> str:
+def render_one_sided(valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic: str) -> str:
     """The page of a one-sided log: what policies are worth, and what such a log cannot show.
 
     Arguments as `render`.
     """
-    found, artifact, volume = valued.report, subject.artifact, Volume.of(subject.table.frame)
-    session = subject.used.sessions
+    found, subject = valued.report, valued.subject
+    artifact, volume = subject.artifact, Volume.of(subject.table.frame)
     return fill(
         "one_sided.html.j2",
         artifact,
@@ -130,14 +128,14 @@ def render_one_sided(
         headline=one_sided.headline(found),
         promise=one_sided.promise(artifact.policy),
         badges=one_sided.badges(found),
-        facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
+        facts=_facts(subject, traffic, subject.used.sessions, "one tier"),
         policies=one_sided.policies(found, volume),
         answers=one_sided.answers(found),
         overlap=one_sided.overlap(found),
         volume=volume.basis,
         monthly=f"dollars {volume.words}",
         features=importance(artifact.predictor, arrays, valued.x.dense),
-        data={"prompts": one_sided_examples(subject, valued)},
+        data={"prompts": one_sided_examples(valued)},
     )
 
 
@@ -165,13 +163,10 @@ def fill(
 
 
 def _facts(
-    artifact: Artifact,
-    traffic: str,
-    count: int,
-    left_out: int,
-    session: NDArray[np.int64],
-    known: str,
+    subject: Subject, traffic: str, session: NDArray[np.int64], known: str
 ) -> dict[str, Any]:
+    """What the page rests on; session: int64[n], of its requests, their scores known on `known`."""
+    artifact, count = subject.artifact, len(session)
     manifest = artifact.manifest
     training, rows = manifest["training"], manifest["training"]["rows"]
     whole = len(np.unique(session)) == count
@@ -187,8 +182,8 @@ def _facts(
         "list": [
             (
                 "This page",
-                f"{count:,} requests of {traffic} whose score is known on {known}; {left_out:,} "
-                "were left out, the artifact was fitted on them",
+                f"{count:,} requests of {traffic} whose score is known on {known}; "
+                f"{subject.left_out:,} were left out, the artifact was fitted on them",
             ),
             (
                 "The artifact",

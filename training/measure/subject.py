@@ -1,0 +1,209 @@
+"""An artifact held against a traffic table: which requests can judge it, and what they say."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
+
+from router.artifact import Artifact, read_artifact
+from router.predictor import Estimates, Predictor
+from router.vectorizer import SURFACE
+from training.errors import BadInput
+from training.export import id_hashes
+from training.label.rule import LabelRule, firm_requests, labelled_requests
+from training.learn.costs import account, length_notes
+from training.learn.members import Matrix
+from training.learn.seen import recognise
+from training.learn.splits import coarsest, independent
+from training.learn.stages import Pace, read_tokens, stages_in_words
+from training.learn.vectorize import estimate, estimates_of, vectorize
+from training.log.requests import Requests
+from training.log.traffic import TrafficTable, read_traffic
+from training.measure import baselines
+from training.measure.propensities import estimate_propensities
+from training.measure.report import Report, Rows, build_report
+from training.measure.ruled import Ruled, ruled
+from training.measure.valuation import Valuation, value_policies
+from training.measure.world import World, logged, pick_world, unseen
+
+FOLDS = 5
+MIN_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An artifact, and what of a traffic table it can be judged by.
+
+    Attributes:
+        artifact: whose decisions they are.
+        table: the whole traffic table.
+        requests: its labelled requests.
+        rule: what sufficing means.
+        world: which of them are used, and how.
+        notes: what was left out or assumed.
+        left_out: requests that the artifact was fitted on.
+    """
+
+    artifact: Artifact
+    table: TrafficTable
+    requests: Requests
+    rule: LabelRule
+    world: World
+    notes: tuple[str, ...]
+    left_out: int
+
+    @property
+    def used(self) -> Requests:
+        """The requests that the report is about."""
+        return self.requests.take(self.world.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A subject measured on paired requests: the report, and what it was made from.
+
+    Attributes:
+        subject: what was measured, and on which requests.
+        x: vectors of its used requests.
+        rows: their outcomes and estimates.
+        report: made from the rows.
+    """
+
+    subject: Subject
+    x: Matrix
+    rows: Rows
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """A subject valued on one-sided requests: the valuation, and what it was made from.
+
+    Attributes:
+        subject: what was valued, and on which requests.
+        x: vectors of its used requests.
+        estimates: of these.
+        report: what policies are worth.
+    """
+
+    subject: Subject
+    x: Matrix
+    estimates: Estimates
+    report: Valuation
+
+
+def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
+    """Read both and pick the world.
+
+    Args:
+        artifact_path: whose decisions are measured.
+        traffic: the table; requests that the artifact was fitted on are left out.
+        estimate: estimate propensities that the log does not hold; every output then says so.
+
+    Raises:
+        BadInput: too few requests of either world, or a table that cannot be read.
+        ArtifactError: the artifact is refused.
+    """
+    return prepare_table(artifact_path, read_traffic(traffic), str(traffic), estimate)
+
+
+def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate: bool) -> Subject:
+    """The same of a table that was read already; `name` is what messages call it."""
+    artifact, arrays = read_artifact(artifact_path)
+    predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
+    requests, notes = labelled_requests(table, predictor.tiers, rule)
+    requests, weak = firm_requests(requests)
+    notes += weak
+    known = np.isin(id_hashes(requests.ids), arrays["fitted"])
+    if estimate:
+        requests, estimated = estimate_propensities(requests, predictor.vectorizer.embedder)
+        notes += estimated
+    world = unseen(requests, known, partial(pick_world, least=MIN_ROWS), name)
+    again = recognise(artifact, arrays, requests.take(world.rows))
+    asked_again = (again.note,) if again else ()
+    notes = (*asked_again, world.note, *notes, *rule.warnings())
+    return Subject(artifact, table, requests, rule, world, notes, int(known.sum()))
+
+
+def measure_paired(subject: Subject) -> Measured:
+    """Measure on requests whose every tier's score is known.
+
+    Baselines that learn are cross-fitted on the rows given: they see this very traffic.
+    """
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    unit = coarsest(independent(requests))
+    if len(np.unique(unit)) < 2:
+        raise BadInput("all requests ask the same, or are of one session: an interval needs more")
+    others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
+    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
+    rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
+    names = tuple(tier.name for tier in predictor.tiers)
+    lengths = length_notes(x, requests, predictor.tokens, names)
+    stages = _stage_notes(artifact, estimates, x, requests)
+    held = _held(artifact, estimates, requests)
+    rules = (held.describe(), held.compare(paid, requests.score)) if held else ()
+    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
+    return Measured(subject, x, rows, report)
+
+
+def value_one_sided(subject: Subject) -> Valued:
+    """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
+    artifact, requests = subject.artifact, subject.used
+    predictor = artifact.predictor
+    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    paid = account(x, requests, predictor.tokens, predictor.tiers)
+    names = tuple(tier.name for tier in predictor.tiers)
+    estimates = _estimate(predictor, x, requests)
+    held = _held(artifact, estimates, requests)
+    rules = (held.describe(),) if held else ()
+    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
+    known = logged(requests, coarsest(independent(requests)))
+    found = value_policies(known, estimates, paid, artifact.policy, names, notes)
+    return Valued(subject, x, estimates, found)
+
+
+def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
+    """By the vectors x of the requests; where there is a second stage, as it is asked."""
+    if predictor.second is None:
+        return estimates_of(predictor, x)
+    return estimate(predictor, list(requests.prompts))
+
+
+def _held(artifact: Artifact, estimates: Estimates, requests: Requests) -> Ruled | None:
+    """The policy's choices held to the artifact's rules, where these change any."""
+    return ruled(artifact, requests, artifact.policy.choose(estimates.p, estimates.usd), estimates)
+
+
+def _stage_notes(
+    artifact: Artifact, estimates: Estimates, x: Matrix, requests: Requests
+) -> tuple[str, ...]:
+    """How many of the requests a second stage reads, and what that costs in time."""
+    second, known = artifact.predictor.second, artifact.manifest.get("stages")
+    if second is None or known is None or estimates.stage is None:
+        return ()
+    tokens = read_tokens(list(requests.prompts), x.tokens, second.gate.limit)
+    pace = Pace(known["first_us"], known["second_us_per_token"])
+    facts = pace.facts(estimates.stage == 2, tokens)
+    return (stages_in_words(facts, "these requests"),)
+
+
+def _cross_fitted(
+    embedding: NDArray[np.float32], score: NDArray[np.float64], unit: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}.
+
+    unit: int64[n]; none is divided, or a baseline would know the answers to a prompt's twins.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    folds = GroupKFold(min(FOLDS, len(np.unique(unit))), shuffle=True, random_state=0)
+    for fit, asked in folds.split(embedding, groups=unit):
+        fold = baselines.estimates(embedding[fit], score[fit], embedding[asked])
+        for name, estimates in fold.items():
+            found.setdefault(name, np.empty_like(score))[asked] = estimates
+    return found
