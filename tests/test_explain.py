@@ -24,7 +24,8 @@ from training.learn.reference import read_references
 from training.learn.vectorize import vectorize
 from training.show.changes import flipping, rivals
 from training.show.contributions import GROUPS, READ, SURFACE_GROUPS, contribute
-from training.show.explain import Explanation, as_json, explain
+from training.show.explain import Explanation, explain
+from training.show.explain_json import as_json
 from training.show.explain_words import lines, parts_frame
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=200)

@@ -41,7 +41,8 @@ from training.learn.encoder import load_export
 from training.learn.stages import BUDGET, Stages, averaged, fit_gate, with_floors
 from training.measure.evaluate import evaluate, score
 from training.resolve import reprice, resolve
-from training.show.explain import as_json, explain
+from training.show.explain import explain
+from training.show.explain_json import as_json
 from training.show.inspect import describe
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -118,8 +118,8 @@ def explain(
 
     Example: suffice explain artifacts/current "What is the capital of France?"
     """
-    from training.show.explain import as_json as to_json
     from training.show.explain import explain as run
+    from training.show.explain_json import as_json as to_json
     from training.show.explain_words import lines
 
     found = run(artifact, *_request(prompt, messages))

@@ -1,6 +1,6 @@
-"""Why a prompt goes to a tier, and what would change that: for people, and as JSON."""
+"""Why a prompt goes to a tier, and what would change that."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -15,16 +15,17 @@ from router.assembly import SECOND
 from router.embedder import cut_tokens
 from router.features import NAMES
 from router.gate import both
-from router.head import MEMBERS, Head
+from router.head import Head
 from router.ngrams import buckets_of
+from router.policy import Policy
 from router.predictor import Predictor
 from router.prompt import Messages, Prompt
 from router.vectorizer import Vector
 from training.learn.reference import read_references
 from training.show.changes import Rival, flipping, rivals
-from training.show.contributions import NEAR, SURFACE_GROUPS, Contributions, contribute
+from training.show.contributions import Contributions, contribute
 
-MOST_TOKENS, MOST_PROTOTYPES = 8, 3
+MOST_PROTOTYPES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +110,7 @@ def explain(path: Path, prompt: str | Messages, tools: Sequence[Any] | None = No
         contributions = contribute(predictor, references, vector)
         p_reference = answer(contributions.base)
         points = _points(answer, predictor.learned, contributions)
-        if policy.constant is None:
-
-            def lead(moved: NDArray[np.float64]) -> float:
-                value = answer(contributions.margin + moved) - policy.mu * usd
-                return float(value[chosen] - np.delete(value, chosen).max())
-
-            pushes = {name: part.sum(axis=0) for name, part in contributions.by_group.items()}
-            alone, together = flipping(pushes, lead)
+        alone, together = _carriers(answer, contributions, policy, usd, chosen)
     near, near_rows, near_rate = _near(predictor, vector)
     return Explanation(
         artifact=artifact,
@@ -160,6 +154,25 @@ def _with_first(
     first = predictor.probabilities(predictor.vectorizer.vector(asked))
     second = _probabilities(predictor.second.predictor, margins).tolist()
     return np.array(both(first, second, predictor.second.gate.share))
+
+
+def _carriers(
+    answer: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    contributions: Contributions,
+    policy: Policy,
+    usd: NDArray[np.float64],
+    chosen: int,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts that carry the decision, alone or together; none under a constant policy."""
+    if policy.constant is not None:
+        return (), ()
+
+    def lead(moved: NDArray[np.float64]) -> float:
+        value = answer(contributions.margin + moved) - policy.mu * usd
+        return float(value[chosen] - np.delete(value, chosen).max())
+
+    pushes = {name: part.sum(axis=0) for name, part in contributions.by_group.items()}
+    return flipping(pushes, lead)
 
 
 def _points(
@@ -222,94 +235,3 @@ def _near(
     rows = near.rows @ kernel
     rate = (near.successes @ kernel + near.prior * near.mean) / (rows + near.prior)
     return tuple(found), rows, rate
-
-
-def as_json(explanation: Explanation) -> dict[str, Any]:
-    """For machines; contributions are by learned tier."""
-    e = explanation
-    policy = e.artifact.policy
-    return {
-        "artifact": e.artifact.version,
-        "tier": e.names[e.chosen],
-        "stage": e.stage,
-        "dial": None if policy.constant is not None else policy.mu,
-        "constant": None if policy.constant is None else e.names[policy.constant],
-        "tiers": {
-            name: {
-                "p_suffices": float(e.p[k]),
-                "p_suffices_reference": float(e.p_reference[k]),
-                "expected_cost_usd": float(e.usd[k]),
-                "learned": name in e.learned,
-            }
-            for k, name in enumerate(e.names)
-        },
-        "reference": e.reference,
-        "contributions": dict(_parts_json(e)),
-        "changes": {
-            "rivals": [_rival_json(e, rival) for rival in e.rivals],
-            "groups_alone": list(e.alone),
-            "groups_together": list(e.together),
-        },
-    }
-
-
-def _parts_json(e: Explanation) -> Iterator[tuple[str, dict[str, Any]]]:
-    parts = e.contributions
-    if parts is None:
-        return
-    for j, tier in enumerate(e.learned):
-        groups = {}
-        for group, members in parts.by_group.items():
-            total = float(members[:, j].sum())
-            groups[group] = {
-                "log_odds": total,
-                "probability": total * float(e.points[j]),
-                "members": dict(zip(MEMBERS, members[:, j].tolist(), strict=False)),
-            } | {
-                "features": {
-                    name: {
-                        "value": float(e.surface[NAMES.index(name)]),
-                        "log_odds": float(parts.columns[NAMES.index(name), j]),
-                    }
-                    for name in SURFACE_GROUPS.get(group, ())
-                }
-            }
-        yield (
-            tier,
-            {
-                "log_odds_reference": float(parts.base[j]),
-                "log_odds": float(parts.margin[j]),
-                "groups": groups,
-                "tokens": [
-                    {"text": text, "log_odds": float(push[j])}
-                    for text, push in e.tokens[:MOST_TOKENS]
-                ],
-                "neighbours": {
-                    "log_odds": float(parts.parts[NEAR, :, j].sum()),
-                    "rows": float(e.near_rows[j]),
-                    "mean_score": float(e.near_rate[j]),
-                    "nearest": [
-                        {
-                            "likeness": one["likeness"],
-                            "weight": one["weight"],
-                            **one["tiers"][tier],
-                        }
-                        for one in e.near
-                    ],
-                },
-            },
-        )
-
-
-def _rival_json(e: Explanation, rival: Rival) -> dict[str, Any]:
-    low, high = rival.dials or (None, None)
-    return {
-        "tier": e.names[rival.tier],
-        "wins_at_some_dial": rival.dials is not None,
-        "dial_above": None if low is None or np.isinf(low) else low,
-        "dial_below": None if high is None or np.isinf(high) else high,
-        "p_chosen_below": rival.p_own,
-        "p_own_above": rival.p_rival,
-        "cost_own_below_usd": rival.usd_rival,
-        "cost_chosen_above_usd": rival.usd_own,
-    }
