@@ -17,9 +17,10 @@ from router.head import MEMBERS, Blend, Constant, Head
 from router.neighbours import Neighbours
 from training.errors import BadInput
 from training.learn.blending import blend_members
-from training.learn.calibrate import calibrate, log_loss
+from training.learn.calibrate import calibrate
 from training.learn.crossfit import (
     Lessons,
+    Line,
     Way,
     all_boosters,
     all_linears,
@@ -113,56 +114,52 @@ def fit_heads(
     """
     learned, constants, notes = sort_tiers(score, names)
     firm = np.ones(score.shape, dtype=np.bool_) if firm is None else firm
-    target = recipe.target(score, firm)
+    target = recipe.target(score, firm)[:, learned]
+    outcome, counted, sure = score[:, learned], weight[:, learned], firm[:, learned]
     folds = divide(group, seed)
     check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
-    given = target[:, learned], weight[:, learned], folds
-    lessons = Lessons(x, Bins.of(x), *given, MAX_ROUNDS, seed, recipe)
+    lessons = Lessons(x, Bins.of(x), target, counted, folds, MAX_ROUNDS, seed, recipe)
     ways = cross_fit(lessons)
     line, trees = best_linear(ways, lessons), best_forest(ways, lessons)
-    penalty, rounds = line.penalty, trees.rounds()
-    width, near = _best_width(geometry, x, target, weight, folds, learned)
+    width, near = _best_width(geometry, lessons)
     margins = np.stack([line.margins(), trees.forest(), near])
     if x.read.shape[1]:
         margins = np.concatenate([margins, x.read[None].astype(np.float64)])
-    rows = score[:, learned], weight[:, learned], firm[:, learned]
-    blend, combined, whole = blend_members(margins, *rows)
-    calibrations = calibrate(combined, *rows)
-    p = np.empty_like(score)
-    heads: list[Head | Constant] = []
+    blend, combined, whole = blend_members(margins, outcome, counted, sure)
+    calibrations = calibrate(combined, outcome, counted, sure)
     linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
     flat = [flatten(booster) for booster in boosters]
-    for k in range(score.shape[1]):
-        if k in constants:
-            heads.append(Constant(constants[k]))
-            p[:, k] = constants[k]
-            continue
-        j = learned.index(k)
-        heads.append(Head(linears[j], flat[j][0], calibrations[j]))
+    heads: dict[int, Head | Constant] = {k: Constant(p) for k, p in constants.items()}
+    p = np.empty_like(score)
+    for k, constant in constants.items():
+        p[:, k] = constant
+    for j, k in enumerate(learned):
+        heads[k] = Head(linears[j], flat[j][0], calibrations[j])
         p[:, k] = calibrations[j].probability(combined[:, j])
-        count = int((~np.isnan(score[:, k])).sum())
-        notes.append(f"{names[k]}: {count} labelled rows, {rounds[j]} trees")
-    notes += _sharing(line.way, trees)
-    everything = np.arange(len(score))
-    neighbours = fit_neighbours(geometry, target[:, learned], weight[:, learned], everything, width)
-    choices = {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {
-        f"{part}_{name}": float(value)
-        for part, values in (("level", blend.level), ("gap", blend.gap))
-        for name, value in zip(MEMBERS, values, strict=False)
-    }
+        notes.append(f"{names[k]}: {len(lessons.rows(j))} labelled rows, {trees.rounds()[j]} trees")
     return FittedHeads(
-        heads=tuple(heads),
+        heads=tuple(heads[k] for k in range(len(names))),
         blend=blend,
-        neighbours=neighbours,
+        neighbours=fit_neighbours(geometry, target, counted, np.arange(len(score)), width),
         boosters=tuple(boosters),
         growths=tuple(growth for _, growth in flat),
         p=p,
         whole=whole,
         margins=margins,
-        notes=tuple(notes),
-        choices=choices,
+        notes=(*notes, *_sharing(line.way, trees)),
+        choices=_choices(line, width, blend),
     )
+
+
+def _choices(line: Line, width: float, blend: Blend) -> dict[str, float]:
+    """What cross-fitting chose, by name."""
+    penalty = line.penalty
+    return {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {
+        f"{part}_{name}": float(value)
+        for part, values in (("level", blend.level), ("gap", blend.gap))
+        for name, value in zip(MEMBERS, values, strict=False)
+    }
 
 
 def member_margins(fitted: FittedHeads, x: Matrix) -> NDArray[np.float64]:
@@ -238,26 +235,17 @@ def _sharing(line: Way, trees: Way) -> list[str]:
     return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
 
 
-def _best_width(
-    geometry: Geometry,
-    x: Matrix,
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    folds: NDArray[np.int64],
-    learned: list[int],
-) -> tuple[float, NDArray[np.float64]]:
+def _best_width(geometry: Geometry, lessons: Lessons) -> tuple[float, NDArray[np.float64]]:
     """Kernel width with the least cross-fitted loss, and its margins float64[n, learned]."""
-    seen, weights = score[:, learned], weight[:, learned]
-    best: tuple[float, float, NDArray[np.float64]] | None = None
-    for width in WIDTHS:
-        margins = np.empty_like(seen)
+    score, weight, folds = lessons.score, lessons.weight, lessons.folds
+
+    def cross_fitted(width: float) -> NDArray[np.float64]:
+        margins = np.empty_like(score)
         for fold in range(folds.max() + 1):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            neighbours = fit_neighbours(geometry, seen, weights, inside, width)
-            margins[outside] = neighbour_margins(neighbours, x.dense[outside])
-        known = ~np.isnan(seen)
-        loss = log_loss(margins[known], seen[known], weights[known])
-        if best is None or loss < best[0]:
-            best = (loss, width, margins)
-    assert best is not None
-    return best[1], best[2]
+            neighbours = fit_neighbours(geometry, score, weight, inside, width)
+            margins[outside] = neighbour_margins(neighbours, lessons.x.dense[outside])
+        return margins
+
+    tried = [(width, cross_fitted(width)) for width in WIDTHS]
+    return min(tried, key=lambda one: lessons.loss(one[1]))
