@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from training.errors import BadInput
 from training.log.imprint import MADE_BY, is_featured
+from training.log.parquet import open_parquet
 from training.log.traffic import KEYS, arrow_columns, normalise, refusal, to_arrow
 
 GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
@@ -24,7 +25,7 @@ REPEATING = ["session_id", "user_id", "tier", "model", "source", "finish_reason"
 def read_label(table: Path) -> str | None:
     """How ids were replaced in a table that `Writer` wrote, None for any other."""
     for path in stored_files(table)[:1]:
-        with _open(path) as file:
+        with open_parquet(path) as file:
             label = (file.schema_arrow.metadata or {}).get(LABEL)
         return label.decode() if label else None
     return None
@@ -164,7 +165,7 @@ def stored_batches(
     """
     if not path.exists():
         return
-    with _open(path) as file:
+    with open_parquet(path) as file:
         label = (file.schema_arrow.metadata or {}).get(LABEL)
         ours = file.schema_arrow.equals(schema) and label is not None
         if other := [name for name in file.schema_arrow.names if name not in schema.names]:
@@ -187,10 +188,3 @@ def _normalised(path: Path, batch: pa.RecordBatch, kept: pa.Schema) -> pa.Record
     if problems:
         raise BadInput(refusal(path, frame, problems))
     return to_arrow(frame).select(kept.names)
-
-
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path}: not a whole Parquet file ({error})") from None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from training.log.adapters.records import decoded
+from training.log.adapters.records import decoded_object
 
 UP = frozenset({"up", "thumbs_up", "thumbsup", "thumbs up", "like", "positive", "good", "true"})
 DOWN = frozenset({"down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "negative"})
@@ -127,10 +127,5 @@ def feedback(score: float | None) -> dict[str, Any]:
 
 def people(metadata: Any, user: Any = None) -> dict[str, Any]:
     """Session and user out of a request's own metadata."""
-    metadata = decoded(metadata)
-    if not isinstance(metadata, dict):
-        metadata = {}
-    return {
-        "session_id": metadata.get("session_id"),
-        "user_id": metadata.get("user_id") or user,
-    }
+    own = decoded_object(metadata)
+    return {"session_id": own.get("session_id"), "user_id": own.get("user_id") or user}

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from training.log.adapters.chat import answer, bare_model, cost, feedback, thumb, tokens
-from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
+from training.log.adapters.records import (
+    UNREADABLE,
+    Numbered,
+    bad,
+    decoded,
+    decoded_object,
+    records,
+)
 from training.log.adapters.rows import Again, Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
 from training.log.messages import bare_prompt, is_chat
@@ -98,8 +105,7 @@ def _observation(record: Numbered, verdicts: Shelf, states: Shelf, thumbs: set[s
 
 
 def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
-    metadata = decoded(row.get("metadata"))
-    metadata = metadata if isinstance(metadata, dict) else {}
+    metadata = decoded_object(row.get("metadata"))
     failed = row.get("level") == "ERROR"
     seconds = row.get("latency")
     return {

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from training.log.adapters.chat import bare_model, completion, cost, tokens
-from training.log.adapters.records import decoded
+from training.log.adapters.records import decoded, decoded_object
 
 CHAT = ("completion", "acompletion", "", "None", None)
 CUT = "(litellm_truncated skipped "
@@ -62,12 +62,13 @@ def _payload(record: dict[str, Any]) -> dict[str, Any]:
         "error": failed.get("error_class") or failed.get("error_code"),
         "status": record.get("status"),
     }
-    made |= completion(record.get("response")) | _decided(record, _object(record.get("metadata")))
+    metadata = decoded_object(record.get("metadata"))
+    made |= completion(record.get("response")) | _decided(record, metadata)
     return made | tokens(record.get("prompt_tokens"), record.get("completion_tokens"))
 
 
 def _spend(record: dict[str, Any]) -> dict[str, Any]:
-    metadata = _object(record.get("metadata"))
+    metadata = decoded_object(record.get("metadata"))
     request = decoded(record.get("proxy_server_request"))
     messages = decoded(record.get("messages"))
     if not isinstance(messages, list):  # the database's own column is filled by old versions only
@@ -86,7 +87,7 @@ def _spend(record: dict[str, Any]) -> dict[str, Any]:
         "error": failed.get("error_class") or failed.get("error_code"),
         "status": record.get("status") or metadata.get("status"),
     }
-    made |= completion(_object(record.get("response"))) | _decided(record, metadata)
+    made |= completion(decoded_object(record.get("response"))) | _decided(record, metadata)
     return made | tokens(record.get("prompt_tokens"), record.get("completion_tokens"))
 
 
@@ -130,8 +131,3 @@ def _texts(messages: Any) -> Iterator[str]:
             text = part.get("text") if isinstance(part, dict) else part
             if isinstance(text, str):
                 yield text
-
-
-def _object(value: Any) -> dict[str, Any]:
-    value = decoded(value)
-    return value if isinstance(value, dict) else {}

@@ -18,7 +18,7 @@ from training.log.adapters.chat import (
     thumb,
     tokens,
 )
-from training.log.adapters.records import Numbered, decoded
+from training.log.adapters.records import Numbered, decoded, decoded_object
 
 UNNAMED = (None, "", "default", "anonymous")  # source ids that name nobody
 CHAT = ("CHAT_MODEL", "LLM")
@@ -50,8 +50,9 @@ def rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
         return
     chats.sort(key=lambda span: span.started)
     trace = info.get("trace_id") or info.get("request_id")
-    metadata = _object(info.get("trace_metadata") or info.get("request_metadata"))
-    tags = [f"{k}:{v}" for k, v in _object(info.get("tags")).items() if not k.startswith("mlflow.")]
+    metadata = decoded_object(info.get("trace_metadata") or info.get("request_metadata"))
+    given = decoded_object(info.get("tags")).items()
+    tags = [f"{key}:{value}" for key, value in given if not key.startswith("mlflow.")]
     for span in chats:
         user = metadata.get("mlflow.trace.user") or span.inputs.get("user")
         yield {
@@ -69,11 +70,11 @@ class _Span:
 
     def __init__(self, span: dict[str, Any]) -> None:
         self._span = span
-        self._attributes = _object(span.get("attributes"))
+        self._attributes = decoded_object(span.get("attributes"))
         self.kind = self.attribute("mlflow.spanType")
         self.inputs: dict[str, Any] = {}
         if self.kind in CHAT:
-            self.inputs = _object(self.attribute("mlflow.spanInputs"))
+            self.inputs = decoded_object(self.attribute("mlflow.spanInputs"))
         context = span.get("context") or {}
         self.id = span.get("span_id") or context.get("span_id")
         self.parent = span.get("parent_span_id") or span.get("parent_id")
@@ -86,8 +87,8 @@ class _Span:
 
     def values(self, trace: list["_Span"]) -> dict[str, Any]:
         ended = self._span.get("end_time_unix_nano") or self._span.get("end_time")
-        used = _object(self.attribute("mlflow.chat.tokenUsage"))
-        spent = _object(self.attribute("mlflow.llm.cost"))
+        used = decoded_object(self.attribute("mlflow.chat.tokenUsage"))
+        spent = decoded_object(self.attribute("mlflow.llm.cost"))
         made = {
             "at": self.started or None,
             "latency_ms": None if ended is None else (int(ended) - self.started) / 1e6,
@@ -138,11 +139,6 @@ def _thumb(assessments: Any, user: str | None) -> dict[str, Any]:
         if own and human and told.get("valid") is not False and given is not None:
             found = given
     return feedback(found)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    value = decoded(value)
-    return value if isinstance(value, dict) else {}
 
 
 def is_tracked(source: str) -> bool:

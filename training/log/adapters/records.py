@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from training.errors import BadInput
 from training.log.adapters.files import (
@@ -26,6 +25,7 @@ from training.log.adapters.files import (
     raw_lines,
 )
 from training.log.adapters.rows import Bad, Record, Row, Skip
+from training.log.parquet import open_parquet
 
 Numbered = tuple[int, dict[str, Any]]
 Rows = Callable[[dict[str, Any]], Iterable[dict[str, Any] | str]]
@@ -136,6 +136,12 @@ def decoded(value: Any) -> Any:
     return value
 
 
+def decoded_object(value: Any) -> dict[str, Any]:
+    """A JSON object that may be there as its text; an empty one for anything else."""
+    found = decoded(value)
+    return found if isinstance(found, dict) else {}
+
+
 def parquet_records(path: Path, columns: list[str] | None = None) -> Iterator[Numbered]:
     """The rows of a Parquet file (of some columns); BadInput where it is damaged."""
     number = 0
@@ -147,14 +153,6 @@ def parquet_records(path: Path, columns: list[str] | None = None) -> Iterator[Nu
                     yield number, values
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path}: damaged after row {number} ({error})") from None
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file; BadInput where it is none, or not whole."""
-    try:
-        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path}: not a whole Parquet file ({error})") from None
 
 
 def _array(path: Path) -> Iterator[Numbered | Bad]:

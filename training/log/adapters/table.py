@@ -16,10 +16,11 @@ from training.errors import BadInput
 from training.log.adapters.chat import bare_model
 from training.log.adapters.files import csv_records, delimited, json_lines
 from training.log.adapters.names import question
-from training.log.adapters.records import kind_of, open_parquet, parquet_records
+from training.log.adapters.records import kind_of, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.imprint import is_featured
 from training.log.messages import bare_prompt, is_chat
+from training.log.parquet import open_parquet
 from training.log.traffic import SCHEMA
 from training.toml import read_toml
 
