@@ -6,33 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.metrics import confusion_matrix
+
+from training.rate import Rate
 
 RESAMPLES = 1000
 FEW = 50  # gold labels under which an interval is too wide to say much
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """k of n, and the 95 % limits of the rate (Wilson, 1927); NaN where n is 0."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, k: int, n: int) -> "Share":
-        """Of a count."""
-        if n == 0:
-            return cls(float("nan"), float("nan"), float("nan"), 0)
-        limits = stats.binomtest(k, n).proportion_ci(0.95, "wilson")
-        return cls(k / n, float(limits.low), float(limits.high), n)
-
-    def __str__(self) -> str:
-        """For people."""
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.n}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +26,7 @@ class Concordance:
         table: counts, rows gold, columns judge.
     """
 
-    accuracy: Share
+    accuracy: Rate
     kappa: float
     low: float
     high: float
@@ -56,10 +35,10 @@ class Concordance:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        share = self.accuracy
+        rate = self.accuracy
         return {
-            "n": share.n,
-            "accuracy": {"value": share.value, "low": share.low, "high": share.high},
+            "n": rate.n,
+            "accuracy": {"value": rate.value, "low": rate.low, "high": rate.high},
             "kappa": {"value": self.kappa, "low": self.low, "high": self.high},
             "labels": list(self.labels),
             "table": [list(row) for row in self.table],
@@ -77,7 +56,7 @@ def concordance(
     known = rounds[~np.isnan(rounds)]
     low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
     return Concordance(
-        Share.of(int(np.trace(table)), n),
+        Rate.of(int(np.trace(table)), n),
         float(_kappa(table[None])[0]),
         float(low),
         float(high),

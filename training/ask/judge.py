@@ -18,7 +18,7 @@ from router.tier import Tier
 from training.ask import questions
 from training.ask.calls import Call, estimate
 from training.ask.client import open_client
-from training.ask.concordance import FEW, Concordance, Share
+from training.ask.concordance import FEW, Concordance
 from training.ask.gold import read_gold
 from training.ask.journal import Journal
 from training.ask.outcome import agreement, in_pairs, single
@@ -32,6 +32,7 @@ from training.files import check_file
 from training.log.requests import CHARS_PER_TOKEN, of_tiers
 from training.log.store import read_label
 from training.log.traffic import SCHEMA
+from training.rate import Rate
 
 SOURCE = "judge"
 EXPECTED_OUTPUT = 150.0  # tokens of a judge's reply
@@ -58,14 +59,14 @@ class Judged:
     out: Path
     rows: int
     refusal: SufficeError | None
-    first_wins: Share | None = None
-    consistent: Share | None = None
+    first_wins: Rate | None = None
+    consistent: Rate | None = None
     agreement: Concordance | None = None
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        shares = {"first_wins": self.first_wins, "consistent": self.consistent}
+        rates = {"first_wins": self.first_wins, "consistent": self.consistent}
         return {
             "questions": self.questions,
             "unread": self.unread,
@@ -74,8 +75,8 @@ class Judged:
             "out": str(self.out),
             "rows": self.rows,
             **{
-                name: share and {"value": share.value, "low": share.low, "high": share.high}
-                for name, share in shares.items()
+                name: rate and {"value": rate.value, "low": rate.low, "high": rate.high}
+                for name, rate in rates.items()
             },
             "agreement": self.agreement and self.agreement.as_json(),
         }
@@ -87,12 +88,12 @@ class Judged:
             told.append(tally_line(self.tally))
             told.append(f"{self.unread} replies held no verdict, also when asked again")
         if self.first_wins is not None:
-            told.append(f"the answer shown first wins {self.first_wins} decided comparisons")
+            told.append(f"the answer shown first wins {_of_n(self.first_wins)} decided comparisons")
         if self.consistent is not None:
-            told.append(f"both orders agree: {self.consistent} pairs")
+            told.append(f"both orders agree: {_of_n(self.consistent)} pairs")
         if self.agreement is not None:
             ours = self.agreement
-            told.append(f"equal to gold: {ours.accuracy} labels")
+            told.append(f"equal to gold: {_of_n(ours.accuracy)} labels")
             told.append(f"Cohen's kappa {ours.kappa:.2f} [{ours.low:.2f}, {ours.high:.2f}]")
             if ours.accuracy.n < FEW:
                 told.append(f"that is few: label {FEW} or more before you trust it")
@@ -227,3 +228,7 @@ def _rows(frame: pd.DataFrame, scores: dict[int, float]) -> list[dict[str, Any]]
     judged = frame.iloc[free].assign(score=[scores[row] for row in free], score_source=SOURCE)
     names = list(SCHEMA.names)
     return [dict(zip(names, row, strict=True)) for row in judged[names].itertuples(index=False)]
+
+
+def _of_n(rate: Rate) -> str:
+    return f"{rate} of {rate.n}"

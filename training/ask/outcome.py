@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.ask.concordance import Concordance, Share, concordance
+from training.ask.concordance import Concordance, concordance
 from training.ask.questions import Question
+from training.rate import Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Outcome:
 
     scores: dict[int, float]
     won: dict[tuple[int, int], str] = field(default_factory=dict)
-    first_wins: Share | None = None
-    consistent: Share | None = None
+    first_wins: Rate | None = None
+    consistent: Rate | None = None
 
 
 def single(questions: Sequence[Question], verdicts: Sequence[float | None]) -> Outcome:
@@ -57,8 +58,8 @@ def in_pairs(questions: Sequence[Question], verdicts: Sequence[str | None]) -> O
     return Outcome(
         {row: float(np.mean(values)) for row, values in scores.items()},
         won,
-        Share.of(decided.count("A"), len(decided)),
-        Share.of(same, len(won)),
+        Rate.of(decided.count("A"), len(decided)),
+        Rate.of(same, len(won)),
     )
 
 

@@ -9,26 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+
+from training.rate import Rate
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A share of n rows with its 95 % interval; NaN of none."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, hits: NDArray[np.bool_]) -> "Rate":
-        if not len(hits):
-            return cls(float("nan"), float("nan"), float("nan"), 0)
-        limits = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-        return cls(float(hits.mean()), float(limits.low), float(limits.high), len(hits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +52,13 @@ def compare(scores: Mapping[str, Floats], order: Sequence[str], sufficed_at: flo
                 Pair(
                     stronger,
                     weaker,
-                    agree=Rate.of(says[both] == truth[both]),
-                    false_positive=Rate.of((speaks & says)[known & ~truth]),
-                    false_negative=Rate.of((speaks & ~says)[known & truth]),
+                    agree=_rate(says[both] == truth[both]),
+                    false_positive=_rate((speaks & says)[known & ~truth]),
+                    false_negative=_rate((speaks & ~says)[known & truth]),
                 )
             )
     return pairs
+
+
+def _rate(hits: NDArray[np.bool_]) -> Rate:
+    return Rate.of(int(hits.sum()), len(hits))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from training.console import render
-from training.label.agreement import Pair, Rate, compare
+from training.label.agreement import Pair, compare
 from training.label.combine import Labels
 from training.label.plan import WEIGHTS, LabelPlan
 from training.label.trust import Trust
@@ -95,9 +95,10 @@ class LabelReport:
                 pair.stronger,
                 pair.weaker,
                 f"{pair.agree.n}",
-                _rate(pair.agree),
-                _rate(pair.false_positive),
-                _rate(pair.false_negative),
+                *(
+                    f"{rate}" if rate.n else "–"
+                    for rate in (pair.agree, pair.false_positive, pair.false_negative)
+                ),
             )
         return table
 
@@ -146,10 +147,6 @@ def build_report(
         ungraded=ungraded,
         notes=tuple(notes),
     )
-
-
-def _rate(rate: Rate) -> str:
-    return f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]" if rate.n else "–"
 
 
 def _without_nan(value: Any) -> Any:
