@@ -18,7 +18,7 @@ _logger = logging.getLogger("suffice")
 Mark = tuple[Any, ...]
 
 
-class Served(Protocol):
+class Swappable(Protocol):
     """What the watcher asks of a router."""
 
     def swap(self, artifact: Artifact) -> bool:
@@ -80,7 +80,7 @@ class Watcher:
     )
 
     def __init__(
-        self, router: Served, find: Callable[[], Path], rules: Path | None, seconds: float
+        self, router: Swappable, find: Callable[[], Path], rules: Path | None, seconds: float
     ) -> None:
         """Watch for a router.
 

@@ -12,8 +12,14 @@ One room a stage, in the order in which data flows; a room knows those before it
     show     tables, pages, cards, explanations
     watch    drift, and the promise on live traffic
     retrain  challengers, the gate, the registry that serves the champion
+    bench    peers' methods on the same rows
 
-In the hall: the jobs that walk through them (`train`, `resolve`, `demo`), what they share
-(`learned`, `export`, `golden`, `record`, `tracking`, `config`, `console`, `errors`), and the door
-(`cli`).
+In the hall are
+
+- the jobs that walk through the rooms: `train`, `resolve`, `forget`, `demo`;
+- the stages of `train`, which `retrain` and `bench` share: `ground`, `features`, `fit` (which
+  gives what is `learned`), `finish`, `record`;
+- what makes, checks and serves artifacts: `export`, `golden`, `pyfunc`, `tracking`;
+- what every room uses: `config`, `toml`, `files`, `rate`, `console`, `errors`;
+- the door: `cli`, with a file of `commands` for each stage.
 """

@@ -1,4 +1,7 @@
-"""MLflow: the one file that imports it."""
+"""MLflow's store: runs, their files, and what a job says where it fails.
+
+The one file that imports mlflow, but for `training.log.adapters.mlflow`, which reads traces.
+"""
 
 import fcntl
 import logging

@@ -1,1 +1,1 @@
-"""What is promised: goals, bounds, worlds, and the operating point that they lead to."""
+"""What is promised: goals, bounds, and the operating point that they lead to."""
