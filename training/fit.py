@@ -19,8 +19,16 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[
     group = ground.splits.group[rows]
 
     def learned_from(given: Features) -> Learned:
-        parts = (ground.tiers, given.embedder, given.vectorizer)
-        return learn(given.x.take(rows), ground.fit_rows, group, *parts, seed, recipe)
+        return learn(
+            given.x.take(rows),
+            ground.fit_rows,
+            group,
+            ground.tiers,
+            given.embedder,
+            given.vectorizer,
+            seed,
+            recipe,
+        )
 
     learned = learned_from(features)
     if features.vectorizer.encoder is not None:
@@ -44,5 +52,4 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[
 def worth_of(ground: Ground, learned: Learned) -> tuple[Worth, ...]:
     """What each member adds, on the fit rows."""
     rows = ground.fit_rows
-    labels = rows.score, rows.weight, rows.trusted
-    return worth(learned.heads, *labels, learned.usd, rows.sessions)
+    return worth(learned.heads, rows.score, rows.weight, rows.trusted, learned.usd, rows.sessions)

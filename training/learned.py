@@ -114,8 +114,8 @@ def learn(
     names = tuple(tier.name for tier in tiers)
 
     def fit(score: NDArray[np.float64], weight: NDArray[np.float64]) -> FittedHeads:
-        rows = (x, score, weight, group, requests.sessions)
-        return fit_heads(*rows, names, SURFACE, seed, recipe, requests.trusted)
+        sessions, firm = requests.sessions, requests.trusted
+        return fit_heads(x, score, weight, group, sessions, names, SURFACE, seed, recipe, firm)
 
     if recipe.firm_only:
         requests = firm_only(requests)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
+from router.predictor import Predictor
 from router.tier import Tier
 from training.console import step
 from training.decide.evidence import (
@@ -30,6 +32,7 @@ from training.errors import BadInput
 from training.export import check_out, id_hashes, placing, reissue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
+from training.learn.members import Matrix
 from training.learn.seen import newest, recognise
 from training.learn.splits import independent
 from training.learn.stages import Pace, fit_floors, stages_of
@@ -55,6 +58,25 @@ class Reissued:
     run_id: str
     store: str
     summary: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """An operating point and what it was chosen by; None of what is lost, or was never kept.
+
+    Attributes:
+        policy: the operating point.
+        goal: what was asked for.
+        course: in which order operating points were tried.
+        evidence: what the choose rows know.
+        basis: what the fit rows say of the course.
+    """
+
+    policy: Policy
+    goal: Goal | None
+    course: Course | None
+    evidence: Evidence | None
+    basis: Basis | None
 
 
 def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissued:
@@ -96,31 +118,22 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     check_units(goal, units, world.paired)
     with step("operating point"):
         x = vectorize(predictor.vectorizer, list(used.prompts))
-        p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
-        stages = stages_of(predictor, x, list(used.prompts))
-        tiers = predictor.tiers
-        names = tuple(tier.name for tier in tiers)
-        outcomes = None if world.paired else certifiable(logged(used), p, names)
-        known_of = (predictor.tokens, tiers, rule, outcomes, stages)
-        evidence = gather_evidence(p, x, used, units, *known_of)
-        policy = choose(goal, course, evidence, names)
+        evidence, untried = _evidence(predictor, used, x, units, rule, world.paired)
+        policy = choose(goal, course, evidence, [tier.name for tier in predictor.tiers])
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "
         f"({int(known.sum())} left out: the artifact was fitted or chosen on them); {world.note}; "
         "they cannot serve a second choice for this artifact or what comes of it (of "
         f"{artifact.version}, which does not know of this one, they ought not to)"
     )
-    notes += outcomes.notes if outcomes else ()
+    notes += untried
     notes += (again.note,) if again else ()
     found = _fetch(artifact)
-    basis = found[1] if found else None
+    choice = _Choice(policy, goal, course, evidence, found[1] if found else None)
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})
     training["known_until"] = newest(training, used)
-    chosen = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
-    making = (policy, goal, course, evidence, basis, training)
-    done = _issue(artifact, out, tiers, *making, used, chosen)
-    told = (describe_policy(policy, tiers), *next_step(policy, out))
-    return replace(done, summary=(*notes, note, *told))
+    looked_at = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
+    return _issue(artifact, out, predictor.tiers, choice, training, (*notes, note), used, looked_at)
 
 
 def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued:
@@ -151,18 +164,42 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
             )
             why = f"{artifact.policy.why}; since then the prices changed, and its promise is void"
             policy = replace(artifact.policy, promise=None, why=why)
-            course, evidence, basis = _course(artifact), None, None
+            choice = _Choice(policy, goal, _course(artifact), None, None)
         else:
             note = "new prices; operating point chosen again on the choose rows of its training"
             old, basis = found
             evidence = old.repriced(artifact.predictor.tiers, tiers)
             course, evidence, basis = _replanned(evidence, basis, tiers)
             policy = choose(goal, course, evidence, [tier.name for tier in tiers])
+            choice = _Choice(policy, goal, course, evidence, basis)
     training = _retold(artifact.manifest, note, {"test": 0})
-    making = (policy, goal, course, evidence, basis, training)
-    done = _issue(artifact, out, tiers, *making, None, None)
-    told = (describe_policy(policy, tiers), *next_step(policy, out))
-    return replace(done, summary=(*notes, note, *told))
+    return _issue(artifact, out, tiers, choice, training, (*notes, note))
+
+
+def _evidence(
+    predictor: Predictor,
+    requests: Requests,
+    x: Matrix,
+    units: NDArray[np.int64],
+    rule: LabelRule,
+    paired: bool,
+) -> tuple[Evidence, tuple[str, ...]]:
+    """What requests with the vectors x tell, and what a one-sided log never tried, in words."""
+    p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
+    names = tuple(tier.name for tier in predictor.tiers)
+    outcomes = None if paired else certifiable(logged(requests), p, names)
+    evidence = gather_evidence(
+        p,
+        x,
+        requests,
+        units,
+        predictor.tokens,
+        predictor.tiers,
+        rule,
+        outcomes,
+        stages_of(predictor, x, list(requests.prompts)),
+    )
+    return evidence, outcomes.notes if outcomes else ()
 
 
 def _replanned(
@@ -182,42 +219,49 @@ def _issue(
     artifact: Artifact,
     out: Path,
     tiers: tuple[Tier, ...],
-    policy: Policy,
-    goal: Goal | None,
-    course: Course | None,
-    evidence: Evidence | None,
-    basis: Basis | None,
+    choice: _Choice,
     training: dict[str, Any],
-    fitted: Requests | None,
-    chosen: Sample | None,
+    notes: tuple[str, ...],
+    chosen: Requests | None = None,
+    looked_at: Sample | None = None,
 ) -> Reissued:
     """Log the new version, with the evidence where there is all of it, and put it in its place.
 
     In this order: where MLflow refuses the run, the rows are not spent and it can be asked again.
 
-    fitted: further requests that it knows now; chosen: these, for its baseline.
+    chosen: requests that it knows now, besides those that it knew; looked_at: the same, for its
+    baseline.
     """
-    old = artifact.manifest
+    old, policy, evidence = artifact.manifest, choice.policy, choice.evidence
     metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}
     facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
     facts |= _stages(old, evidence, policy)
     with tempfile.TemporaryDirectory() as scratch:
         made, kept, sha256 = Path(scratch) / "artifact", Path(scratch) / "evidence", None
         kept.mkdir()
-        if evidence is not None and basis is not None:
-            sha256 = save_evidence(kept / FILE, evidence, basis)
+        if evidence is not None and choice.basis is not None:
+            sha256 = save_evidence(kept / FILE, evidence, choice.basis)
             if (known := find_baseline(artifact)) is not None:
                 same = (sha256, policy) == (old.get("evidence"), artifact.policy)
-                save_baseline(kept, known if same else carried(known, chosen))
-        facts |= describe_choice(goal, course, sha256, old.get("rules"))
+                save_baseline(kept, known if same else carried(known, looked_at))
+        facts |= describe_choice(choice.goal, choice.course, sha256, old.get("rules"))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
-            version = reissue(artifact, made, tiers, policy, card, fitted, facts, gate)
-        safe, came = f"{NOTHING}: {artifact.path} is as it was", {"from": artifact.version}
+            version = reissue(artifact, made, tiers, policy, card, chosen, facts, gate)
         with placing(made, out), step("MLflow run"):
-            run_id, store = track(made, version, facts, policy, tiers, kept, safe, None, came)
-    return Reissued(out, version, policy, run_id, store, ())
+            run_id, store = track(
+                made,
+                version,
+                facts,
+                policy,
+                tiers,
+                evidence=kept,
+                safe=f"{NOTHING}: {artifact.path} is as it was",
+                parameters={"from": artifact.version},
+            )
+    summary = (*notes, describe_policy(policy, tiers), *next_step(policy, out))
+    return Reissued(out, version, policy, run_id, store, summary)
 
 
 def _stages(

@@ -1,4 +1,4 @@
-"""The training job: label → split → features → heads → policy → export → report → MLflow."""
+"""The training job: label → split → features → heads → policy → report → export → MLflow."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -100,7 +100,16 @@ def train(
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
             chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
             chosen |= {f"members.{name}.microseconds": value for name, value in times.items()}
-            safe = f"the artifact is in {out}, without the run that drift and reprice need"
-            told_of = (made.version, made.facts, policy, tiers, kept, safe, made.report)
-            run_id, store = track(out, *told_of, asked, chosen)
+            run_id, store = track(
+                out,
+                made.version,
+                made.facts,
+                policy,
+                tiers,
+                evidence=kept,
+                safe=f"the artifact is in {out}, without the run that drift and reprice need",
+                report=made.report,
+                parameters=asked,
+                metrics=chosen,
+            )
     return Trained(out, made.version, policy, made.report, run_id, store, summary)

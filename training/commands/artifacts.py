@@ -58,8 +58,18 @@ def train(
         if report is not None:
             show_report(report)
 
-    asked = (settings, parts, seed, embedder, estimate_propensities, tuning, tell)
-    done = run(traffic, named, out, *asked)
+    done = run(
+        traffic,
+        named,
+        out,
+        settings,
+        parts,
+        seed,
+        embedder,
+        estimate=estimate_propensities,
+        tuning=tuning,
+        told=tell,
+    )
     if as_json:
         print_json(_facts(done) | {"report": done.report.as_json() if done.report else None})
     else:

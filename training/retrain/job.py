@@ -149,8 +149,16 @@ def _finish(
         worth, name = worth_of(made), made.version
         headline = f"{status.capitalize()}. {worth}"
         with step("register"):
-            parts = (verdict, headline, contest.notes, table, made.report, Path(scratch))
-            show(mlflow, folder, *parts)
+            show(
+                mlflow,
+                folder,
+                verdict,
+                headline,
+                contest.notes,
+                table,
+                made.report,
+                Path(scratch),
+            )
             tags = version_tags(verdict, best, ground.requests)
             told = f"{headline}\n\n{verdict_table(verdict)}"
             version = registry.register(folder, name, tags, told)
@@ -170,8 +178,17 @@ def _export(
     """The challenger's artifact in `folder`, its evidence logged."""
     kept = scratch / "evidence"
     kept.mkdir()
-    parts = (ground, best.features, best.learned, settings.config, best.embedder, settings.seed)
-    made = finish(*parts, datetime.now(UTC), folder, kept)
+    made = finish(
+        ground,
+        best.features,
+        best.learned,
+        settings.config,
+        best.embedder,
+        settings.seed,
+        datetime.now(UTC),
+        folder,
+        kept,
+    )
     mlflow.log_artifacts(str(kept), "evidence")
     mlflow.set_tags({ARTIFACT_TAG: made.version, EVIDENCE_TAG: made.facts["evidence"]})
     return made
