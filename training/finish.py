@@ -111,7 +111,7 @@ def finish(
         report, refused = report_on(ground, features, learned, policy, config.label)
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
-    members = worth_of(ground, learned)
+    members = learned.members or worth_of(ground, learned)
     notes += compare_original(features, learned, policy)
     notes += list(report.notes) if report else [refused]
     sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}

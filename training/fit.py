@@ -32,8 +32,11 @@ def fit(ground: Ground, features: Features, seed: int, recipe: Recipe) -> tuple[
 
     learned = learned_from(features)
     if features.vectorizer.encoder is not None:
-        encoder = worth_of(ground, learned)[-1:]  # none, where its rows are of one session
-        if not any(member.nats.value > 0 for member in encoder):
+        members = worth_of(ground, learned)
+        encoder = members[-1:]  # none, where its rows are of one session
+        if any(member.nats.value > 0 for member in encoder):
+            learned = replace(learned, members=members)
+        else:
             shown = [member.describe() for member in encoder] or ["nothing shows what it adds"]
             told = f"the fine-tuned encoder is left out: {shown[0]}"
             features = replace(

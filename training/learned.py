@@ -22,6 +22,7 @@ from training.learn.reference import Reference, references_of
 from training.learn.stages import Stages, fit_gate, read_stages, with_floors
 from training.learn.weak import firm_only, matched_labels, weak_labels
 from training.log.requests import Requests
+from training.measure.members import Worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Learned:
         basis: what the fit rows say of the order in which to try operating points.
         references: what explanations compare with, one per learned head.
         notes: what the log does not tell, in words.
+        members: what each member adds; empty where fitting did not have to know.
         second: of two stages the second; the other attributes are the first's then.
     """
 
@@ -44,6 +46,7 @@ class Learned:
     basis: Basis
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
+    members: tuple[Worth, ...] = ()
     second: "Learned | None" = None
 
     @property
