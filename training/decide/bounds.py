@@ -11,15 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, ndtri
 from scipy.stats import binom
 
-BLOCKS = 50  # how often the bet is made anew
-AIM = 1.05  # the gambler aims a little above the mark, as what is just missed is lost
-LARGEST_BET = 0.9  # of what would risk all the capital on one value
+BLOCKS = 50  # how often the bet is recomputed
+AIM = 1.05  # aim a little above 1/risk: to fall just short of it gains nothing
+LARGEST_BET = 0.9  # share of the bet at which a single value could take all the capital
 
 
 def per_unit(
     values: NDArray[np.float64], session: NDArray[np.int64], unit: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Mean per session, then summed per unit over the mean number of sessions.
+    """Means per session, summed per unit and divided by the mean number of sessions per unit.
 
     Args:
         values: float64[n].

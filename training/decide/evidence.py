@@ -91,11 +91,11 @@ class Evidence:
         return pace.facts(asked, self.stages.tokens)
 
     def gap_range(self, share: Floats) -> tuple[Floats, Floats]:
-        """Between which numbers score[i, a] − share · score[i, b] lies, any tiers a, b, share ≤ 2.
+        """Least and largest score[i, a] − share · score[i, b] of any tiers a and b, share ≤ 2.
 
-        A request's pseudo-outcomes are together off [0, 1] by no more than one may be, as one tier
-        answered (`measure.offpolicy.largest_weight`); so this is half of what two that vary apart
-        would need.
+        Only the pseudo-outcome of the tier that answered lies outside [0, 1]
+        (`measure.offpolicy.largest_weight`), so the range is half of what two that vary
+        independently would need.
         """
         low = np.minimum(self.low - share, -share * self.high)
         high = np.maximum(self.high, 1.0 - share * self.low)

@@ -30,7 +30,7 @@ STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
 NOTHING_CHEAPER = "no cheaper operating point could be certified"
-RIVALS_PART = 0.2  # of the risk of error, set aside for middle tiers that rival routing
+RIVALS_PART = 0.2  # share of the risk of error set aside for middle tiers that rival routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def choose(goal: Goal, course: Course, evidence: Evidence, names: Sequence[str])
 
 
 def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step, ...]:
-    """What the choose rows say of every step of the course, also of those behind its end."""
+    """What the choose rows say of every step, including those after the walk has stopped."""
     risk = _risks(goal, course, evidence)[2]
     rows, top = np.arange(len(evidence.p)), evidence.p.shape[1] - 1
     found = []
@@ -179,7 +179,7 @@ def choice_world(goal: Goal, rule: LabelRule, requests: Requests) -> World:
     if isinstance(goal, MaxBadDowngrade) or rule.margin is not None:
         return paired_world(requests)
     if isinstance(goal, Value) and not valuable(requests).any():
-        return paired_world(requests)  # of no request: the goal needs none
+        return paired_world(requests)  # without a request: the goal needs none
     return pick_world(requests, 1 if isinstance(goal, Value) else MIN_UNITS)
 
 
@@ -208,8 +208,8 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
 def _risks(goal: Promised, course: Course, evidence: Evidence) -> tuple[float, list[Policy], float]:
     """The risk of error of one rival, the rivals that are certified, and the risk of the walk.
 
-    Graphical testing (Bretz et al. 2009): each rival has a part of the risk, which the walk
-    inherits where the rival is certified.
+    Graphical testing (Bretz et al. 2009): each rival is tested at a part of the risk, which passes
+    to the walk if the rival is certified.
     """
     risk = 1.0 - goal.confidence
     part = RIVALS_PART * risk / max(len(course.rivals), 1)
@@ -270,7 +270,7 @@ def _spend(goal: MaxCost | TopShare, evidence: Evidence) -> Policy:
 
 
 def _told(policy: Policy, evidence: Evidence, names: Sequence[str]) -> Policy:
-    """The policy, with what it does on the choose rows in its words: a measurement, no promise."""
+    """The policy, its `why` with what it does on the choose rows: a measurement, no promise."""
     n = len(evidence.p)
     if not n:
         return policy

@@ -51,7 +51,7 @@ def _holds(
 
 
 def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
-    """What the choose rows say of a policy: estimate and one-sided limit, the strictest."""
+    """Estimate and one-sided limit of a policy on the choose rows: those of the strictest view."""
     told = [_promise(goal, policy, view, risk) for view in evidence.views]
     sign = 1.0 if isinstance(goal, MinQuality) else -1.0
     strictest = min(told, key=lambda one: (one.certified, sign * one.bound))
@@ -172,9 +172,9 @@ def _rate_bound(
 def _strictest(
     easy: float, strict: float, test: Callable[[Floats], NDArray[np.bool_]], otherwise: float
 ) -> float:
-    """The last target, from easy to strict, up to which all are shown, to 1/4,000 of the way.
+    """The strictest target that is shown with all easier ones, to 1/4,000 of the range.
 
-    The rule's own target is asked first or last, so that rounding never denies what was certified.
+    The goal's own target is one end of the range, so that rounding never denies what was certified.
     """
     for _ in range(2):
         targets = np.linspace(easy, strict, 65)

@@ -13,7 +13,7 @@ from training.learn.calibrate import log_loss
 from training.learn.gaps import gaps, temper
 from training.learn.joint import mostly_unpaired
 
-SHRINKAGE: Final = 30.0  # nats that moving one member's whole weight must earn
+SHRINKAGE: Final = 30.0  # nats that must be gained to move a weight by 1 from its prior
 GAP_SHARES: Final = (6.0, 1.0, 1.0)
 """How much each of `router.head.MEMBERS` but the encoder counts a priori for the gaps.
 
@@ -31,11 +31,10 @@ def blend_members(
     firm: NDArray[np.bool_],
     members: Sequence[int] | None = None,
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
-    """Weigh the members on all rows, then the encoder beside their sum on those it may speak of.
+    """Weigh the members on all rows, then the encoder against their sum on rows new to it.
 
-    These are few, and one member against another is all that they are asked; a priori both count
-    alike. Where few requests show every tier's outcome, the gap's weights are tempered
-    (`learn.gaps`).
+    These rows are few, so they decide that one weighting only, in which both count alike a priori.
+    Where few requests show every tier's outcome, the gap's weights are tempered (`learn.gaps`).
 
     Args:
         margins: float64[m, n, k], log-odds that the rows' own labels had no part in; the encoder's
@@ -80,7 +79,7 @@ def routing_loss(
 ) -> float:
     """Cross-entropy in nats, plus the squared error of each tier's gap to the last.
 
-    The gaps, which are what routing turns on, are of rows where every tier was observed.
+    The gaps, on which routing turns, are taken from rows where every tier was observed.
 
     Args:
         margins: float64[n, k].
@@ -99,7 +98,7 @@ def fit_blend(
     weight: NDArray[np.float64],
     shares: Sequence[float],
 ) -> Blend:
-    """Weights of the members for level and gap, by `routing_loss`, shrunk to what holds a priori.
+    """Weights of the members for level and gap that minimise `routing_loss`, shrunk to the prior.
 
     Args:
         margins: float64[m, n, k].

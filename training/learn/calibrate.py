@@ -9,9 +9,9 @@ from router.calibration import Calibration
 
 LABELS_PER_KNOT = 500
 MAX_KNOTS = 9
-STIFFNESS = 5.0  # nats that a slope e times the common one must earn between two knots
-OWN_SLOPE = 10.0  # the same for a tier's slope, beside that of all tiers
-STEEP = 4.0  # no slope is further from 1, in logarithms
+STIFFNESS = 5.0  # nats that must be gained to make a piece's slope e times the common one
+OWN_SLOPE = 10.0  # the same for one tier's slope against that of all tiers
+STEEP = 4.0  # largest |log slope|
 FIRM_ROWS = 100
 
 Floats = NDArray[np.float64]
@@ -19,10 +19,10 @@ Bools = NDArray[np.bool_]
 
 
 def calibrate(margins: Floats, score: Floats, weight: Floats, firm: Bools) -> list[Calibration]:
-    """Calibrate tiers on all their rows, and move each to the level of its firm ones.
+    """Calibrate tiers on all their rows, then move each to the level of its firm rows.
 
-    A few hundred firm rows tell a level well but no slope. Weak labels tell the slope: it is their
-    level that is off.
+    A few hundred firm rows suffice for a level, not for a slope; weak labels tell the slope, but
+    their level is biased.
 
     Args:
         margins: float64[n, k], log-odds that the rows' own labels had no part in.
@@ -48,12 +48,12 @@ def level_rows(score: Floats, firm: Bools) -> NDArray[np.int64]:
 
 
 def fit_calibrations(margins: Floats, score: Floats, weight: Floats) -> list[Calibration]:
-    """Fit a rising broken line in log-odds, of one shape for all tiers, at each tier's level.
+    """Fit a rising broken line in log-odds: one shape for all tiers, a level for each.
 
-    With two knots this is Platt's scaling (1999); each further 500 labels add a knot whose slope
-    may differ from the common one at a price, so that little data cannot bend the line. At a
-    higher price a tier's slope may differ from the others': tiers whose slopes are off by chance
-    are apart by the wrong gap, which is what routing turns on.
+    With two knots this is Platt's scaling (1999). Each further 500 labels add a knot; a slope that
+    differs from the common one is penalised, so that little data cannot bend the line. A tier's
+    slope that differs from the other tiers' is penalised more: by chance it would put a wrong gap
+    between tiers, and routing turns on the gap.
 
     Args:
         margins: float64[n, k], log-odds that the rows' own labels had no part in.
@@ -113,7 +113,7 @@ def moved(
     score: Floats,
     weight: Floats,
 ) -> Calibration:
-    """The same line, as far up or down (log-odds) as these rows' mean score asks.
+    """The same line, shifted in log-odds until its mean probability is these rows' mean score.
 
     Args:
         calibration: what is moved.

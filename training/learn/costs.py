@@ -15,9 +15,9 @@ from training.learn.members import Matrix
 from training.log.requests import Requests
 
 MIN_ROWS = 50
-PENALTIES = (0.3, 3.0)  # on standardised features, tokens counted in their mean
+PENALTIES = (0.3, 3.0)  # for standardised features and tokens divided by their mean
 FOLDS = 3
-TUNED_ON = 4000  # rows at most: a mean over more is no better
+TUNED_ON = 4000  # the penalty is picked on so many rows at most: more pick no better
 
 
 def fit_tokens(

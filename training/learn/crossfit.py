@@ -1,13 +1,13 @@
 """Cross-fitting linear and forest: each tier on its own rows, or the tiers together.
 
-Together only where few requests show every tier's outcome (`learn.joint`), and there for each of
-the two members only if rows that it was not fitted on lose less: that is how far to share.
+They learn together only where few requests show every tier's outcome (`learn.joint`), and there
+only the members, linear or forest, whose cross-fitted loss it lowers.
 
 The linear member has a penalty for the level that the tiers share and others for each tier's
-deviation from it. How hard a prompt is shows on every row; which tiers differ on it shows on few,
-and what is lost by noise there, routing loses. Of the deviations' penalties a mean is taken, each
-weighed by e to the minus what it loses (pseudo-BMA: Yao, Vehtari, Simpson and Gelman, 2018): with
-few rows all count, with many the best.
+deviation from it: every row tells how hard a prompt is, but few tell on which prompts tiers differ,
+and noise there misleads routing. The deviations are averaged over several penalties, each weighed
+by exp(−cross-fitted loss) (pseudo-BMA: Yao, Vehtari, Simpson and Gelman, 2018): with few rows all
+of them count, with many only the best.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from training.learn.trees import Bins, booster_margins, fit_booster
 
 FOLDS = 4
 MIN_ROUNDS = 5
-LEAST_SHARE = 0.05  # of a penalty in the mean, beside that of the best
+LEAST_SHARE = 0.05  # a penalty with less than this share of the best one's weight is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Lessons:
 class Way:
     """Cross-fitted folds of each tier, learned `together` with the others or apart from them.
 
-    The linear member is that of each of the `ridges`.
+    The linear member was fitted under each of the `ridges`.
     """
 
     folds: tuple[tuple[Fold, ...], ...]
@@ -127,7 +127,7 @@ class Line:
 
     Attributes:
         way: each tier apart, or together.
-        level, gap: float64[ridges of the way], how much each penalty counts, see `Blend`.
+        level, gap: float64[ridges of the way], weight of each penalty, as in `Blend`.
     """
 
     way: Way
@@ -136,7 +136,7 @@ class Line:
 
     @property
     def penalty(self) -> Ridge:
-        """That of the level."""
+        """The one of the level."""
         return self.way.ridges[int(self.level.argmax())]
 
     def margins(self) -> NDArray[np.float64]:
@@ -170,9 +170,9 @@ def check_folds(
 
 
 def cross_fit(lessons: Lessons) -> list[Way]:
-    """Each tier apart; together, too, where less than half of the labelled rows are paired.
+    """Each tier apart and, where less than half of the labelled rows are paired, also together.
 
-    Together the linear member keeps the penalty that was best apart: to try them all takes minutes.
+    Together, the linear member takes the penalty that was best apart: to try all takes minutes.
     """
     folds = _in_folds(partial(fit_fold, lessons), lessons)
     apart = Way(folds, lessons.recipe.ridges, together=False)
@@ -184,7 +184,7 @@ def cross_fit(lessons: Lessons) -> list[Way]:
 
 
 def best_linear(ways: list[Way], lessons: Lessons) -> Line:
-    """Way and penalty with the least cross-fitted loss, and the mean of penalties for the gap."""
+    """Way and penalty with the least cross-fitted loss, and the penalties' weights for the gap."""
     way, best = min(
         ((way, ridge) for way in ways for ridge in range(len(way.ridges))),
         key=lambda found: lessons.loss(found[0].linear(found[1])),

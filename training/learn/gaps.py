@@ -1,11 +1,12 @@
 """How far the gap between tiers may follow the members, on logs where no request shows both tiers.
 
-Blending weighs the members' deviations between tiers by the cross-entropy of each tier alone, where
-no gap is ever seen. They come out too high on some logs and not on others, so each log is asked.
-A request that one tier answered has a gap of which the mean is right (doubly robust: Robins,
-Rotnitzky and Zhao, 1994), and the best linear predictor of the gap (Chernozhukov, Demirer, Duflo
-and Fernández-Val, 2018) in two parts, what would be left without the deviations and what they add,
-says how far to follow each. Only their ratio changes the order of prompts.
+Blending weighs the members' deviations between tiers by each tier's own cross-entropy, in which no
+gap is ever seen. On some logs, not on all, these weights come out too high, so each log is tested.
+From a request that one tier answered, a doubly robust estimate of the gap has the right mean
+(Robins, Rotnitzky and Zhao, 1994). It is regressed on two parts of the predicted gap: what would be
+left without the deviations, and what they add (the best linear predictor of Chernozhukov, Demirer,
+Duflo and Fernández-Val, 2018). The slopes say how far to follow each part; only their ratio changes
+the order of prompts.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from router.head import Blend
 from training.learn.calibrate import FIRM_ROWS, calibrate
 
-SPREAD = 0.7  # standard deviation of each slope, a priori, about 1: what blending took for granted
+SPREAD = 0.7  # prior standard deviation of each slope about 1, the slope that blending assumes
 LEAST, MOST = 0.25, 2.0
 
 
@@ -25,15 +26,15 @@ def temper(
     weight: NDArray[np.float64],
     firm: NDArray[np.bool_],
 ) -> Blend:
-    """The blend with its gap weights times what the log says of them.
+    """The blend, its gap weights multiplied by the ratio of the two slopes.
 
     Args:
         blend: of the members.
         margins: float64[members, n, k], of rows that no member was fitted on.
         score: float64[n, k], NaN where not observed.
-        weight: float64[n, k], of a label 1/propensity.
-        firm: bool[n, k], scores that are trusted. Only these are looked at, and where a tier has
-            under `FIRM_ROWS` of them the blend is returned as it is.
+        weight: float64[n, k], 1/propensity of a label.
+        firm: bool[n, k], scores that are trusted. Only these are used; where a tier has fewer
+            than `FIRM_ROWS` of them the blend is returned as it is.
     """
     sure = firm & ~np.isnan(score)
     if (sure.sum(axis=0) < FIRM_ROWS).any():
@@ -65,7 +66,7 @@ def gaps(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ratio(level: NDArray[np.float64], own: NDArray[np.float64], gap: NDArray[np.float64]) -> float:
-    """The slope of `gap` by `own` over that by `level`, float64[n, gaps] each; shrunk to 1."""
+    """Slope of `gap` on `own` over that on `level` (float64[n, gaps] each), shrunk towards 1."""
     centred = [(part - part.mean(axis=0)).ravel() for part in (level, own, gap)]
     x, y = np.stack(centred[:2], axis=1), centred[2]
     noise, prior = max(float(y @ y) / len(y), 1e-12), np.full(2, SPREAD**-2)

@@ -1,17 +1,17 @@
 """Members whose tiers learn together, for logs where a request shows the outcome of one tier.
 
-Routing turns on the gap between tiers. Where both outcomes of a request are known, what is hard
-about it for every tier cancels out of the gap; where they are not, each tier's errors stay, and the
-tier with the fewest rows (or grades) makes the gap noise. So the tiers share what they can:
+Routing turns on the gap between tiers. Where both outcomes of a request are known, what makes it
+hard for every tier cancels out of the gap. Where they are not, each tier's errors remain, and those
+of the tier with the fewest rows drown the gap in noise. So the tiers share what they can:
 
-- **Linear.** Tier k's weights are ``w_k = √ρ · v + √(1 − ρ) · u_k``, with the one ridge penalty on
-  v and on every u_k. Each tier's weights so have the prior that they have apart, and those of two
-  tiers the correlation ρ in it: regularised multi-task learning (Evgeniou and Pontil, KDD 2004).
-- **Forest.** The trees grow on all tiers' rows, each row from its tier's level on; then each tier
-  computes all their leaves anew, on its own rows (LightGBM's `refit`). Where to cut takes many rows
-  to find, how far a tier is off in a leaf takes few.
+- **Linear.** Tier k's weights are ``w_k = √ρ · v + √(1 − ρ) · u_k``, with one ridge penalty on v
+  and on every u_k: each tier's weights have the same prior as when fitted alone, and those of two
+  tiers have prior correlation ρ (regularised multi-task learning, Evgeniou and Pontil, KDD 2004).
+- **Forest.** The trees grow on all tiers' rows, each row starting from its tier's level; then each
+  tier recomputes their leaves on its own rows (LightGBM's `refit`). It takes many rows to find
+  where to split, and few to tell how far a tier is off in a leaf.
 
-What is served are a tier's own `Linear` and `Forest` as ever.
+What is served is each tier's own `Linear` and `Forest`, as when they learn apart.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ from training.learn.linear import standardise
 from training.learn.members import Matrix, Recipe, Ridge
 from training.learn.trees import forest_parameters, grow
 
-CORRELATION = 0.5  # ρ; on simulated logs at 0.8 prompts were ordered a little worse
+CORRELATION = 0.5  # ρ; at 0.8 prompts of simulated logs were ordered a little worse
 
 
 def mostly_unpaired(score: NDArray[np.float64]) -> bool:
-    """Whether of the labelled rows of float64[n, k] less than half show every tier's outcome.
+    """Whether less than half of the labelled rows of float64[n, k] show every tier's outcome.
 
-    Only there can tiers gain by learning together: a paired log's gap is best learned as it is
-    (sharing brought APGR from .666 to .657 on MMLU).
+    Only then can tiers gain by learning together; on a paired log sharing costs quality (APGR fell
+    from .666 to .657 on MMLU).
     """
     known = ~np.isnan(score)
     return score.shape[1] > 1 and 2 * int(known.all(axis=1).sum()) < int(known.any(axis=1).sum())

@@ -15,7 +15,7 @@ from router.head import Linear, blended
 from router.ngrams import BUCKETS
 from training.learn.members import Matrix, Ridge
 
-DEVIATIONS = 5.0  # beyond so many standard deviations a dense feature says no more
+DEVIATIONS = 5.0  # dense features are clipped at so many standard deviations
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Axes:
     high: NDArray[np.float32]
 
     def linear(self, slopes: NDArray[np.float64], level: float, known: NDArray[np.int64]) -> Linear:
-        """The member on raw features, of what was fitted on standard ones.
+        """The member on raw features, from weights fitted on standardised ones.
 
         Args:
             slopes: float64[dim + m], by dense features, then by the n-grams `known`.
@@ -94,7 +94,7 @@ def fit_ridges(
 def merge(
     linears: Sequence[Sequence[Linear]], level: NDArray[np.float64], gap: NDArray[np.float64]
 ) -> list[Linear]:
-    """Of each tier one member with the margins that `blended` makes of those of its penalties.
+    """One member per tier, whose margins are the `blended` margins of its penalties' members.
 
     Args:
         linears: [tiers][penalties], as of `fit_ridges`.
@@ -135,7 +135,7 @@ def _regress(
 
 
 def _as_sparse(dense: NDArray[np.float64]) -> sparse.csc_matrix:
-    """All values of float64[n, dim], zeros among them: what finds them takes longer than they."""
+    """float64[n, dim] as sparse with its zeros kept: to find and drop them would take longer."""
     n, dim = dense.shape
     rows, starts = np.tile(np.arange(n, dtype=np.int32), dim), np.arange(0, n * dim + 1, n)
     return sparse.csc_matrix((dense.ravel(order="F"), rows, starts), shape=(n, dim))

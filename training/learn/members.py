@@ -51,8 +51,8 @@ class Ridge:
 
     Attributes:
         c: inverse strength for the n-grams, whose rows have length one.
-        dense: factor on the standardised dense features. They enter small, so that under one
-            penalty the n-grams may say more than a few broad directions do.
+        dense: factor on the standardised dense features. Below 1 it penalises them more than the
+            n-grams, so that a few broad directions do not outweigh these.
     """
 
     c: float
@@ -65,8 +65,8 @@ class Recipe:
 
     Attributes:
         learning_rate, num_leaves, feature_fraction, lambda_l2: LightGBM's.
-        ridges: the linear member's penalties for the level that tiers share, among which is chosen.
-        gap_ridges: those of them for the deviations of the tiers from it, of which less is seen.
+        ridges: the linear member's penalties for the level that tiers share; one is chosen.
+        gap_ridges: those of them that are averaged for the tiers' deviations from it.
         firm_only: weak labels (what users did next) are not learned from.
         sufficed_at: members learn whether the score is at least this instead of the score; their
             weights and the calibration remain the score's, so a head estimates the same.

@@ -71,7 +71,7 @@ def fit_geometry(
 def _without_small(
     small: NDArray[np.float32], label: NDArray[np.int64], sessions: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Give the rows of prototypes with under ten sessions to the nearest that keeps its own."""
+    """Give rows of prototypes with under ten sessions to the nearest prototype that has more."""
     pairs = np.unique(np.stack([label, sessions]), axis=1)
     counts = np.bincount(pairs[0], minlength=int(label.max()) + 1)
     kept = np.flatnonzero(counts >= SESSIONS_PER_PROTOTYPE)

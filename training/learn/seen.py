@@ -21,10 +21,10 @@ from training.learn.vectorize import terms_of
 from training.log.imprint import Imprint
 from training.log.requests import Requests
 
-BITS: Final = 8  # of the table, for each prompt
-RISK: Final = 1e-4  # of taking new prompts for old ones
-LEAST: Final = 0.05  # of a share, to be told
-SPOILED: Final = 0.5  # a share that no promise can rest on
+BITS: Final = 8  # of the table per prompt
+RISK: Final = 1e-4  # of taking new prompts for known ones
+LEAST: Final = 0.05  # a smaller share of known prompts is not reported
+SPOILED: Final = 0.5  # with this share known, no promise can rest on the log
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from training.log.requests import Requests
 
 JACCARD = 0.9
 BANDS, BAND_ROWS = 12, 5  # a pair at Jaccard 0.9 shares no band once in 45,000 times
-TOO_LARGE = 0.2  # of all requests in one group: duplicates chain sessions together, so let them
+TOO_LARGE = 0.2  # largest share of all requests that near-duplicates may chain into one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,11 @@ def split(
 
 
 def independent(requests: Requests, twin: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Numbers of independent units, int64[partitions, n]: what is asked twice is evidence once.
+    """Numbers of independent units, int64[partitions, n]: a prompt asked twice is evidence once.
 
-    A session with all near-duplicates of its prompts and their sessions. Where prompts that many
-    sessions ask had to be released, as they tie everything to everything, there are two partitions:
-    what is shown has to be shown by both, by sessions as far as they are tied, and by prompts.
+    A unit is a session with all near-duplicates of its prompts and their sessions. Prompts that
+    very many sessions ask would tie everything into one unit, so they tie nothing. There are then
+    two partitions, one of tied sessions and one of prompts, and a claim must be shown on both.
 
     Args:
         requests: n of them.
@@ -132,7 +132,7 @@ def independent(requests: Requests, twin: NDArray[np.int64] | None = None) -> ND
 
 
 def coarsest(units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of partitions int64[partitions, n] the one of the fewest units, int64[n]."""
+    """The one of several partitions, int64[partitions, n], with the fewest units: int64[n]."""
     return min(units, key=lambda unit: len(np.unique(unit)))
 
 
@@ -168,7 +168,7 @@ def _groups(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> tuple[NDArr
 def near_duplicates(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.int64]:
     """int64[n]: the row of each prompt's group leader (its own, where it has no earlier twin).
 
-    Later prompts play no part in it: the first m of these are what it says of the first m prompts.
+    Only earlier prompts count, so the first m entries are those of the first m prompts alone.
     """
     first: dict[str | bytes, int] = {}
     leader = np.arange(len(prompts))

@@ -1,10 +1,10 @@
 """Two stages: fitting the gate between them, and what both say of many prompts.
 
-All is fitted on cross-fitted probabilities of the fit rows: how much the second stage's answer
-counts, how far it will move the first's, by the first stage's vector, and, at every dial that may
-be served, the gain per token above which the second stage is asked. Floors are such that it reads
-`BUDGET` of all tokens: with the first stage's own time, and as heads fitted on all rows are less
-sure of new prompts, that makes at most some 30 % of the second's mean latency.
+Three things are fitted on cross-fitted probabilities of the fit rows: the weight of the second
+stage's answer; how far it is likely to move the first's, by the first stage's vector; and, for
+every dial that may be served, the floor of gain per token above which it is asked. Floors let it
+read `BUDGET` of the fit rows' tokens. On new prompts heads are less sure, so it reads more;
+with the first stage's own time that comes to about 30 % of the second stage's mean latency.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from training.learn.memory import Remembering
 from training.learn.vectorize import vectorize
 
 Floats = NDArray[np.float64]
-BUDGET = 0.22  # of the tokens; of new prompts it becomes some 0.26
+BUDGET = 0.22  # share of the fit rows' tokens; of new prompts' it is about 0.26
 PENALTY = 1.0
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)  # weights of the second stage
 _TO_SCALE = 1.0 / (2.0 * np.log(2.0))  # mean absolute value of a logistic error → its scale
@@ -218,7 +218,7 @@ def with_floors(
 
 
 def fit_floors(first: Floats, usd: Floats, spread: Floats, tokens: Floats, dials: Floats) -> Floats:
-    """At each dial the least gain per token for which the second stage reads `BUDGET` of all."""
+    """For each dial, the gain per token above which the second stage reads `BUDGET` of tokens."""
     floors = np.empty(len(dials))
     for i, mu in enumerate(dials):
         worth = _per_token(first, usd, float(mu), spread, tokens)

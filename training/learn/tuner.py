@@ -4,10 +4,10 @@ The loop is written out, and not left to sentence-transformers' trainer, because
 tiers that were not observed, and because on a CPU two choices halve its time: no dropout inside the
 transformer, and attention written out instead of fused. Batches hold prompts of about one length.
 
-What is served is not where the last step ended, but a mean of the weights over the last steps: one
-answer of a tier to a prompt is a coin thrown, and after two epochs the weights have begun to follow
-the throws. The mean has less of that, and costs nothing to serve (cross-entropy on other rows .5919
-→ .5792 on MMLU-Pro, .4853 → .4817 on MMLU).
+What is served is a mean of the weights over the last steps, not those of the last one: each outcome
+is one draw, and after two epochs the weights have begun to fit the draws. The mean does so less and
+costs nothing to serve (cross-entropy on other rows .5919 → .5792 on MMLU-Pro, .4853 → .4817 on
+MMLU).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH: Final = 32
-BODY_RATE: Final = 5e-5  # learning rates at their height
+BODY_RATE: Final = 5e-5  # peak learning rates
 HEAD_RATE: Final = 1e-3
 WARM_UP: Final = 0.06  # of all steps
 DECAY: Final = 0.01

@@ -1,14 +1,13 @@
 """Weak labels: what users did next, read in the light of the prompt.
 
-A weak label of weight w says that what was seen is (1 + w)/(1 − w) times likelier if the label is
-right (`training.label.trust`). Its likelihood at a probability p pulls on p as the label itself
-would with the weight ``p · (r − 1) / (p · r + 1 − p)``, r that ratio and p the probability of what
-it says: so much of the prior does it add to the posterior mean. At p = 1/2 that is w. So the
-heads are fitted a second time, with the weights at their own cross-fitted probabilities: one step
-of scoring towards the largest likelihood (cf. Dempster, Laird and Rubin 1977). To fit the posterior
-means themselves instead would hold the heads to what they said before on every row that tells
-little; in these weights such rows hardly count. Only for tiers with firm labels that hold the
-level: without them users' failures alone would pull it further down with each step.
+A weak label of weight w says that what was seen is r = (1 + w)/(1 − w) times likelier if the label
+is right (`training.label.trust`). If p is the probability that it is right, the gradient of its
+log-likelihood is that of a certain label with weight ``p · (r − 1) / (p · r + 1 − p)``, which is w
+at p = 1/2. So the heads are fitted a second time, with these weights at their own cross-fitted
+probabilities: one step of scoring towards the largest likelihood (cf. Dempster, Laird and Rubin
+1977). Fitting the posterior means instead would hold the heads to their first answer on every row
+that tells little; with these weights such rows hardly count. Only tiers with enough firm labels to
+hold the level are treated so: without them users' failures would pull it down with each step.
 """
 
 from dataclasses import replace
@@ -23,7 +22,7 @@ NEVER = 1e-4  # no prior and no label is surer than this
 
 
 def weak_labels(requests: Requests) -> NDArray[np.bool_]:
-    """bool[n, k]: weak labels of tiers that have `FIRM_ROWS` firm ones, too."""
+    """bool[n, k]: weak labels of tiers that also have `FIRM_ROWS` firm ones."""
     known = ~np.isnan(requests.score)
     anchored = (requests.trusted & known).sum(axis=0) >= FIRM_ROWS
     return np.asarray(known & ~requests.trusted & anchored)

@@ -125,7 +125,7 @@ def order_walk(order: ArrayLike) -> Walk:
 
 
 def oracle_walk(quality: ArrayLike, cost: ArrayLike) -> Walk:
-    """Walk of somebody who knows every outcome and bill beforehand: no policy's hull is above."""
+    """Walk of an oracle that knows every outcome and bill: no policy's hull lies above its own."""
     return policy_walk(quality, cost)
 
 

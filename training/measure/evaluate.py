@@ -56,8 +56,8 @@ def evaluate(
 ) -> tuple[Report | Valuation, int]:
     """Measure an artifact, write what is asked for, and log the run.
 
-    A report where every tier's score is known, else what policies are worth, estimated from
-    one-sided requests (`training.measure.world`). There are no plots of a one-sided world.
+    What is measured depends on the world (`training.measure.world`): a report where every tier's
+    score is known, else a valuation estimated from one-sided requests.
 
     Args:
         artifact_path: whose decisions are measured.
@@ -65,7 +65,7 @@ def evaluate(
         report_json: file to write.
         plots: folder for the figures.
         estimate: estimate propensities that the log does not hold; every output then says so.
-        told: called with what is returned, before MLflow is asked to take the run.
+        told: called with what is returned, before the run is logged.
 
     Returns:
         The report or valuation, and how many requests were left out as the artifact knows them.
@@ -106,7 +106,7 @@ def _track(
         drawn = Path(scratch) / "plots"
         drawn.mkdir()
         for picture in save_plots(report, drawn):
-            if plots is not None:  # what else is in that folder is nobody's business
+            if plots is not None:  # one file at a time: the folder may hold others
                 plots.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(picture, plots / picture.name)
         written = ", ".join(str(place) for place in (report_json, plots) if place is not None)

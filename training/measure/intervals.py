@@ -28,7 +28,7 @@ class Interval:
     """One metric: its value on the rows, and the mean and 95 % limits over the rounds.
 
     `undefined` is the share of rounds in which the metric does not exist (say, no gap between the
-    tiers). Above the tail mass the limits cannot be known and are NaN.
+    tiers); where it exceeds the tail mass, the limits cannot be known and are NaN.
     """
 
     value: float

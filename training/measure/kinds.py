@@ -16,7 +16,7 @@ KINDS: Final = (SAVED, LOST, BAD, NEEDLESS, NEEDED)
 def kinds_of(tier: NDArray[np.int64], sufficed: NDArray[np.bool_]) -> NDArray[np.str_]:
     """Which of KINDS each decision is: text[n].
 
-    Where no tier suffices the top counts as needed: nobody could have known.
+    The top tier counts as needed also where no tier suffices.
 
     Args:
         tier: int64[n], the choice.

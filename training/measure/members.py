@@ -103,7 +103,7 @@ def worth(
 
 
 def microseconds(predictor: Predictor, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Median time that each member takes on a prompt, the features that all share left out."""
+    """Median microseconds that each member takes on a prompt, without the features all share."""
     vectorizer, panel = predictor.vectorizer, predictor.panel
     if panel is None:
         return {}

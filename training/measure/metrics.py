@@ -265,7 +265,7 @@ def _along(moved: Floats, change: Floats, ends: Ints, bounds: Floats) -> Floats:
 
 
 def _above(high: ArrayLike, low: ArrayLike) -> NDArray[np.bool_]:
-    """Whether one mean is above another by more than the order of a sum can make up."""
+    """Whether one mean exceeds another by more than rounding can explain."""
     high, low = np.asarray(high), np.asarray(low)
     above: NDArray[np.bool_] = high - low > _ROUNDING * np.abs(high)
     return above

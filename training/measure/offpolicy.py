@@ -114,8 +114,8 @@ def largest_weight(logged: Logged) -> float:
     """The largest sum of a request's weights, at least 1; 1 where every tier was observed.
 
     With W so, pseudo-outcomes lie between 1 − W (p = 1, score 0) and W (p = 0, score 1), whatever
-    the scores and p in [0, 1] are; and on one request those of all tiers together are off [0, 1]
-    by no more than W − 1.
+    the scores and p in [0, 1] are; and of one request only the answering tier's lies outside
+    [0, 1], so all tiers together exceed it by at most W − 1.
     """
     every = (~np.isnan(logged.score)).all(axis=1)
     total = np.where(every, 1.0, logged.weight.sum(axis=1))

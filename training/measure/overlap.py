@@ -20,13 +20,13 @@ from training.measure.offpolicy import (
 )
 
 PARTS = 10
-PART_ROWS = 100  # fewer requests than PARTS times this are cut into fewer parts
-ALMOST_NEVER = 0.005  # of a part's requests
-EXPLORE = 0.05  # the least exploration to ask for: below it single answers weigh over 20
-ANSWERS = 10  # per part, the exploration asked for shall give
-TOLERATED = 0.01  # of the traffic may go where the log cannot speak, and counts as the heads say
-TOLERATED_WEIGHT = 0.25  # by which weights may average more than 1: as labels may be missing
-SURELY = 0.999  # that they do, before a log is refused
+PART_ROWS = 100  # a part has at least so many requests, or there are fewer parts
+ALMOST_NEVER = 0.005  # a tier tried on less than this share of a part counts as never tried there
+EXPLORE = 0.05  # the least exploration to ask for: below it a single answer weighs over 20
+ANSWERS = 10  # the exploration asked for gives so many answers in each part
+TOLERATED = 0.01  # share of a policy's traffic on which the heads' estimate may stand alone
+TOLERATED_WEIGHT = 0.25  # mean weights may exceed 1 by this, as labels may be missing
+SURELY = 0.999  # confidence that they exceed 1, before a log is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Outcomes:
 
 
 def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) -> Outcomes:
-    """Pseudo-outcomes that flatter no policy: where a cheaper tier was never tried, it fails.
+    """Pseudo-outcomes that flatter no policy: a cheaper tier fails where it was never tried.
 
     Args:
         logged: n requests.

@@ -91,7 +91,7 @@ def cost_quality_curve(
     )
     if oracle is not None:
         cost, quality = _line(oracle)
-        best = int(quality.argmax()) + 1  # behind its best an oracle only wastes money
+        best = int(quality.argmax()) + 1  # beyond its best point an oracle only wastes money
         axes.plot(
             cost[:best],
             quality[:best],

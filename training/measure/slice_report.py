@@ -44,8 +44,8 @@ class SliceReport:
             bad_downgrade, and brier and ece (means over tiers), with 95 % intervals for this slice
             alone; None with too few units.
         verdict: on the promise in this slice, one of the words above.
-        p_value: that so bad a slice is seen by chance where the promise holds in it; one-sided,
-            already multiplied by the number of slices judged (Bonferroni); NaN where not judged.
+        p_value: chance of a slice as bad as this if the promise holds in it; one-sided, already
+            multiplied by the number of slices judged (Bonferroni); NaN where not judged.
     """
 
     kind: str
@@ -136,11 +136,11 @@ def judge(
     promise: Promise | None,
     margins: Floats | None,
 ) -> tuple[SliceReport, ...]:
-    """Say of each slice what the rounds of `method` (`slice_metrics`) allow to be said.
+    """Figures and verdict of each slice, from the rounds of `method` (`slice_metrics`).
 
-    promise: of the policy. margins: float64[n] of `promise_margins`. That it fails is shown by a
-    one-sided t test on sums per session. Such margins have their rare large values on the bad side,
-    where the test errs towards not showing it.
+    promise: of the policy. margins: float64[n] of `promise_margins`. A one-sided t test on sums per
+    session decides whether the promise is shown to fail. The rare large margins are on the bad
+    side, so the test errs towards not showing it.
     """
     units = [len(np.unique(session[part.rows])) for part in slices]
     judged = sum(count >= MIN_UNITS for count in units)
@@ -234,9 +234,10 @@ def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_m
 
 
 def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
-    """The share of top quality kept where routing made no difference that was seen.
+    """Limits of the share of top quality kept, where no difference to the top tier was observed.
 
-    A bootstrap gives it no width; as many losses, or gains, as can have been missed give it one.
+    A bootstrap gives them no width. They allow for as many losses, or gains, as such a sample can
+    have missed.
     """
     found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
     width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan

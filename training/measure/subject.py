@@ -169,14 +169,14 @@ def value_one_sided(subject: Subject) -> Valued:
 
 
 def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
-    """By the vectors x of the requests; where there is a second stage, as it is asked."""
+    """Estimates for requests with vectors x; a second stage is asked as in serving."""
     if predictor.second is None:
         return estimates_of(predictor, x)
     return estimate(predictor, list(requests.prompts))
 
 
 def _held(artifact: Artifact, estimates: Estimates, requests: Requests) -> Ruled | None:
-    """The policy's choices held to the artifact's rules, where these change any."""
+    """The policy's choices under the artifact's rules; None where these change none."""
     return ruled(artifact, requests, artifact.policy.choose(estimates.p, estimates.usd), estimates)
 
 
@@ -198,7 +198,7 @@ def _cross_fitted(
 ) -> dict[str, NDArray[np.float64]]:
     """Baselines' estimates for rows that their fitting left out, {name: float64[n, k]}.
 
-    unit: int64[n]; none is divided, or a baseline would know the answers to a prompt's twins.
+    unit: int64[n]; a unit stays in one fold, or a baseline would know a prompt by its twins.
     """
     found: dict[str, NDArray[np.float64]] = {}
     folds = GroupKFold(min(FOLDS, len(np.unique(unit))), shuffle=True, random_state=0)

@@ -53,7 +53,7 @@ def lines(explanation: Explanation) -> Iterator[str]:
 def parts_frame(e: Explanation) -> pd.DataFrame:
     """What each part of the prompt moves, in points of probability, the largest first.
 
-    A row a part, a column a learned tier; empty where no tier is learned.
+    One row per part, one column per learned tier; empty where no tier is learned.
     """
     parts = e.contributions.by_group if e.contributions else {}
     points = {name: 100 * part.sum(axis=0) * e.points for name, part in parts.items()}
@@ -188,11 +188,11 @@ def _changes(e: Explanation) -> Iterator[str]:
 
 
 def _dials(e: Explanation, rival: Rival) -> str:
-    """At which worth of an answer a rival wins: what a dial above 0 says, turned round."""
+    """At which worth of an answer a rival wins: the reciprocal of the dial, where it is above 0."""
     if rival.dials is None:
         return "at no operating point: another tier is better or cheaper at each"
     low, high = rival.dials
-    if low < 0:  # where cost counts for, not against, no worth says it
+    if low < 0:  # a negative dial rewards cost: no worth of an answer says that
         bound = f"below {high:.4g}" if isinf(low) else f"from {low:.4g} to {high:.4g}"
         if high <= 0:
             return f"only at an operating point that pays to spend (dial {bound})"

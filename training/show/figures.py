@@ -1,6 +1,6 @@
-"""Pictures for people who look around, in notebooks mostly; those of a report: `measure.plots`.
+"""Pictures for notebooks; those of a report are in `measure.plots`.
 
-Tables come in as pandas frames whose index names the rows; nothing is computed here but places.
+Tables come in as pandas frames whose index names the rows; only positions are computed here.
 Figures are built as there: no pyplot, no global state.
 """
 
@@ -35,7 +35,7 @@ def dots(
     percent: bool = False,
     line: tuple[float, str] | None = None,
 ) -> "Figure":
-    """Named values with their intervals, one name a row.
+    """Named values with their intervals, one per row.
 
     Args:
         series: {label: frame with `value`, and `low` and `high` where there are intervals}, all
@@ -87,10 +87,10 @@ def stacked(
     colours: Mapping[str, str] | None = None,
     percent: bool = False,
 ) -> "Figure":
-    """Stacked bars, a panel a table, all on one scale.
+    """Stacked bars on one scale, one panel per table.
 
     Args:
-        tables: {panel's name: frame, a bar a row, a part of it a column}.
+        tables: {panel's name: frame with one bar per row, its parts in columns}.
         title: what is shown.
         x_label: of the bars.
         y_label: of their heights.
@@ -119,7 +119,7 @@ def stacked(
 
 
 def bars(values: pd.Series, *, title: str, x_label: str) -> "Figure":
-    """Named pushes to either side of 0, one a row, each with its size."""
+    """Named pushes to either side of 0, one per row, each with its size."""
     sizes = values.to_numpy(np.float64)
     figure, [axes] = _page(title, 1.3 + LINE * len(values))
     at = np.arange(len(values))
@@ -150,7 +150,7 @@ def differences(table: pd.DataFrame, *, title: str, names: tuple[str, str]) -> "
     """Paired differences of two routers, each figure on its own scale, 0 in the middle.
 
     Args:
-        table: a row a figure, with `first`, `second`, and `value`, `low`, `high` of their
+        table: one row per figure, with `first`, `second`, and `value`, `low`, `high` of their
             difference.
         title: what is shown.
         names: of the first and the second.

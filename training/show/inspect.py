@@ -103,7 +103,7 @@ def _describe_worlds(answered: pd.DataFrame) -> Iterator[str]:
 
 
 def _describe_propensity(answered: pd.DataFrame, one_sided: bool) -> Iterator[str]:
-    """On how many calls there is a propensity, and what follows where nothing else compares."""
+    """How many calls have a propensity, and what follows where nothing else compares tiers."""
     known = answered["propensity"].dropna()
     if len(known):
         least = f"smallest {known.min():.3g}"

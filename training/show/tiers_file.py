@@ -65,7 +65,7 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
 
 
 def _told(out: Path, seen: list[_Seen], ordered: bool) -> list[str]:
-    """What is left to do, and why prices are unknown."""
+    """What the user still has to do, and why prices are unknown."""
     unknown: dict[str, list[str]] = {}
     for one in seen:
         if one.prices is None:

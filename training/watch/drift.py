@@ -29,10 +29,10 @@ from training.log.traffic import TrafficTable, read_traffic
 from training.watch.baseline import Floats, Sample, fetch_baseline, sample
 
 RISK = 0.05
-LEAST = 100  # rows of a kind below which it is not tested
+LEAST = 100  # a kind with fewer rows is not tested
 BINS = 10
-COMPONENTS = 16  # of the 64 dimensions, in which means are compared
-PRICED = 0.02  # bills this far off the artifact's prices are another price
+COMPONENTS = 16  # means are compared in so many of the 64 dimensions
+PRICED = 0.02  # relative gap between bills and the artifact's prices that means another price
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def compare(reference: Sample, recent: Sample, names: Sequence[str]) -> tuple[Fi
     found = [_means(reference.place, recent.place), _classifier(reference.place, recent.place)]
     for k, name in enumerate(names):
         found.append(_probabilities(reference.p[old, k], recent.p[:, k], name))
-        # Alone, a score says which prompts the log sent there as much as how they were answered.
+        # Of paired rows only: else the mean also tells which prompts the log sent to this tier.
         was, now = (part.score[~np.isnan(part.score).any(axis=1), k] for part in both)
         found.append(_mean("labels", f"score of {name}", was, now, "of score", 0.02))
         was, now = (part.score[:, k] - part.p[:, k] for part in both)

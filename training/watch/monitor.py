@@ -125,11 +125,11 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
 
 
 def _per_unit(margins: Floats, requests: Requests) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Margins of independent units, in the order of time, as of `training.decide.promises`.
+    """Margins of independent units, as in `training.decide.promises`, in the order of time.
 
     Returns:
-        `per_unit` of the margins and of one a session, float64[units] each; the first row of each
-        unit, int64[units].
+        Each unit's margin and its number of sessions over their mean, float64[units] each; its
+        first row, int64[units].
     """
     sessions, unit = requests.sessions, coarsest(independent(requests))
     first = np.unique(unit, return_index=True)[1]
@@ -166,7 +166,7 @@ def look(before: Watch, margins: Floats, high: float, times: Any) -> Watch:
 def _margins(
     promise: Promise, requests: Requests, tier: Any, p: Floats, rule: LabelRule
 ) -> tuple[Floats, float]:
-    """By how much each request keeps the promise, and the most that it can."""
+    """By how much each request keeps the promise, and the largest that this can be."""
     if promise.rule == "max_bad_downgrade":
         good = rule.sufficed(requests.score)
         found = promise_margins(promise, tier, requests.score, good)
@@ -177,7 +177,7 @@ def _margins(
     weight = largest_weight(told)
     found = promise_margins(promise, tier, score, np.ones(score.shape, bool))
     assert found is not None
-    # Pseudo-outcomes lie in [1 − W, W], and of one request one tier's alone is off [0, 1].
+    # Pseudo-outcomes lie in [1 − W, W]; of one request only one tier's is outside [0, 1].
     return found, max(weight, 1.0 + promise.target * (weight - 1.0))
 
 

@@ -13,7 +13,7 @@ from training.show.page.html import fill, window
 from training.show.page.words import NONE, count, percent
 from training.watch.drift import RISK, Drift, Finding
 
-REACH = 4.0  # times what matters, at the ends of the scale
+REACH = 4.0  # the scale ends at so many times the least change that matters
 _SPAN = (-REACH, REACH)
 
 

@@ -78,7 +78,7 @@ def curve_chart(report: Report, names: Sequence[str]) -> dict[str, Any]:
     ends = (report.constants[0], report.constants[-1])
     rivals = [name for name in curves if name not in (DOLLAR, GAIN, "oracle", "prompt length")]
     oracle = curves["oracle"]
-    best = int(oracle.quality.argmax()) + 1  # behind its best an oracle only wastes money
+    best = int(oracle.quality.argmax()) + 1  # beyond its best point an oracle only wastes money
     return {
         "frame": frame,
         "ticks": frame.ticks(),
