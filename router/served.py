@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from router.artifact import Artifact
-from router.cost import TokenModel
+from router.predictor import Predictor
 from router.prompt import Prompt
 from router.request import Request, unread_chars
 from router.rules import Rules, Verdict
@@ -96,11 +96,14 @@ class Served:
         if self.rules is None:
             return self._by_policy(prompt)
         counted: list[float] = []
+        predictor = self.artifact.predictor
         measured = self.rules.context_window or self.rules.cache is not None
         unread = unread_chars(raw, request.tools) if measured else 0
 
         def tokens() -> list[float]:
-            return counted or self._count(prompt, unread, counted)
+            if not counted:
+                counted.extend(input_tokens(predictor, prompt, unread))
+            return counted
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
         verdict = self.rules.judge(request, prompt, prompt.chars + unread, floor, tokens)
@@ -109,14 +112,6 @@ class Served:
             [tier] = verdict.allowed
             return Choice(tier, verdict.allowed, (), (), f"rule:{verdict.reason}", counted)
         return self._under(verdict, prompt, cached, counted)
-
-    def ruled(self, prompt: Prompt, request: Request) -> Verdict | None:
-        """What the rules leave of a request outside a session; None where there are none."""
-        if self.rules is None:
-            return None
-        return self.rules.judge(
-            request, prompt, prompt.chars, 0, lambda: self._count(prompt, 0, [])
-        )
 
     def _by_policy(self, prompt: Prompt) -> Choice:
         p, usd, stage = self._estimate(prompt)
@@ -153,22 +148,26 @@ class Served:
         kept = min(seen.tokens, tokens()[seen.tier])
         return {seen.tier: rules.discount(seen.tier, kept)}
 
-    def _count(self, prompt: Prompt, unread: int, counted: list[float]) -> list[float]:
-        """Input tokens on each tier: the text's, those of `unread` characters, images."""
-        predictor = self.artifact.predictor
-        ids = predictor.vectorizer.embedder.tokenize(prompt.text)
-        own = count_tokens(prompt, len(ids)) + unread / BYTES_A_TOKEN
-        each = len(prompt.text.encode()) / max(len(prompt.text), 1)  # bytes a character
-        # The embedder's tokenizer makes one token of a word that it does not know, however long it
-        # is, and none of blanks; and a log without token counts leaves a slope of 0.
-        least = max(own * 0.5, (prompt.chars * each + unread) / BYTES_A_TOKEN)
-        models: Sequence[TokenModel] = predictor.tokens
-        more = prompt.images * IMAGE_TOKENS
-        counted.extend(max(model.input_tokens(own), least) + more for model in models)
-        return counted
-
     def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float], int]:
         p, usd, stage = self.artifact.predictor.estimate_one(prompt)
         if not (isfinite(sum(p)) and isfinite(sum(usd))):
             raise ArithmeticError("an estimate is not a finite number")  # max would take NaN
         return p, usd, stage
+
+
+def input_tokens(predictor: Predictor, prompt: Prompt, unread: int = 0) -> list[float]:
+    """Input tokens on each tier, rather too many than too few.
+
+    Args:
+        predictor: whose tokenizer and token models count.
+        prompt: its text and images.
+        unread: characters of the request that are not in the prompt, such as its tools.
+    """
+    ids = predictor.vectorizer.embedder.tokenize(prompt.text)
+    own = count_tokens(prompt, len(ids)) + unread / BYTES_A_TOKEN
+    each = len(prompt.text.encode()) / max(len(prompt.text), 1)  # bytes a character
+    # The embedder's tokenizer makes one token of a word that it does not know, however long it is,
+    # and none of blanks; and a log without token counts leaves a slope of 0.
+    least = max(own * 0.5, (prompt.chars * each + unread) / BYTES_A_TOKEN)
+    more = prompt.images * IMAGE_TOKENS
+    return [max(model.input_tokens(own), least) + more for model in predictor.tokens]

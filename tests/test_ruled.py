@@ -10,13 +10,15 @@ import pytest
 
 from router import Policy, Router
 from router.artifact import Artifact, load_artifact
+from router.predictor import Estimates
 from router.rules_file import parse_rules
 from router.tier import Tier
 from tests.builders import TIERS, make_artifact
 from tests.traffic_makers import make_rows, requests_of
 from training.config import Config, read_config, rules_for, unknown_capabilities
 from training.learn.vectorize import estimate
-from training.measure.ruled import ruled
+from training.log.requests import Requests
+from training.measure.ruled import Ruled, ruled
 
 RULES = {"pin": {"tag": {"legal": "large"}}, "deny": {"tag": {"batch": ["small"]}}}
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
@@ -33,6 +35,10 @@ def logged(requests: int) -> list[dict[str, Any]]:
     return make_rows(requests, tiers=TIERS, easy=chances, hard=chances)
 
 
+def held(artifact: Artifact, requests: Requests, estimates: Estimates) -> Ruled | None:
+    return ruled(artifact.rules, artifact.predictor, artifact.policy, requests, estimates)
+
+
 @pytest.mark.parametrize("policy", [Policy(1e9), Policy(5.0), Policy(0.0, constant=0)])
 def test_choices_are_the_routers(artifact: Artifact, policy: Policy, tmp_path: Path) -> None:
     artifact = replace(artifact, policy=policy)
@@ -46,7 +52,7 @@ def test_choices_are_the_routers(artifact: Artifact, policy: Policy, tmp_path: P
     requests = requests_of(rows, tmp_path, TIERS)
     estimates = estimate(artifact.predictor, list(requests.prompts))
     free = artifact.policy.choose(estimates.p, estimates.usd)
-    found = ruled(artifact, requests, free, estimates)
+    found = held(artifact, requests, estimates)
     assert found is not None
     first = {row["request_id"]: row for row in rows}
     router = Router(artifact)
@@ -56,6 +62,7 @@ def test_choices_are_the_routers(artifact: Artifact, policy: Policy, tmp_path: P
     ]
     assert [TIERS[k].name for k in found.tier] == [decision.tier for decision in decisions]
     assert sum(found.moved.values()) == (found.tier != free).sum()
+    assert found.down == (found.tier < free).sum()
     assert "pin" in found.moved or policy.mu == 5.0
     assert f"send {sum(found.moved.values())} of 60 requests elsewhere" in found.describe()
 
@@ -66,7 +73,8 @@ def test_what_the_rules_come_to(artifact: Artifact, tmp_path: Path) -> None:
         row["tags"] = ["legal"] if int(row["request_id"][1:]) < 10 else []
     requests = requests_of(rows, tmp_path, TIERS)
     estimates = estimate(artifact.predictor, list(requests.prompts))
-    found = ruled(artifact, requests, np.zeros(40, dtype=np.int64), estimates)
+    always = replace(artifact, policy=Policy(0.0, constant=0))
+    found = held(always, requests, estimates)
     assert found is not None and found.moved == {"pin": 10}
     paid = np.tile([0.001, 0.002, 0.005], (40, 1))
     told = found.compare(paid, np.tile([0.5, 0.6, 0.9], (40, 1)))
@@ -77,8 +85,7 @@ def test_what_the_rules_come_to(artifact: Artifact, tmp_path: Path) -> None:
 def test_without_rules_there_is_nothing_to_say(artifact: Artifact, tmp_path: Path) -> None:
     requests = requests_of(logged(20), tmp_path, TIERS)
     estimates = estimate(artifact.predictor, list(requests.prompts))
-    bare = replace(artifact, rules=None)
-    assert ruled(bare, requests, np.zeros(20, dtype=np.int64), estimates) is None
+    assert held(replace(artifact, rules=None), requests, estimates) is None
 
 
 def test_what_a_tier_states_holds_unless_the_configuration_says_otherwise(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -363,3 +364,22 @@ def test_a_cost_that_no_mix_keeps(workdir, untracked):
     with pytest.raises(BadInput, match="impossible at these prices"):
         run(workdir, traffic, config=Config(policy=MaxCost(1e-6)))
     assert not (workdir / "artifact").exists()
+
+
+@pytest.mark.parametrize("paired", [True, False], ids=["paired", "one-sided"])
+def test_the_report_tells_what_rules_make_of_the_choices(paired, workdir, untracked):
+    """Training says of its test rows what evaluate would: figures do not know of the rules."""
+    rows = make_rows(600, seed=3)
+    for row in rows:
+        row["tags"] = ["legal"] if int(row["request_id"][1:]) % 2 else []
+    traffic = write_log(workdir / "log.parquet", rows if paired else one_sided(rows, 0.5))
+    goal, table = Value(0.001), {"pin": {"tag": {"legal": "small"}}}
+    held, free = (
+        run(workdir, traffic, name, Config(policy=goal, rules=rules), tiers=TIERS)
+        for name, rules in (("held", table), ("free", None))
+    )
+    told = [note for note in held.report.notes if "the artifact's rules send" in note]
+    [count] = (int(found) for note in told for found in re.findall(r"\(pin (\d+)\)", note))
+    assert count > 5 and f", {count} of them to a cheaper tier" in told[0]
+    assert any("with the rules $" in note for note in held.report.notes) == paired
+    assert not any("rules" in note for note in free.report.notes)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from router.assembly import SECOND
 from router.policy import Policy
 from router.predictor import Estimates
+from router.rules_file import parse_rules
 from router.vectorizer import SURFACE
 from training.config import Config, rules_for
 from training.console import step
@@ -23,7 +24,6 @@ from training.features import Features
 from training.fit import worth_of
 from training.golden import golden_lines, golden_prompts
 from training.ground import Ground
-from training.label.rule import LabelRule
 from training.learn.costs import account, expected
 from training.learn.heads import probabilities
 from training.learn.memory import Remembering
@@ -37,6 +37,7 @@ from training.measure import baselines
 from training.measure.members import as_metrics
 from training.measure.overlap import certifiable
 from training.measure.report import Report, Rows, build_report
+from training.measure.ruled import rule_notes, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import logged, valuable
 from training.record import describe_choice, describe_job
@@ -108,7 +109,7 @@ def finish(
         settled = settle(ground, features, learned, config)
     policy = settled.policy
     with step("report"):
-        report, refused = report_on(ground, features, learned, policy, config.label)
+        report, refused = report_on(ground, features, learned, policy, config)
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
     members = learned.members or worth_of(ground, learned)
@@ -221,7 +222,7 @@ def compare_original(features: Features, learned: Learned, policy: Policy) -> tu
 
 
 def report_on(
-    ground: Ground, features: Features, learned: Learned, policy: Policy, rule: LabelRule
+    ground: Ground, features: Features, learned: Learned, policy: Policy, config: Config
 ) -> tuple[Report | Valuation | None, str]:
     """The report on the test rows, in the world of the choice; or None, and why there is none."""
     requests, splits, world, x = ground.requests, ground.splits, ground.world, features.x
@@ -236,10 +237,14 @@ def report_on(
     p, stages = probabilities(learned.heads, asked), features.stages(learned, requests, test)
     estimates = Estimates(served(p, usd, stages, policy), usd)
     paid = account(asked, used, predictor.tokens, tiers)
+    stated = rules_for(config, tiers)
+    rules = None if stated is None else parse_rules(stated, tiers)
+    held = ruled(rules, predictor, policy, used, estimates)
+    notes = (*config.label.warnings(), *rule_notes(held, paid, used))
     if not world.paired:
         names = tuple(tier.name for tier in tiers)
         try:
-            known_of = (logged(used, unit), estimates, paid, policy, names, rule.warnings())
+            known_of = (logged(used, unit), estimates, paid, policy, names, notes)
             return value_policies(*known_of), ""
         except BadInput as refusal:
             return None, f"no report: {refusal}"
@@ -247,5 +252,5 @@ def report_on(
         x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
     )
     surface = asked.dense[:, :SURFACE]
-    rows = Rows.of(tiers, estimates, paid, used, unit, rule, others, surface)
-    return build_report(rows, policy, rule.warnings()), ""
+    rows = Rows.of(tiers, estimates, paid, used, unit, config.label, others, surface)
+    return build_report(rows, policy, notes), ""

@@ -113,6 +113,7 @@ def crossed(
     seed: int,
     folder: Path,
     embedder: str = "static",
+    tuning: Tuning | None = None,
 ) -> Scored:
     """Every request scored once, by a job that was trained on the other folds.
 
@@ -121,7 +122,7 @@ def crossed(
     """
     return pooled(
         [
-            job(*division, names, seed, folder, embedder=embedder)
+            job(*division, names, seed, folder, embedder=embedder, tuning=tuning)
             for division in outcomes.crossed(frame, FOLDS, seed)
         ]
     )

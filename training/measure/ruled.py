@@ -2,15 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.artifact import Artifact
-from router.predictor import Estimates
+from router.policy import Policy
+from router.predictor import Estimates, Predictor
 from router.prompt import Prompt
 from router.request import Request
-from router.served import Served
+from router.rules import Rules
+from router.served import input_tokens
 from training.log.requests import Requests
 
 
@@ -21,18 +23,20 @@ class Ruled:
     Attributes:
         tier: int64[n].
         moved: how many requests each rule took from the tier that the policy chose.
+        down: how many of these went to a cheaper tier.
     """
 
     tier: NDArray[np.int64]
     moved: dict[str, int]
+    down: int
 
     def describe(self) -> str:
         """In words, beside figures that are of the policy alone."""
         count, named = sum(self.moved.values()), sorted(self.moved.items())
         by = ", ".join(f"{name} {moved}" for name, moved in named)
         return (
-            f"the artifact's rules send {count} of {len(self.tier)} requests elsewhere ({by}); "
-            "figures are of the policy alone"
+            f"the artifact's rules send {count} of {len(self.tier)} requests elsewhere ({by}), "
+            f"{self.down} of them to a cheaper tier; figures and promises are of the policy alone"
         )
 
     def compare(self, paid: NDArray[np.float64], score: NDArray[np.float64]) -> str:
@@ -53,33 +57,56 @@ class Ruled:
 
 
 def ruled(
-    artifact: Artifact, requests: Requests, tier: NDArray[np.int64], estimates: Estimates
+    rules: Rules | None,
+    predictor: Predictor,
+    policy: Policy,
+    requests: Requests,
+    estimates: Estimates,
 ) -> Ruled | None:
-    """Hold choices to the artifact's rules, as far as a log tells what these read.
+    """Hold a policy's choices to the rules, as far as a log tells what these read.
 
     That is prompts, images and tags; sessions, tenants, JSON mode and requested lengths are not in
     a traffic table.
 
     Args:
-        artifact: whose rules.
+        rules: that come before the policy.
+        predictor: whose tokenizer counts a prompt's tokens.
+        policy: whose choices.
         requests: n of them.
-        tier: int64[n], the policy's choices.
-        estimates: by the artifact.
+        estimates: by the predictor.
 
     Returns:
         None where no choice changes, there are no rules, or the table keeps no texts.
     """
-    if artifact.rules is None:
+    if rules is None:
         return None
-    served, found, moved = Served(artifact, artifact.rules), tier.copy(), Counter[str]()
+    tier, moved = policy.choose(estimates.p, estimates.usd), Counter[str]()
+    found = tier.copy()
     for row, prompt in enumerate(requests.prompts):
         if not isinstance(prompt, Prompt):
             return None
-        verdict = served.ruled(prompt, Request(tags=requests.tags[row]))
-        if verdict is None or tier[row] in verdict.allowed:
-            continue
-        moved[verdict.removed[int(tier[row])]] += 1
-        found[row] = artifact.policy.choose_among(
-            estimates.p[row].tolist(), estimates.usd[row].tolist(), verdict.allowed
-        )
-    return Ruled(found, dict(moved)) if moved else None
+        counted = partial(input_tokens, predictor, prompt)
+        verdict = rules.judge(Request(tags=requests.tags[row]), prompt, prompt.chars, 0, counted)
+        if tier[row] not in verdict.allowed:
+            moved[verdict.removed[int(tier[row])]] += 1
+            found[row] = policy.choose_among(
+                estimates.p[row].tolist(), estimates.usd[row].tolist(), verdict.allowed
+            )
+    return Ruled(found, dict(moved), int((found < tier).sum())) if moved else None
+
+
+def rule_notes(
+    held: Ruled | None, paid: NDArray[np.float64], requests: Requests
+) -> tuple[str, ...]:
+    """What a report on the requests says of the rules.
+
+    Args:
+        held: what these change; None for nothing.
+        paid: float64[n, k], USD.
+        requests: n of them.
+    """
+    if held is None:
+        return ()
+    if not requests.paired.all():
+        return (held.describe(),)
+    return held.describe(), held.compare(paid, requests.score)

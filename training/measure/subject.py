@@ -25,7 +25,7 @@ from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report
-from training.measure.ruled import Ruled, ruled
+from training.measure.ruled import rule_notes, ruled
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
 
@@ -146,8 +146,7 @@ def measure_paired(subject: Subject) -> Measured:
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
     stages = _stage_notes(artifact, estimates, x, requests)
-    held = _held(artifact, estimates, requests)
-    rules = (held.describe(), held.compare(paid, requests.score)) if held else ()
+    rules = _rule_notes(artifact, estimates, requests, paid)
     report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
     return Measured(subject, x, rows, report)
 
@@ -160,8 +159,7 @@ def value_one_sided(subject: Subject) -> Valued:
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = _estimate(predictor, x, requests)
-    held = _held(artifact, estimates, requests)
-    rules = (held.describe(),) if held else ()
+    rules = _rule_notes(artifact, estimates, requests, paid)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
     known = logged(requests, coarsest(independent(requests)))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
@@ -175,9 +173,12 @@ def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
     return estimate(predictor, list(requests.prompts))
 
 
-def _held(artifact: Artifact, estimates: Estimates, requests: Requests) -> Ruled | None:
-    """The policy's choices under the artifact's rules; None where these change none."""
-    return ruled(artifact, requests, artifact.policy.choose(estimates.p, estimates.usd), estimates)
+def _rule_notes(
+    artifact: Artifact, estimates: Estimates, requests: Requests, paid: NDArray[np.float64]
+) -> tuple[str, ...]:
+    """What the artifact's rules make of its policy's choices."""
+    held = ruled(artifact.rules, artifact.predictor, artifact.policy, requests, estimates)
+    return rule_notes(held, paid, requests)
 
 
 def _stage_notes(
