@@ -41,6 +41,11 @@ class Interval:
         """Whether the whole interval lies on one side of `value`; never where it is unknown."""
         return self.low > value or self.high < value
 
+    def as_json(self) -> dict[str, float | None]:
+        """Value and limits; what does not exist is null."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {end: number if isfinite(number) else None for end, number in ends.items()}
+
     def times(self, factor: float) -> "Interval":
         """In another unit: a cost of one request as that of 1,000."""
         value, mean, low, high = (factor * x for x in (self.value, self.mean, self.low, self.high))
@@ -106,15 +111,8 @@ class Bootstrap:
 
 def plain_intervals(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, Any]:
     """{group: {metric: {value, low, high}}} for JSON; what does not exist is null."""
-
-    def number(value: float) -> float | None:
-        return value if isfinite(value) else None
-
     return {
-        group: {
-            metric: {end: number(getattr(interval, end)) for end in ("value", "low", "high")}
-            for metric, interval in metrics.items()
-        }
+        group: {metric: interval.as_json() for metric, interval in metrics.items()}
         for group, metrics in groups.items()
     }
 

@@ -58,17 +58,14 @@ class SliceReport:
 
     def as_json(self) -> dict[str, Any]:
         """For a machine; what is not known is null."""
-        metrics = {
-            name: {end: _number(getattr(found, end)) for end in ("value", "low", "high")}
-            for name, found in (self.metrics or {}).items()
-        }
+        metrics = {name: found.as_json() for name, found in (self.metrics or {}).items()}
         return {
             "kind": self.kind,
             "name": self.name,
             "rows": self.rows,
             "sessions": self.units,
             "promise": self.verdict,
-            "p_value": _number(self.p_value),
+            "p_value": self.p_value if isfinite(self.p_value) else None,
             "metrics": metrics or None,
         }
 
@@ -144,10 +141,17 @@ def judge(
     """
     units = [len(np.unique(session[part.rows])) for part in slices]
     judged = sum(count >= MIN_UNITS for count in units)
-    return tuple(
-        _report(part, j, count, judged, drawn, method, session, promise, margins)
-        for j, (part, count) in enumerate(zip(slices, units, strict=True))
-    )
+    found = []
+    for j, (part, count) in enumerate(zip(slices, units, strict=True)):
+        rows, metrics, verdict, p_value = len(part.rows), None, TOO_FEW, nan
+        if count >= MIN_UNITS:
+            metrics, verdict = _metrics(drawn, method, j, rows, count), UNJUDGED
+            if promise is not None and margins is not None:
+                kept = margins[part.rows]
+                p_value = min(1.0, judged * _p_below(kept, session[part.rows]))
+                verdict = _verdict(promise, metrics, kept, p_value)
+        found.append(SliceReport(part.kind, part.name, rows, count, metrics, verdict, p_value))
+    return tuple(found)
 
 
 def promise_margins(
@@ -181,35 +185,27 @@ def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
     return sorted(known, key=badness)
 
 
-def _report(
-    part: Slice,
-    column: int,
-    units: int,
-    judged: int,
-    drawn: Bootstrap,
-    method: str,
-    session: NDArray[np.int64],
-    promise: Promise | None,
-    margins: Floats | None,
-) -> SliceReport:
-    rows = len(part.rows)
-    if units < MIN_UNITS:
-        return SliceReport(part.kind, part.name, rows, units, None, TOO_FEW, nan)
+def _metrics(
+    drawn: Bootstrap, method: str, column: int, rows: int, units: int
+) -> dict[str, Interval]:
+    """The figures of one slice, with limits also where a bootstrap gives them no width."""
     metrics = drawn.entry(method, column)
     for name in ("quality", "quality_top", "bad_downgrade"):
         metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
     if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
         metrics["quality_of_top"] = _no_loss_seen(metrics)
-    if promise is None or margins is None:
-        return SliceReport(part.kind, part.name, rows, units, metrics, UNJUDGED, nan)
-    p_value = min(1.0, judged * _p_below(margins[part.rows], session[part.rows]))
+    return metrics
+
+
+def _verdict(
+    promise: Promise, metrics: dict[str, Interval], margins: Floats, p_value: float
+) -> str:
+    """What may be said of the promise in a slice with these margins, one of the words above."""
     if p_value < SIGNIFICANCE:
-        verdict = FAILS
-    elif margins[part.rows].mean() < -1e-12:
-        verdict = OWN if _excluded(promise, metrics) else BELOW
-    else:
-        verdict = HOLDS
-    return SliceReport(part.kind, part.name, rows, units, metrics, verdict, p_value)
+        return FAILS
+    if margins.mean() < -1e-12:
+        return OWN if _excluded(promise, metrics) else BELOW
+    return HOLDS
 
 
 def _excluded(promise: Promise, metrics: dict[str, Interval]) -> bool:
@@ -242,7 +238,3 @@ def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
     found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
     width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan
     return Interval(found.value, found.mean, found.value - width, found.value + width, 0.0)
-
-
-def _number(value: float) -> float | None:
-    return value if isfinite(value) else None

@@ -105,9 +105,7 @@ class Comparison:
             row.name: {
                 "first": row.first,
                 "second": row.second,
-                "difference": {
-                    end: getattr(row.difference, end) for end in ("value", "low", "high")
-                },
+                "difference": row.difference.as_json(),
             }
             for row in self.rows
         }
