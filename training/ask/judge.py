@@ -7,12 +7,12 @@ et al., arXiv:2306.05685): a row's score is the share of its comparisons that it
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.ask import questions
@@ -21,7 +21,7 @@ from training.ask.client import open_client
 from training.ask.concordance import FEW, Concordance
 from training.ask.gold import read_gold
 from training.ask.journal import Journal
-from training.ask.outcome import agreement, in_pairs, single
+from training.ask.outcome import Outcome, agreement, in_pairs, single
 from training.ask.providers import list_price
 from training.ask.questions import Question
 from training.ask.replay import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
@@ -37,6 +37,41 @@ from training.rate import Rate
 SOURCE = "judge"
 EXPECTED_OUTPUT = 150.0  # tokens of a judge's reply
 UNLISTED = (10.0, 30.0)  # USD per million tokens, counted where nobody knows the price
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """A way of judging.
+
+    Attributes:
+        read: what a reply says, None where it holds no verdict.
+        forms: that a verdict may have, for the reminder.
+        outcome: what the verdicts on all questions come to.
+    """
+
+    read: Callable[[str], Any]
+    forms: str
+    outcome: Callable[[Sequence[Question], Sequence[Any]], Outcome]
+
+    def again(self, call: Call, reply: str) -> Call | None:
+        """After a reply without a verdict, once: the same talk, with a reminder."""
+        if len(call.messages) > 1 or self.read(reply) is not None:
+            return None
+        said = {"role": "assistant", "content": reply}
+        reminder = {"role": "user", "content": questions.reminder(self.forms)}
+        return replace(call, messages=[*call.messages, said, reminder], usd=2 * call.usd)
+
+    def verdict(self, call: Call, journal: Journal) -> Any:
+        """The verdict at the end of a chain of calls, None where there is none."""
+        verdict: Any = None
+        link: Call | None = call
+        while verdict is None and link is not None and (reply := journal.answered.get(link.key)):
+            verdict, link = self.read(reply["text"]), self.again(link, reply["text"])
+        return verdict
+
+
+POINTWISE = _Mode(read_grade, GRADE_FORMS, single)
+PAIRWISE = _Mode(read_choice, CHOICE_FORMS, in_pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +168,7 @@ def judge(
     frame, left_out = of_tiers(table.frame, tiers) if tiers else (table.frame, ())
     known = read_gold(gold, traffic, frame).to_numpy() if gold else np.full(len(frame), np.nan)
     wanted = (frame["score"].isna() | ~np.isnan(known)).to_numpy()
-    if pairwise and tiers is not None:
-        asked = questions.paired(frame, wanted, tiers)
-    else:
-        words = questions.read_rubric(rubric) if rubric else None
-        asked = questions.graded(frame, wanted, words)
-    if not asked:
-        what = "with an answer of the top tier and of another" if pairwise else "with an answer"
-        raise BadInput(f"nothing to judge: no unlabelled row {what}; see `suffice replay`")
+    asked = _questions(frame, wanted, tiers if pairwise else None, rubric)
     who, notes = _price(model, price, tiers or ())
     notes = (*left_out, *notes)
     calls = [_call(question, who, max_output_tokens) for question in asked]
@@ -150,14 +178,12 @@ def judge(
     client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
     client.check(model)
     limit = float("inf") if budget is None else budget
-    read = read_choice if pairwise else read_grade
-    forms = CHOICE_FORMS if pairwise else GRADE_FORMS
+    mode = PAIRWISE if pairwise else POINTWISE
     with Journal(journal_path(out)) as journal:
-        follow = partial(_again, read=read, forms=forms)
-        tally, refusal = run_calls(calls, client, journal, limit, upstream.concurrency, follow)
-        verdicts = [_verdict(call, journal, read, follow) for call in calls]
+        tally, refusal = run_calls(calls, client, journal, limit, upstream.concurrency, mode.again)
+        verdicts = [mode.verdict(call, journal) for call in calls]
         replied = sum(call.key in journal.answered for call in calls)
-    outcome = in_pairs(asked, verdicts) if pairwise else single(asked, verdicts)
+    outcome = mode.outcome(asked, verdicts)
     if refusal is None and not outcome.scores:
         refusal = Refused(
             f"not one verdict: none of the judge's {replied} replies ended with the line asked for"
@@ -180,6 +206,24 @@ def judge(
     )
 
 
+def _questions(
+    frame: pd.DataFrame,
+    wanted: NDArray[np.bool_],
+    paired: Sequence[Tier] | None,
+    rubric: Path | None,
+) -> list[Question]:
+    """What to ask about the rows wanted: in pairs of these tiers' answers, or one by one."""
+    if paired is not None:
+        asked = questions.paired(frame, wanted, paired)
+        missing = "with an answer of the top tier and of another"
+    else:
+        words = questions.read_rubric(rubric) if rubric else None
+        asked, missing = questions.graded(frame, wanted, words), "with an answer"
+    if not asked:
+        raise BadInput(f"nothing to judge: no unlabelled row {missing}; see `suffice replay`")
+    return asked
+
+
 def _price(
     model: str, given: tuple[float, float] | None, tiers: Sequence[Tier]
 ) -> tuple[Tier, tuple[str, ...]]:
@@ -197,29 +241,6 @@ def _call(question: Question, who: Tier, max_tokens: int) -> Call:
     usd = (sent + min(EXPECTED_OUTPUT, max_tokens) * who.output_usd_per_mtok) / 1e6
     messages = [{"role": "user", "content": question.prompt}]
     return Call(question.request_id, who, messages, usd, max_tokens)
-
-
-def _again(call: Call, reply: str, read: Callable[[str], Any], forms: str) -> Call | None:
-    """After a reply without a verdict, once: the same talk, with a reminder."""
-    if len(call.messages) > 1 or read(reply) is not None:
-        return None
-    said = {"role": "assistant", "content": reply}
-    reminder = {"role": "user", "content": questions.reminder(forms)}
-    return replace(call, messages=[*call.messages, said, reminder], usd=2 * call.usd)
-
-
-def _verdict(
-    call: Call,
-    journal: Journal,
-    read: Callable[[str], Any],
-    follow: Callable[[Call, str], Call | None],
-) -> Any:
-    """The verdict at the end of a chain of calls, None where there is none."""
-    verdict: Any = None
-    link: Call | None = call
-    while verdict is None and link is not None and (reply := journal.answered.get(link.key)):
-        verdict, link = read(reply["text"]), follow(link, reply["text"])
-    return verdict
 
 
 def _rows(frame: pd.DataFrame, scores: dict[int, float]) -> list[dict[str, Any]]:
