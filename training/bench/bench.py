@@ -26,7 +26,7 @@ from training.label.rule import firm_requests, load_requests
 from training.learn.embedders import resolve_embedder
 from training.log.imprint import Imprint, needs_text
 from training.log.requests import Requests
-from training.measure.curve import Floats, oracle_walk, trace
+from training.measure.curve import Curve, Floats, oracle_walk, trace
 from training.measure.intervals import (
     Bootstrap,
     Estimator,
@@ -112,17 +112,10 @@ def _summary(
     games: Sequence[Game],
     notes: tuple[str, ...],
 ) -> Bench:
-    names = list(games[0].standings)
+    """Every figure of the games, with its interval, and what a reader needs to know."""
+    first, names, played = games[0], list(games[0].standings), _played(games)
     tested, where = np.unique(np.concatenate([game.rows for game in games]), return_inverse=True)
     places = np.split(where, np.cumsum([len(game.rows) for game in games])[:-1])
-    played: dict[str, list[Estimator]] = {
-        name: [_estimator(game, game.standings[name]) for game in games] for name in names
-    }
-    played[RANDOM] = [random_metrics(game.quality, game.paid) for game in games]
-    played[ORACLE] = [
-        curve_metrics(oracle_walk(game.quality, game.paid), game.quality, game.paid)
-        for game in games
-    ]
     estimators = {name: _mean(parts, places) for name, parts in played.items()}
     for name in ours:
         estimators[f"chosen: {name}"] = _mean(
@@ -134,7 +127,6 @@ def _summary(
     chosen = {name: figures.pop(f"chosen: {name}") for name in ours}
     headline = "apgr" if len(tiers) == 2 else "aiq"
     peers = [name for name in names if name not in ours]
-    first = games[0]
     return Bench(
         requests=len(requests),
         trained=first.trained,
@@ -156,11 +148,7 @@ def _summary(
         },
         chosen=chosen,
         best_peer=max(peers, key=lambda name: np.nan_to_num(figures[name][headline].value)),
-        curves={
-            name: trace(standing.dollar, first.quality, first.paid)
-            for name, standing in first.standings.items()
-        }
-        | {ORACLE: trace(oracle_walk(first.quality, first.paid), first.quality, first.paid)},
+        curves=_curves(first),
         constants=tuple(
             Point(float(first.paid[:, j].mean()), float(first.quality[:, j].mean()), tier.name)
             for j, tier in enumerate(tiers)
@@ -168,6 +156,27 @@ def _summary(
         missing=undefined(first.quality, first.paid),
         notes=notes,
     )
+
+
+def _played(games: Sequence[Game]) -> dict[str, list[Estimator]]:
+    """{method: its metrics in each game}, with what bounds every method."""
+    found = {
+        name: [_estimator(game, game.standings[name]) for game in games]
+        for name in games[0].standings
+    }
+    found[RANDOM] = [random_metrics(game.quality, game.paid) for game in games]
+    found[ORACLE] = [
+        curve_metrics(oracle_walk(game.quality, game.paid), game.quality, game.paid)
+        for game in games
+    ]
+    return found
+
+
+def _curves(game: Game) -> dict[str, Curve]:
+    """{method: its curve in one game}, the oracle's last."""
+    walks = {name: standing.dollar for name, standing in game.standings.items()}
+    walks[ORACLE] = oracle_walk(game.quality, game.paid)
+    return {name: trace(walk, game.quality, game.paid) for name, walk in walks.items()}
 
 
 def _estimator(game: Game, standing: Standing) -> Estimator:
