@@ -4,7 +4,7 @@ What serving does not need, but people who ask why do (how many rows reached a l
 split gained), stays beside the arrays as a `Growth`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +105,7 @@ def flatten(booster: lgb.Booster) -> tuple[Forest, Growth]:
     return forest, Growth(rows, gain)
 
 
-def restore_booster(
-    forest: Forest, growth: Growth, columns: int, names: Sequence[str] = ()
-) -> lgb.Booster:
+def restore_booster(forest: Forest, growth: Growth, columns: int) -> lgb.Booster:
     """The inverse of `flatten`: a booster that predicts the same margins and knows `pred_contrib`.
 
     Its gains and its path-dependent SHAP values (Lundberg et al. 2018, arXiv:1802.03888) are those
@@ -115,7 +113,6 @@ def restore_booster(
 
     Args:
         columns: length of the rows it will get.
-        names: one per column, without spaces; by default LightGBM's own, Column_0, Column_1, …
 
     Raises:
         ValueError: `growth` is not of this forest.
@@ -128,7 +125,7 @@ def restore_booster(
         "label_index": 0,
         "max_feature_idx": columns - 1,
         "objective": "regression",
-        "feature_names": " ".join(names or [f"Column_{i}" for i in range(columns)]),
+        "feature_names": " ".join(f"Column_{i}" for i in range(columns)),
         "feature_infos": " ".join(["[-inf:inf]"] * columns),
     }
     trees = [*_trees(forest, growth), {"num_leaves": 1, "leaf_value": forest.bias}]

@@ -193,9 +193,9 @@ def aiq(cost: Floats, quality: Floats) -> float:
     return float(np.trapezoid(np.interp(inside, x, hull), inside) / (high - low))
 
 
-def sufficed(quality: ArrayLike, at_least: float = 0.5) -> NDArray[np.bool_]:
-    """Whether each score reached the bar: bool[n, k]."""
-    return matrix("quality", quality) >= at_least
+def sufficed(quality: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each score is at least 0.5: bool[n, k]."""
+    return matrix("quality", quality) >= 0.5
 
 
 def bad_downgrades(tier: ArrayLike, suffices: ArrayLike) -> NDArray[np.bool_]:

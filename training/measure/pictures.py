@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 MOST = 30  # slices in a picture
 
 
-def save_plots(report: Report | Valuation, folder: Path, title: str = "") -> list[Path]:
-    """Draw a report into `folder`: curve, reliability and slices, or the policies' values.
-
-    title: of the curve; by default it says what the chosen point saves.
-    """
-    drawn = _paired(report, title) if isinstance(report, Report) else _one_sided(report)
+def save_plots(report: Report | Valuation, folder: Path) -> list[Path]:
+    """Draw a report into `folder`: curve, reliability and slices, or the policies' values."""
+    drawn = _paired(report) if isinstance(report, Report) else _one_sided(report)
     return [plots.save(figure, folder / name) for name, figure in drawn]
 
 
-def curve_figure(report: Report, title: str = "") -> "Figure":
+def curve_figure(report: Report) -> "Figure":
     """The cost–quality curve of a report beside its rivals, with the chosen point."""
     curves = dict(report.curves)
     oracle = curves.pop("oracle")
@@ -40,13 +37,12 @@ def curve_figure(report: Report, title: str = "") -> "Figure":
         band=Band(report.dial.cost_usd, *report.dial.limits["quality"]),
         baselines=curves,
         oracle=oracle,
-        title=title,
         subtitle=f"{report.rows:,} requests the router has not seen; band: 95 % interval",
     )
 
 
-def _paired(report: Report, title: str) -> Iterator[tuple[str, "Figure"]]:
-    yield "cost_quality.png", curve_figure(report, title)
+def _paired(report: Report) -> Iterator[tuple[str, "Figure"]]:
+    yield "cost_quality.png", curve_figure(report)
     yield "reliability.png", plots.reliability(report.reliability)
     if parts := _slices(report.slices):
         whole = report.figures["policy"]["quality_of_top"]

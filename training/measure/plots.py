@@ -123,7 +123,7 @@ def finding(constants: Sequence[Point], chosen: Point | None) -> str:
     )
 
 
-def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figure":
+def reliability(tables: Mapping[str, Reliability]) -> "Figure":
     """One panel per tier: mean outcome against mean probability by bin, with counts beneath.
 
     tables: {tier: `measure.reliability.reliability_table`}. Bars are 95 % intervals; on the
@@ -136,7 +136,7 @@ def reliability(tables: Mapping[str, Reliability], *, title: str = "") -> "Figur
         figsize=(max(4.8, 0.6 + 3.7 * count), 5.0), layout="constrained", facecolor="white"
     )
     figure.suptitle(
-        title or "Of the requests given probability p, how many sufficed?",
+        "Of the requests given probability p, how many sufficed?",
         x=0.01,
         ha="left",
         color=INK,

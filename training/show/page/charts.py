@@ -17,6 +17,7 @@ from training.measure.report import DOLLAR, GAIN, Report
 PER = 1000.0
 PATH_POINTS = 300
 LINE, LABEL = 16.0, 140.0  # height of a line of text, and a width that names keep within
+STRIP = 150  # width of the strips in the templates
 _DOT = ("x", "y", "low", "high")
 
 
@@ -48,7 +49,7 @@ class Frame:
         there, back = self._points(x, high), self._points(x, low)
         return "M" + "L".join([*there, *reversed(back)]) + "Z"
 
-    def ticks(self, percent: bool = True) -> dict[str, list[tuple[float, str]]]:
+    def ticks(self) -> dict[str, list[tuple[float, str]]]:
         """Places and labels: USD along x, shares along y."""
         across = _nice(self.x_range, 6)
         upwards = _nice(self.y_range, 6)
@@ -57,7 +58,7 @@ class Frame:
                 zip(self.x(across).round(1).tolist(), [f"${v:g}" for v in across], strict=True)
             ),
             "y": [
-                (place, f"{100 * value:g}\u202f%" if percent else f"{value:g}")
+                (place, f"{100 * value:g}\u202f%")
                 for place, value in zip(self.y(upwards).round(1).tolist(), upwards, strict=True)
             ],
         }
@@ -111,22 +112,20 @@ def reliability_chart(table: Reliability) -> dict[str, Any]:
     }
 
 
-def whisker(
-    found: Interval, span: tuple[float, float], width: float = 150
-) -> dict[str, str] | None:
+def whisker(found: Interval, span: tuple[float, float]) -> dict[str, str] | None:
     """A dot with its interval on a scale that all rows of a table share; None if unknown."""
     if not np.isfinite([found.value, found.low, found.high]).all():
         return None
     low, value, high = (
-        f"{np.clip(_scaled(v, span, (4, width - 4)), 1, width - 1):.1f}"
+        f"{np.clip(_scaled(v, span, (4, STRIP - 4)), 1, STRIP - 1):.1f}"
         for v in (found.low, found.value, found.high)
     )
     return {"low": low, "value": value, "high": high}
 
 
-def place(value: float, span: tuple[float, float], width: float = 150) -> str:
+def place(value: float, span: tuple[float, float]) -> str:
     """Where a line goes on that scale."""
-    return f"{float(_scaled(value, span, (4, width - 4))):.1f}"
+    return f"{float(_scaled(value, span, (4, STRIP - 4))):.1f}"
 
 
 def _line(frame: Frame, curve: Curve, until: int | None = None) -> str:
