@@ -117,8 +117,18 @@ def learn(
     names = tuple(tier.name for tier in tiers)
 
     def fit(score: NDArray[np.float64], weight: NDArray[np.float64]) -> FittedHeads:
-        sessions, firm = requests.sessions, requests.trusted
-        return fit_heads(x, score, weight, group, sessions, names, SURFACE, seed, recipe, firm)
+        return fit_heads(
+            x,
+            score,
+            weight,
+            group,
+            sessions=requests.sessions,
+            names=names,
+            surface=SURFACE,
+            seed=seed,
+            recipe=recipe,
+            firm=requests.trusted,
+        )
 
     if recipe.firm_only:
         requests = firm_only(requests)
