@@ -15,8 +15,7 @@ class Decision:
         model: its model id.
         p_suffices: probability for each tier that it suffices; empty on a fallback.
         expected_cost_usd: expected cost on each tier, USD; empty on a fallback.
-        reason: what decided: ``"policy"``, ``"rule:<name>"``, ``"explore"``, ``"kill_switch"``, or
-            ``"fallback:<error>"`` where the top tier stands in for a failure.
+        reason: ``"policy"``, or ``"fallback:<error>"`` where the top tier stands in for a failure.
         propensity: probability with which this tier was chosen, 1.0 without exploration.
         router_version: first 12 digits of the artifact's manifest hash.
         prompt_hash: keyed hash of the embedded text; None without a key.
