@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from training.decide.bounds import shown_above_zero, units_needed, upper_rate
+from training.decide.bounds import per_unit, shown_above_zero, units_needed, upper_rate
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.floats(0.001, 0.5))
@@ -73,3 +73,13 @@ def test_extreme_values_are_no_trouble(n, low, high, seed):
         shown = shown_above_zero(values, low, high, 0.05)
         assert not shown_above_zero(np.full((n, 1), low), low, high, 0.05).any()
     assert shown.dtype == bool
+
+
+def test_a_session_counts_once_and_a_unit_as_many_sessions_as_it_ties():
+    values = np.array([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    session = np.array([0, 0, 1, 2, 3, 3])
+    unit = np.array([4, 4, 4, 4, 7, 7])  # three sessions (means 1/2, 1 and 0) and one (1/2)
+    found = per_unit(values, session, unit)
+    np.testing.assert_allclose(found, [1.5 / 2, 0.5 / 2])  # two sessions a unit, on average
+    assert found.mean() == pytest.approx((0.5 + 1.0 + 0.0 + 0.5) / 4)
+    np.testing.assert_allclose(per_unit(values, session, session), [0.5, 1.0, 0.0, 0.5])
