@@ -1,7 +1,7 @@
 """`suffice compare`: two routers on the same rows, which neither was fitted or chosen on."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.table import Table
 
 from router.artifact import Artifact, read_artifact
@@ -154,16 +155,8 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         router.policy.choose(found.p, found.usd)
         for router, found in zip((one, other), estimates, strict=True)
     ]
-    rows = np.arange(len(used))
-    figures: dict[str, list[Floats]] = {
-        "quality": [quality[rows, tier] for tier in choices],
-        USD: [paid[rows, tier] for tier in choices],
-    }
-    for k, tier in enumerate(tiers):
-        figures[f"share to {tier.name}"] = [np.asarray(c == k, np.float64) for c in choices]
-    if world.paired:
-        good = rule.sufficed(used.score)
-        figures["bad downgrades"] = [bad_downgrades(c, good).astype(np.float64) for c in choices]
+    sufficed = rule.sufficed(used.score) if world.paired else None
+    figures = _figures(choices, quality, paid, [tier.name for tier in tiers], sufficed)
     told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
     return Comparison(
         names=(_called(first, one), _called(second, other)),
@@ -172,6 +165,30 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         rows=_rows(figures, coarsest(independent(used))),
         notes=(*again, *told, *notes, *weak),
     )
+
+
+def _figures(
+    choices: Sequence[NDArray[np.int64]],
+    quality: Floats,
+    paid: Floats,
+    names: Sequence[str],
+    sufficed: NDArray[np.bool_] | None,
+) -> dict[str, list[Floats]]:
+    """What the choices of each router, int64[n], come to on every request: float64[n] each.
+
+    quality, paid: float64[n, k]. sufficed: bool[n, k], None of one-sided requests.
+    """
+    rows = np.arange(len(quality))
+    found = {
+        "quality": [quality[rows, tier] for tier in choices],
+        USD: [paid[rows, tier] for tier in choices],
+    }
+    for k, name in enumerate(names):
+        found[f"share to {name}"] = [np.asarray(tier == k, np.float64) for tier in choices]
+    if sufficed is not None:
+        bad = [bad_downgrades(tier, sufficed) for tier in choices]
+        found["bad downgrades"] = [one.astype(np.float64) for one in bad]
+    return found
 
 
 def _shown(found: Interval, more: str, less: str, what: str) -> str:
