@@ -1,10 +1,11 @@
 """On one-sided logs the gap between tiers follows the members as far as the log bears it out."""
 
 import numpy as np
+import pytest
 from scipy.special import expit
 
 from router.head import Blend
-from training.learn.gaps import LEAST, MOST, temper
+from training.learn.gaps import LEAST, MOST, _ratio, temper
 
 ONE = Blend(np.array([1.0]), np.array([1.0]))
 
@@ -53,6 +54,15 @@ def test_prompts_are_ordered_better():
         before, after = (np.corrcoef(order, gap)[0, 1] for order in orders)
         gained.append(after - before)
     assert min(gained) > 0
+
+
+def test_the_ratio_is_that_of_the_two_slopes_and_1_where_few_rows_tell():
+    rng = np.random.default_rng(0)
+    level, own, noise = rng.normal(size=(3, 20_000, 1)) * [[[0.2]], [[0.2]], [[0.3]]]
+    gap = 0.1 + 1.6 * level + 0.8 * own + noise
+    assert _ratio(level, own, gap) == pytest.approx(0.8 / 1.6, abs=0.03)
+    assert _ratio(own, level, gap) == pytest.approx(1.6 / 0.8, abs=0.15)
+    assert _ratio(level[:8], own[:8], gap[:8]) == pytest.approx(1.0, abs=0.25)
 
 
 def test_a_small_log_is_taken_for_an_average_one():
