@@ -112,24 +112,8 @@ def read_settings(path: Path) -> Settings:
             not fit; the message names the place.
     """
     values = read_toml(path)
-    ours = {name: values.pop(name) for name in _SECTIONS if name in values}
-    for section in values:
-        check_known(section, (*_SECTIONS, "label", "policy", "rules"), f"{path}: section")
-    for section, table in ours.items():
-        if not isinstance(table, dict):
-            raise BadInput(f"{path}: [{section}] must be a table")
-        for key, value in table.items():
-            check_known(key, tuple(_SECTIONS[section]), f"{path}: [{section}]")
-            _check(value, _SECTIONS[section][key], f"{path}: [{section}] {key}")
-    data, fit = ours.get("data", {}), ours.get("train", {})
-    serve = ours.get("serve", {})
-    for section, key, table in (
-        ("data", "traffic", data),
-        ("data", "tiers", data),
-        ("serve", "folder", serve),
-    ):
-        if key not in table:
-            raise BadInput(f"{path}: [{section}] {key} is missing")
+    ours = _sections(values, path)
+    data, fit, serve = (ours.get(name, {}) for name in ("data", "train", "serve"))
     config = parse_config(values, {}, str(path))
     if "max_minutes" in fit and not fit.get("finetune", False):
         raise BadInput(f"{path}: [train] max_minutes limits fine-tuning: set finetune = true")
@@ -158,6 +142,23 @@ def read_settings(path: Path) -> Settings:
         wait_seconds=float(serve.get("wait_seconds", 0.0)),
         words={**ours, **values},
     )
+
+
+def _sections(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
+    """Take retraining's own tables out of `values`, checked; the rest is as of `suffice train`."""
+    ours = {name: values.pop(name) for name in _SECTIONS if name in values}
+    for section in values:
+        check_known(section, (*_SECTIONS, "label", "policy", "rules"), f"{path}: section")
+    for section, table in ours.items():
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}: [{section}] must be a table")
+        for key, value in table.items():
+            check_known(key, tuple(_SECTIONS[section]), f"{path}: [{section}]")
+            _check(value, _SECTIONS[section][key], f"{path}: [{section}] {key}")
+    for section, key in (("data", "traffic"), ("data", "tiers"), ("serve", "folder")):
+        if key not in ours.get(section, {}):
+            raise BadInput(f"{path}: [{section}] {key} is missing")
+    return ours
 
 
 def _labels(names: list[str], rule: LabelRule, place: str) -> tuple[str, ...]:
