@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -47,7 +46,6 @@ from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
 
 LEAST = 30  # requests in a period
-matplotlib.use("Agg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +289,11 @@ def _judge(
 
 def _draw(found: Backtest, path: Path) -> None:
     """Quality and the share of cost over time, promotions marked."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     at = pd.to_datetime([p.since for p in found.periods])
-    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), layout="constrained")
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
     above.step(at, [p.quality for p in found.periods], where="post", label="as routed")
     above.step(at, [p.quality_top for p in found.periods], where="post", label="always top")
     above.set_ylabel("mean score")
@@ -310,4 +309,3 @@ def _draw(found: Backtest, path: Path) -> None:
     above.legend(frameon=False)
     above.set_title("What retraining would have done (dotted: promotions; red: promise broken)")
     save(figure, path, dpi=120)
-    plt.close(figure)
