@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
 
 from training.ask.sampling import everything, informative, stratified, uniform, usefulness
 from training.errors import BadInput
@@ -73,6 +75,13 @@ def test_everything_is_everything_in_another_order():
     assert sorted(sample.rows) == list(range(50))
     assert list(sample.rows) != list(range(50))
     assert (sample.propensity == 1).all()
+
+
+def test_usefulness_is_the_loss_expected_of_the_tier_that_seems_best():
+    p, usd = np.array([[0.2, 0.6, 0.7]]), np.array([[0.0, 1e-3, 3e-3]])
+    ahead, sigma = (0.7 - 0.06) - (0.6 - 0.02), np.sqrt(0.6 * 0.4 + 0.7 * 0.3)
+    loss = quad(lambda lead: -lead * norm.pdf(lead, ahead, sigma), -10, 0)[0]
+    assert usefulness(p, usd, mu=20.0) == pytest.approx([loss])
 
 
 def test_what_is_near_the_threshold_and_unsure_is_useful():
