@@ -131,7 +131,7 @@ def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
 
 
 def estimates_of(predictor: Predictor, x: Matrix) -> Estimates:
-    """The same, of their vectors."""
+    """Estimates of prompts with the vectors x; of two stages by the first alone."""
     vectors, shape = list(x.vectors()), (-1, len(predictor.tiers))
     p = [predictor.probabilities(vector) for vector in vectors]
     usd = [predictor.costs(vector) for vector in vectors]
