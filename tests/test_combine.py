@@ -53,6 +53,13 @@ def test_agreement_adds_and_conflict_takes_away():
     assert names == "feedback+escalation"
 
 
+def test_a_score_at_the_bar_stands_with_those_above_it():
+    score, weight, names = one(feedback=0.5, judge=1.0)
+    assert 0.5 < score < 1.0
+    assert weight > one(feedback=0.5)[1] and weight > one(judge=1.0)[1]
+    assert names == "feedback+judge"
+
+
 def test_many_weak_sources_outvote_one_that_is_stronger():
     assert one(feedback=1.0, escalation=0.0, complaint=0.0, retry=0.0)[0] == 0.0
     assert one(grader=1.0, escalation=0.0, complaint=0.0, retry=0.0)[0] == 1.0
