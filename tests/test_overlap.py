@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import BadInput
-from training.measure.offpolicy import Logged, always, fixed
+from training.measure.offpolicy import Logged, always, fixed, largest_weight, pseudo_outcomes
 from training.measure.overlap import (
     certifiable,
     measure_overlap,
@@ -38,7 +38,9 @@ def test_shares_effective_rows_and_propensities_by_tenth():
     np.testing.assert_array_equal(found.rows, np.full(10, 100))
     np.testing.assert_allclose(found.share[:, 0], [1.0] * 5 + [0.5] * 5)
     np.testing.assert_allclose(found.smallest, [0.01] + [0.8] * 4 + [0.5] * 5)
-    assert found.effective[0, 0] < 5 < found.effective[1, 0] == pytest.approx(100)
+    weights = np.array([100.0] + [1.25] * 99)
+    assert found.effective[0, 0] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    assert found.effective[1, 0] == pytest.approx(100)
     np.testing.assert_allclose(found.gain[[0, -1]], [-0.5, 0.5])
     assert [part["rows"] for part in found.as_json(NAMES)] == [100] * 10
 
@@ -83,3 +85,33 @@ def test_propensities_that_are_anothers_are_refused(chance):
         if chance != 0.5:
             with pytest.raises(BadInput, match="does not fit the log"):
                 certifiable(log_of(answered, 1 - right), rising(n), NAMES)
+
+
+def partly_tried():
+    """A log on which small was tried on one in ten of the first 600 prompts, and on no others."""
+    n = np.arange(1000)
+    answered = np.where((n % 10 == 0) & (n < 600), 0, 1)
+    return log_of(answered, np.where(n >= 600, 1.0, np.where(answered == 0, 0.1, 0.9)))
+
+
+def test_a_cheaper_tier_fails_where_it_was_never_tried():
+    log, p = partly_tried(), rising(1000)
+    found = certifiable(log, p, NAMES)
+    assert (found.score[600:, 0] == 0.0).all()
+    known = pseudo_outcomes(log, p)
+    np.testing.assert_array_equal(found.score[:600], known[:600])
+    np.testing.assert_array_equal(found.score[:, 1], known[:, 1])
+    assert (found.low, found.high) == (1 - largest_weight(log), largest_weight(log))
+    assert len(found.notes) == 1
+    assert "small: never, or almost never, tried on 40.0%" in found.notes[0]
+    everywhere = log_of(np.arange(1000) % 2, 0.5)
+    assert certifiable(everywhere, p, NAMES).notes == ()
+
+
+def test_no_promise_can_be_made_without_the_top_or_any_cheaper_tier():
+    log, p = partly_tried(), rising(1000)
+    turned = Logged(log.score[:, ::-1], log.propensity[:, ::-1], log.session)
+    with pytest.raises(BadInput, match=r"always-top, the yardstick.*'large'"):
+        certifiable(turned, p, NAMES)
+    with pytest.raises(BadInput, match=r"a router with this tier.*'small'"):
+        certifiable(log_of(np.ones(1000, np.int64), 0.9), p, NAMES)
