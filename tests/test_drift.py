@@ -10,7 +10,7 @@ from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.learn import heads
 from training.watch.baseline import Sample, fetch_baseline
-from training.watch.two_sample import compare
+from training.watch.drift import compare
 
 NAMES = ("small", "large")
 
