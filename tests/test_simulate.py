@@ -12,7 +12,6 @@ from training.measure.kinds import BAD, LOST, NEEDED, NEEDLESS, SAVED, kinds_of
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import always, ips_terms
 from training.measure.simulate import observe
-from training.measure.slices import Slice, slice_rates
 from training.measure.world import logged
 
 
@@ -72,21 +71,3 @@ def test_kinds_of_decisions() -> None:
     found = kinds_of(tier, good)
     assert found.tolist() == [SAVED, BAD, LOST, NEEDLESS, NEEDED, NEEDED, NEEDLESS]
     np.testing.assert_array_equal(found == BAD, bad_downgrades(tier, good))
-
-
-def test_rates_count_a_session_once() -> None:
-    score = np.array([1.0, 1, 1, 1, 0, 0, 0, 0, np.nan])
-    parts = (Slice("task", "all", np.arange(9)), Slice("task", "nobody", np.array([8])))
-    alone = slice_rates(parts, score, np.arange(9)).loc["all"]
-    together = slice_rates(parts, score, np.arange(9) // 4).loc["all"]
-    assert slice_rates(parts, score, np.arange(9)).index.tolist() == ["all"]
-    assert (alone["rows"], alone["sessions"], together["sessions"]) == (8, 8, 2)
-    assert alone["value"] == together["value"] == 0.5
-    assert together["low"] < alone["low"] < 0.5 < alone["high"] < together["high"]
-
-
-def test_a_rate_of_zero_is_not_certain() -> None:
-    parts = (Slice("task", "hard", np.arange(20)),)
-    found = slice_rates(parts, np.zeros(20), np.arange(20)).loc["hard"]
-    assert found["low"] == 0
-    assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 20))  # Clopper and Pearson

@@ -25,7 +25,7 @@ from training.measure.slice_report import (
     slice_metrics,
     worst,
 )
-from training.measure.slices import MAX_NAMES, Slice, slices_of
+from training.measure.slices import MAX_NAMES, Slice, slice_rates, slices_of
 from training.show.tables import report_tables
 
 PROMISE = Promise("min_quality", 0.95, 0.95, 100, 0.97, 0.95, True)
@@ -351,3 +351,21 @@ def test_without_a_promise_no_verdict():
 def test_answers(low, high, more, answer):
     asked = Comparison("x", Measure("m", more, "+.1f"), Interval((low + high) / 2, 0, low, high, 0))
     assert asked.answer == answer
+
+
+def test_rates_count_a_session_once() -> None:
+    score = np.array([1.0, 1, 1, 1, 0, 0, 0, 0, np.nan])
+    parts = (Slice("task", "all", np.arange(9)), Slice("task", "nobody", np.array([8])))
+    alone = slice_rates(parts, score, np.arange(9)).loc["all"]
+    together = slice_rates(parts, score, np.arange(9) // 4).loc["all"]
+    assert slice_rates(parts, score, np.arange(9)).index.tolist() == ["all"]
+    assert (alone["rows"], alone["sessions"], together["sessions"]) == (8, 8, 2)
+    assert alone["value"] == together["value"] == 0.5
+    assert together["low"] < alone["low"] < 0.5 < alone["high"] < together["high"]
+
+
+def test_a_rate_of_zero_is_not_certain() -> None:
+    parts = (Slice("task", "hard", np.arange(20)),)
+    found = slice_rates(parts, np.zeros(20), np.arange(20)).loc["hard"]
+    assert found["low"] == 0
+    assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 20))  # Clopper and Pearson
