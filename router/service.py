@@ -279,9 +279,9 @@ class Router:
         rules = served.rules
         if request.session is not None and rules is not None and rules.follows_sessions:
             tokens = choice.tokens[index] if choice.tokens else 0.0
-            turn = Seen(served.names, index, index, tokens, monotonic())
+            turn = Seen(served.names, choice.tier, index, tokens, monotonic())
             life = rules.floor_seconds or 0.0
-            self._sessions.note(request.tenant, request.session, turn, not explored, life)
+            self._sessions.note(request.tenant, request.session, turn, life)
         return decision
 
     def _recall(self, served: Served, request: Request) -> Seen | None:
