@@ -18,6 +18,7 @@ from typing import Any, Final
 from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
+from router.prompt import as_mapping
 from router.request import Request, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
@@ -223,7 +224,7 @@ def _as_text(raw: Any) -> str | None:
     """Messages as JSON text without bytes of images; None where that is too long."""
     given = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
     messages, chars = [], 0
-    for message in given:
+    for message in map(as_mapping, given):
         content = message.get("content")
         if isinstance(content, str):
             chars += len(content)

@@ -45,12 +45,12 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str | Messages, tools: Sequence[Any] | None = None) -> "Prompt":
-        """Read a bare text or a list of chat messages in OpenAI's form.
+        """Read a bare text or a list of chat messages in OpenAI's form (see `as_mapping`).
 
         Parts of unknown types are passed over.
 
         Raises:
-            TypeError: the prompt is neither a text nor a list of mappings.
+            TypeError: the prompt is neither a text nor a list of messages.
         """
         offered = 0 if tools is None else len(tools)
         if isinstance(prompt, str):
@@ -66,8 +66,7 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
     turn: list[str] = []
     chars = turns = images = 0
     for message in messages:
-        if not isinstance(message, Mapping):
-            raise TypeError(f"a message is a mapping, not {type(message).__name__}")
+        message = as_mapping(message)
         text, pictures = _content(message.get("content"))
         chars += len(text)
         images += pictures
@@ -86,6 +85,22 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
     head = "\n".join(system)
     whole = f"{head[:SYSTEM_CHARS]}\n{at_hand}" if head else at_hand
     return Prompt(_storable(_cut(whole)), chars, len(head), turns, images, offered)
+
+
+def as_mapping(message: Any) -> Mapping[str, Any]:
+    """A message as a mapping: itself, or what an answer that a caller gives back as a turn holds.
+
+    Clients (OpenAI's, LiteLLM's) return answers as objects with `model_dump`.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(message, Mapping):
+        return message
+    held = message.model_dump(exclude_none=True) if hasattr(message, "model_dump") else None
+    if not isinstance(held, Mapping) or "role" not in held:
+        raise TypeError(f"a message is a mapping, not {type(message).__name__}")
+    return held
 
 
 def _content(content: Any) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from router.prompt import Messages
+from router.prompt import Messages, as_mapping
 
 INLINE: Final = 256  # characters: a longer value of a part that holds data is bytes, not a link
 
@@ -104,8 +104,7 @@ def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     calls = [
         message[name]
-        for message in (prompt if listed else ())
-        if isinstance(message, Mapping)
+        for message in map(as_mapping, prompt if listed else ())
         for name in ("tool_calls", "function_call")
         if message.get(name)
     ]

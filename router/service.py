@@ -188,7 +188,7 @@ class Router:
         """Decide one request; never raises: on any failure the top tier, with the reason.
 
         Args:
-            prompt: a text, or a list of chat messages.
+            prompt: a text, or a list of chat messages, answers of a client among them as they are.
             tools: the tools offered with the request.
             max_tokens: output tokens asked for; only rules read this and what follows.
             json_mode: whether the answer must be JSON.

@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import litellm
 import openai
+import pydantic
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
+from openai.types.chat import ChatCompletionMessage
 
-from router import Policy, Router
+from router import DecisionLog, Policy, Router
 from router.artifact import Artifact, load_artifact
 from router.integrations.asgi import SufficeMiddleware
 from router.integrations.litellm import (
@@ -23,6 +25,7 @@ from router.integrations.litellm import (
     SufficePlugin,
 )
 from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
+from router.request import unread_chars
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
 from tests.stub_upstream import Stub, stub
@@ -116,6 +119,34 @@ def test_a_retry_is_not_decided_again(router: Router) -> None:
         assert failing.counts()["asked"][ASKED[0]["content"]] == 3
     assert len(seen) == 1
     assert failing
+
+
+def test_an_answer_given_back_as_a_turn(router: Router) -> None:
+    """As tools are called: what the client returned is appended to the messages as it is."""
+    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "x" * 9}}
+    answers = [
+        ChatCompletionMessage.model_validate({"role": "assistant", "tool_calls": [call]}),
+        litellm.Message(role="assistant", tool_calls=[call]),  # type: ignore[no-untyped-call]
+    ]
+    logged: list[dict[str, Any]] = []
+    talker = Router(router.artifact, log=DecisionLog(logged.append, messages=True))
+    for answer in answers:
+        chat = [*ASKED, answer, {"role": "tool", "tool_call_id": "1", "content": "Paris"}]
+        plain = [*ASKED, answer.model_dump(exclude_none=True), chat[-1]]
+        assert unread_chars(chat, None) == unread_chars(plain, None) > 0
+        decision, expected = talker.route(chat), talker.route(plain)
+        assert decision.reason == "policy"
+        assert decision.p_suffices == expected.p_suffices
+        talker.close()
+        assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+
+
+def test_objects_that_are_no_messages(router: Router) -> None:
+    class Other(pydantic.BaseModel):
+        content: str = "no role"
+
+    for wrong in (Other(), ChatCompletionMessage):
+        assert router.route([wrong]).reason == "fallback:TypeError"  # type: ignore[list-item]
 
 
 # ASGI
