@@ -142,12 +142,16 @@ class Router:
 
         Returns:
             The router itself.
+
+        Raises:
+            ValueError: `seconds` is not a number above 0.
         """
         source = self._source if path is None else os.fspath(path)
-        if self._watcher is not None:
-            self._watcher.stop()
         pause = (60.0 if source.startswith(_REGISTRY) else 5.0) if seconds is None else seconds
+        before = self._watcher
         self._watcher = Watcher(self, lambda: _found(source), self._rules_file, pause)
+        if before is not None:
+            before.stop()
         return self
 
     def swap(self, artifact: Artifact) -> bool:

@@ -138,6 +138,37 @@ def test_a_folder_that_is_away_for_an_instant(
     assert load_settled(current).policy.constant == 1
 
 
+def test_a_folder_that_is_not_there_is_told_once(
+    kinds: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name misspelt, or a volume that is gone, is no silence for ever."""
+    place = tmp_path / "artifacts" / "curent"
+    router = Router.load(kinds[0]).watch(place, seconds=3600)
+    assert router.watcher is not None
+    router.watcher.look()
+    assert not caplog.records  # it may be between two renames
+    for _ in range(3):
+        router.watcher.look()
+    words = f"suffice: {place}: there is no artifact; the one before stays"
+    assert [record.getMessage() for record in caplog.records] == [words]
+    shutil.copytree(kinds[2], place)
+    router.watcher.look()
+    assert (router.route("x").tier, router.watcher.refused) == ("large", 0)
+    shutil.rmtree(place)
+    for _ in range(3):
+        router.watcher.look()
+    assert len(caplog.records) == 2
+    router.close()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5"])
+def test_a_time_between_looks_that_is_none(seconds: Any, watched: Router) -> None:
+    before = watched.watcher
+    with pytest.raises(ValueError, match="watch: seconds must be a number above 0"):
+        watched.watch(seconds=seconds)
+    assert watched.watcher is before
+
+
 def test_a_swap_in_the_middle_of_a_read(
     current: Path, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
