@@ -4,6 +4,7 @@ import hmac
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Final, TypedDict, Unpack
@@ -78,10 +79,13 @@ class Router:
         Raises:
             ArtifactError: the shadow's artifact is refused.
             RulesError: the file is not one of rules for these tiers.
+            TypeError: the key is not bytes.
             ValueError: `explore` is not a share, or there is a shadow and no log.
         """
         if shadow is not None and log is None:
             raise ValueError("a shadow is only logged: give a log, too")
+        if not isinstance(key, bytes | None):  # else no prompt could be hashed, and all fall back
+            raise TypeError(f"key: bytes are needed, got {type(key).__name__}")
         self._key = key
         self._explore = explore if isinstance(explore, Exploration) else Exploration(explore)
         self._log = _log(log)
@@ -168,7 +172,13 @@ class Router:
         return True
 
     def observe(self, callback: Callable[[Decision], object]) -> None:
-        """Call back with every decision, in the request's thread; what it raises is passed over."""
+        """Call back with every decision, in the request's thread; what it raises is passed over.
+
+        Raises:
+            TypeError: the callback is a coroutine function, which nobody would await.
+        """
+        if iscoroutinefunction(callback):
+            raise TypeError("observe: the callback is called at once; give one without async")
         self._observers = (*self._observers, callback)
 
     def close(self) -> None:

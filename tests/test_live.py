@@ -328,6 +328,13 @@ def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
     assert [decision.reason for decision in seen] == ["policy", "fallback:TypeError"]
 
 
+def test_an_observer_that_has_to_be_awaited_is_refused(kinds: list[Path]) -> None:
+    async def later(_: Decision) -> None: ...
+
+    with pytest.raises(TypeError, match="without async"):
+        Router.load(kinds[0]).observe(later)
+
+
 def test_an_event_loop(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     router = Router.load(kinds[0])
     here, seen = threading.get_ident(), list[int]()

@@ -397,7 +397,7 @@ def test_inverse_propensities_are_unbiased(artifact: Artifact) -> None:
         assert abs(draws.mean() - truth) <= 5 * draws.std() / len(draws) ** 0.5, name
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True])
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True, "0.05", None, np.float32(0.05)])
 def test_a_rate_that_is_none(rate: Any, artifact: Artifact) -> None:
     with pytest.raises(ValueError, match="share in"):
         Router(artifact, explore=rate)
