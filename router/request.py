@@ -58,9 +58,10 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
     told = body.get("metadata")
     own = told if isinstance(told, Mapping) else {}
+    session, tenant = own.get("session_id"), own.get("tenant")
     facts: dict[str, Any] = {
-        "session": own.get("session_id"),
-        "tenant": own.get("tenant"),
+        "session": session if isinstance(session, str) else None,
+        "tenant": tenant if isinstance(tenant, str) else None,
         "tools": next((value for value in offered if isinstance(value, list) and value), None),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -169,7 +169,7 @@ def test_an_asgi_app(router: Router) -> None:
     seen: list[tuple[dict[str, Any], bytes]] = []
     app = SufficeMiddleware(_app(lambda scope, body: seen.append((scope, body))), router)
 
-    async def ask(path: str, content: bytes, method: str = "POST") -> httpx.Response:
+    async def ask(path: str, content: Any, method: str = "POST") -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, content=content)
@@ -179,6 +179,15 @@ def test_an_asgi_app(router: Router) -> None:
     assert reply.json() == {"model": "vendor/small-1", "messages": ASKED, "stream": True}
     assert len(reply.headers["x-suffice-decision"]) == 32
     assert dict(seen[-1][0]["headers"])[b"content-length"] == str(len(seen[-1][1])).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 9):
+            yield body[start : start + 9]
+
+    assert asyncio.run(ask("/v1/chat/completions", chunks())).json()["model"] == "vendor/small-1"
+    headers = dict(seen[-1][0]["headers"])  # a server takes a length or chunks, never both
+    assert headers[b"content-length"] == str(len(seen[-1][1])).encode()
+    assert b"transfer-encoding" not in headers
     for path, content in (
         ("/v1/chat/completions", b'{"model": "mine", "messages": []}'),
         ("/v1/chat/completions", b"\xff{"),

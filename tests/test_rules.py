@@ -362,6 +362,8 @@ def test_a_body_of_the_api_is_read() -> None:
     assert known == {"tools": [TOOL], "max_tokens": 50, "json_mode": True}
     _, facts = read_body({"metadata": {"session_id": "s", "tenant": "t"}})
     assert (facts["session"], facts["tenant"]) == ("s", "t")
+    _, facts = read_body({"metadata": {"session_id": ["s"], "tenant": 7}})
+    assert (facts["session"], facts["tenant"]) == (None, None)
     prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
     assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None
@@ -405,11 +407,14 @@ def test_every_part_of_a_body_counts(ruled: Callable[..., Router]) -> None:
         {"input": [{"type": "image_generation_call", "result": "A" * 100_000}]},
         {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]}]},
         {"input": "hi", "tools": {"a": 1}},
+        {"input": "hi", "metadata": {"session_id": {"a": 1}, "tenant": ["b"]}},
     ],
 )
 def test_odd_bodies_are_decided_by_the_policy(body: Any, ruled: Callable[..., Router]) -> None:
     prompt, facts = read_body(body)
-    decision = ruled("[rules.pin.tag]\ns = 'small'\n").route(prompt, **facts)
+    decision = ruled("[rules.pin.tag]\ns = 'small'\n[rules.session]\nfloor = true\n").route(
+        prompt, **facts
+    )
     assert not decision.reason.startswith("fallback"), decision
     if isinstance(prompt, list):
         assert all(isinstance(message["role"], str) for message in prompt)
