@@ -446,6 +446,47 @@ def test_a_champion_is_served_through_an_outage(
     router.close()
 
 
+def test_registries_do_not_share_what_they_number_alike(
+    registry: mlflow.MlflowClient,
+    kinds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two registries, as of a staging and a production, or one that was made anew: one cache."""
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    first = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'other.db'}")
+    other = mlflow.MlflowClient()
+    other.create_registered_model("support")
+    for number in ("1", "2"):
+        other.create_model_version("support", kinds[2].as_uri())
+        other.set_registered_model_alias("support", "champion", number)
+        assert Router.load("models:/support@champion").route("x").tier == "large"
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    for version in ("1", "2"):  # each was the champion
+        assert Router.load(f"models:/support/{version}").route("x").tier == "large"
+    mlflow.set_tracking_uri(first)
+    for way in ("@champion", "/1"):
+        assert Router.load(f"models:/support{way}").route("x").tier == "small"
+    with pytest.raises(ArtifactError, match="no local copy"):
+        Router.load("models:/support/2")
+
+
+def test_a_registry_that_nobody_named_is_told(
+    registry: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ArtifactError, match="not found") as told:
+        fetch("models:/nobodys@champion")
+    assert "MLFLOW_TRACKING_URI" not in str(told.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(ArtifactError, match=r"MLFLOW_TRACKING_URI is not set"):
+        fetch("models:/nobodys@champion")
+
+
 def test_what_a_registry_may_not_do(
     registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path
 ) -> None:
