@@ -441,6 +441,30 @@ def test_decisions_are_joined_with_outcomes(served: tuple[Path, list[Decision]])
         assert abs(row["at"].timestamp() - decision.at) < 1e-3
 
 
+def test_an_outcome_may_be_of_another_tier(artifact: Artifact, tmp_path: Path) -> None:
+    """The provider of the tier that was chosen failed, and the service asked another one."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    router = Router(artifact, log=log)
+    made = [router.route(f"what is {i}?") for i in range(3)]
+    assert log.flush() and {decision.tier for decision in made} != {"large"}
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        for decision, more in zip(
+            made,
+            ({"tier": "large", "model": "openai/huge-1"}, {"tier": made[1].tier}, {}),
+            strict=True,
+        ):
+            print(json.dumps({"decision_id": decision.id, **more, "response": "a"}), file=file)
+            print(json.dumps({"decision_id": decision.id, "score": 1}), file=file)
+    ingest([tmp_path], tmp_path / "t.parquet", keep_ids=True)
+    frame = pd.read_parquet(tmp_path / "t.parquet").set_index("request_id")
+    fell = frame.loc[made[0].id]
+    assert (fell["tier"], fell["model"], fell["score"]) == ("large", "huge-1", 1.0)
+    assert pd.isna(fell["propensity"])
+    for decision in made[1:]:
+        row = frame.loc[decision.id]
+        assert (row["tier"], row["propensity"]) == (decision.tier, decision.propensity)
+
+
 def test_logged_messages_need_no_second_file(artifact: Artifact, tmp_path: Path) -> None:
     log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
     decision = Router(artifact, log=log).route("hello", session="s")
