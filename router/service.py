@@ -89,12 +89,12 @@ class Router:
         self._key = key
         self._explore = explore if isinstance(explore, Exploration) else Exploration(explore)
         self._log = _log(log)
-        self._rules_file = None if rules is None else Path(rules)
+        self._rules_file = None if rules is None else Path(rules).absolute()
         self._sessions = Sessions()
         self._switch = Switch()
         self._observers: tuple[Callable[[Decision], object], ...] = ()
         self._watcher: Watcher | None = None
-        self._source = str(artifact.path)
+        self._source = _lasting(str(artifact.path))
         self._served = self._prepared(artifact)
         self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
@@ -116,7 +116,7 @@ class Router:
         key = os.environ.get("SUFFICE_KEY")
         source = os.fspath(path)
         router = cls(load_settled(_found(source)), os.fsencode(key) if key else None, **options)
-        router._source = source
+        router._source = _lasting(source)
         return router
 
     @property
@@ -150,7 +150,7 @@ class Router:
         Raises:
             ValueError: `seconds` is not a number above 0.
         """
-        source = self._source if path is None else os.fspath(path)
+        source = self._source if path is None else _lasting(os.fspath(path))
         pause = (60.0 if source.startswith(_REGISTRY) else 5.0) if seconds is None else seconds
         before = self._watcher
         self._watcher = Watcher(self, lambda: _found(source), self._rules_file, pause)
@@ -328,6 +328,11 @@ class Router:
         if self._key is None:
             return None
         return hmac.digest(self._key, text.encode("utf-8"), "sha256").hex()[:32]
+
+
+def _lasting(source: str) -> str:
+    """The same artifact, also where the service has changed its working folder."""
+    return source if source.startswith(_REGISTRY) else str(Path(source).absolute())
 
 
 def _found(source: str) -> Path:

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from router import ArtifactError, Decision, Policy, Router
-from router.artifact import ALL_FILES, files_of
+from router.artifact import ALL_FILES, files_of, load_artifact
 from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
 from router.watch import load_settled, mark
@@ -257,6 +257,32 @@ def test_no_decision_is_torn(kinds: list[Path], tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_service_that_changes_its_working_folder(
+    kinds: list[Path], current: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Daemons do, after they have loaded: names are of the folder that they were given in."""
+    (tmp_path / "rules.toml").write_text("[rules]\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUFFICE_OFF_FILE", "off")
+    routers = [
+        Router.load("current", rules="rules.toml").watch(seconds=3600),
+        Router.load(kinds[1], rules="rules.toml").watch("current", seconds=3600),
+        Router(load_artifact(Path("current")), rules="rules.toml"),
+    ]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    routers[2].watch(seconds=3600)
+    put(kinds[2], current)
+    for router in routers:
+        assert router.watcher is not None
+        router.watcher.look()
+        assert (router.route("x").tier, router.watcher.refusal) == ("large", None)
+        router.close()
+    (tmp_path / "off").touch()
+    monkeypatch.setattr("router.switch._EVERY", 0.0)
+    assert {router.route("x").reason for router in routers} == {"kill_switch"}
 
 
 # Kill switch
