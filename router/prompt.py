@@ -10,14 +10,23 @@ The text is fixed here, for training and serving alike (``TEXT_VERSION``):
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 TEXT_VERSION = 1
 SYSTEM_CHARS = 400
 SHORT_TURN, CONTEXT_CHARS = 200, 800
 HEAD_CHARS, TAIL_CHARS = 2048, 1024
 
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
+class Answer(Protocol):
+    """What clients return: a message that is no mapping and can become one."""
+
+    def model_dump(self, *, exclude_none: bool = False) -> Mapping[str, Any]:
+        """The message as a mapping."""
+        ...
+
+
+Messages: TypeAlias = Sequence[Mapping[str, Any] | Answer]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -88,9 +97,7 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
 
 
 def as_mapping(message: Any) -> Mapping[str, Any]:
-    """A message as a mapping: itself, or what an answer that a caller gives back as a turn holds.
-
-    Clients (OpenAI's, LiteLLM's) return answers as objects with `model_dump`.
+    """A message as a mapping: itself, or what an `Answer` that is given back as a turn holds.
 
     Raises:
         TypeError: it is neither.
