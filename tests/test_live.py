@@ -345,6 +345,26 @@ def test_a_shadow_is_only_logged(kinds: list[Path]) -> None:
         Router.load(kinds[0], shadow=kinds[2])
 
 
+def test_a_shadow_that_is_a_router_goes_its_own_way(
+    kinds: list[Path], current: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.toml").write_text('[rules.pin.tag]\na = "middle"\n')
+    shadow = Router.load(current, rules=tmp_path / "rules.toml").watch(seconds=3600)
+    lines: list[dict[str, Any]] = []
+    router = Router.load(kinds[1], log=lines.append, shadow=shadow)
+    router.route("x")
+    put(kinds[2], current)
+    assert shadow.watcher is not None
+    shadow.watcher.look()
+    router.route("x")
+    router.route("x", tags=["a"])
+    router.close()
+    shadow.close()
+    assert {line["tier"] for line in lines} == {"middle"}
+    told = [(line["shadow"]["tier"], line["shadow"]["reason"]) for line in lines]
+    assert told == [("small", "policy"), ("large", "policy"), ("middle", "rule:pin")]
+
+
 def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
     router, seen = Router.load(kinds[0]), list[Decision]()
     router.observe(lambda decision: 1 / 0)

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router import Decision, DecisionLog, Exploration, Router
 from router.artifact import Artifact, load_artifact
@@ -371,6 +373,33 @@ def test_exploration_never_goes_against_a_rule(artifact: Artifact, tmp_path: Pat
         assert {(d.tier, d.propensity) for d in made} == {("small", 1.0)}
     fallen = [router.route(None) for _ in range(50)]  # type: ignore[arg-type]
     assert {d.propensity for d in fallen} == {1.0}
+
+
+@given(
+    rate=st.floats(0.0, 1.0, exclude_max=True),
+    down=st.booleans(),
+    allowed=st.sets(st.integers(0, 5), min_size=1).map(sorted),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_propensities_are_the_shares_of_draws(
+    rate: float, down: bool, allowed: list[int], data: st.DataObject
+) -> None:
+    """Over draws that are evenly apart each tier is served as often as its propensity says."""
+    chosen = data.draw(st.sampled_from(allowed))
+    draws = [(i + 0.5) / 2000 for i in range(2000)]
+    ends = [0.0, float(np.nextafter(rate, 0.0)), rate, float(np.nextafter(1.0, 0.0))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("router.explore._DRAW", iter([*draws, *ends]).__next__)
+        made = [Exploration(rate, down).try_another(chosen, allowed) for _ in (*draws, *ends)]
+    stated = dict(made)
+    assert len(set(made)) == len(stated)  # of each tier one propensity
+    assert set(stated) <= {tier for tier in allowed if down or tier >= chosen}
+    served = Counter(tier for tier, _ in made[: len(draws)])
+    for tier, propensity in stated.items():
+        assert abs(served[tier] - 2000 * propensity) <= 1.5
+    if len(stated) == len(allowed):
+        assert sum(stated.values()) == pytest.approx(1.0)
 
 
 def test_inverse_propensities_are_unbiased(artifact: Artifact) -> None:
