@@ -280,7 +280,9 @@ def test_route_reads_what_rules_ask_of_a_body(workdir, capsys, key, more, reason
     assert (told.code, json.loads(told.out)["reason"]) == (0, reason)
     words = call(capsys, "route", made, "--messages", "m.json").out
     assert "per 1,000" in words or reason == "rule:pin"  # where the model is not asked
-    assert call(capsys, "explain", made, "--messages", "m.json").code == 0
+    explained = call(capsys, "explain", made, "--messages", "m.json")
+    assert explained.code == 0
+    assert (f"by {reason}. What the model says" in explained.out) == (reason != "policy")
 
 
 def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, refusing_store):

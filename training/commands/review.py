@@ -119,6 +119,7 @@ def explain(
 
     Example: suffice explain artifacts/current "What is the capital of France?"
     """
+    from router import Router
     from training.show.explain import as_json as to_json
     from training.show.explain import explain as run
     from training.show.explain_words import lines
@@ -128,6 +129,9 @@ def explain(
     if as_json:
         print_json(to_json(found))
         return
+    ruled = Router(found.artifact).route(asked, **facts)
+    if ruled.reason.startswith("rule:"):
+        typer.echo(f"{ruled.tier}, by {ruled.reason}. What the model says of it:")
     for line in lines(found):
         typer.echo(line)
 
