@@ -1,6 +1,7 @@
 """A served router is replaced, shadowed, switched off and measured while it goes on deciding."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -581,6 +582,37 @@ def test_a_damaged_copy_is_fetched_anew(registry: mlflow.MlflowClient, tmp_path:
     (copy / "heads.npz").write_bytes(b"x")
     assert Router.load("models:/support/2").route("x").tier == "middle"
     shutil.rmtree(copy / "embedder")
+    assert Router.load("models:/support/2").route("x").tier == "middle"
+
+
+def test_a_cache_that_cannot_be_written(
+    registry: mlflow.MlflowClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Copies made at the build of an image, on a disk that is mounted to be read or is full."""
+    copy = fetch("models:/support/2")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert fetch("models:/support/2") == copy
+    assert "an outage would not find its copy: " in caplog.text
+
+
+def test_another_process_fetched_the_same(
+    registry: mlflow.MlflowClient, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if target.name.startswith("v2-"):
+            shutil.copytree(kinds[1], target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
     assert Router.load("models:/support/2").route("x").tier == "middle"
 
 

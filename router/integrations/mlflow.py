@@ -10,10 +10,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from router.artifact import ArtifactError, load_artifact
+from router.lines import age
 from router.watch import Mark, mark
 
 SCHEME: Final = "models:/"
@@ -54,8 +56,11 @@ def fetch(uri: str) -> Path:
             raise ArtifactError(f"{uri}: {_why(error)}; there is no local copy") from error
         _logger.warning("suffice: %s: %s; serving the local copy %s", uri, _why(error), kept.name)
         return kept
-    for name in {asked, copy.partition("-")[0]}:
-        _point(_pointer(folder, name), copy)
+    try:
+        for name in {asked, copy.partition("-")[0]}:
+            _point(_pointer(folder, name), copy)
+    except OSError as error:  # a full disk, one that is mounted to be read
+        _logger.warning("suffice: %s: an outage would not find its copy: %s", uri, error)
     return folder / copy
 
 
@@ -75,10 +80,11 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
     name = f"v{version.version}-{_digest(f'{version.source} {version.creation_timestamp}')}"
     if (folder / name).is_dir():
         if _whole(folder / name):
-            os.utime(folder / name)
+            with suppress(OSError):  # it may be there to be read only
+                os.utime(folder / name)
             return name
         _logger.warning("suffice: the local copy %s was damaged; fetching it anew", folder / name)
-        shutil.rmtree(folder / name)
+        shutil.rmtree(folder / name, ignore_errors=True)  # another process may do the same
     for part in (_cache(), folder):  # each by itself: `parents` have no mode
         part.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
@@ -93,10 +99,12 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         except ArtifactError as error:
             told = str(error).replace(str(found[0].parent), f"version {version.version}")
             raise ArtifactError(f"{match[0]}: {told}") from error
-        if not (folder / name).exists():  # another process may have been quicker
+        try:
             found[0].parent.rename(folder / name)
-    copies = sorted(folder.glob("v*"), key=lambda path: path.stat().st_mtime)
-    for old in copies[:-KEEP]:
+        except OSError:  # another process was quicker
+            if not (folder / name).is_dir():
+                raise
+    for old in sorted(folder.glob("v*"), key=age)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return name
 
