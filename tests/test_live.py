@@ -591,14 +591,17 @@ def test_a_cache_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Copies made at the build of an image, on a disk that is mounted to be read or is full."""
-    copy = fetch("models:/support/2")
+    copies = [fetch(f"models:/support{way}") for way in ("/2", "@champion")]
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(os, "utime", refuse)
     monkeypatch.setattr(Path, "write_text", refuse)
-    assert fetch("models:/support/2") == copy
+    assert [fetch(f"models:/support{way}") for way in ("/2", "@champion")] == copies
+    assert not caplog.records
+    registry.set_registered_model_alias("support", "champion", "2")
+    assert fetch("models:/support@champion") == copies[0]
     assert "an outage would not find its copy: " in caplog.text
 
 

@@ -58,7 +58,8 @@ def fetch(uri: str) -> Path:
         return kept
     try:
         for name in {asked, copy.partition("-")[0]}:
-            _point(_pointer(folder, name), copy)
+            if _pointed(folder, name) != folder / copy:
+                _point(_pointer(folder, name), copy)
     except OSError as error:  # a full disk, one that is mounted to be read
         _logger.warning("suffice: %s: an outage would not find its copy: %s", uri, error)
     return folder / copy
