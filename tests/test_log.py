@@ -70,13 +70,14 @@ def test_messages_are_logged_as_they_were(artifact: Artifact, tmp_path: Path) ->
     messages.append({"role": "assistant", "content": "later"})
     ring: list[Any] = []
     ring.append(ring)
-    router.route(ring)
+    router.route(ring, session="r", tags=["t"])
     router.route("x" * 2_000_000)
     assert log.flush()
     first, second, third = lines(tmp_path / "d.jsonl")
     assert json.loads(first["messages"]) == messages[:1]
     assert (first["session_id"], first["tags"]) == ("s", ["t"])
     assert (second["messages"], third["messages"]) == (None, None)
+    assert (second["session_id"], second["tags"]) == ("r", ["t"])
 
 
 def test_a_sink_that_stalls_drops_and_counts(artifact: Artifact) -> None:
