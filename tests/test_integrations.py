@@ -280,6 +280,37 @@ def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
 
 
+@pytest.mark.parametrize("way", ["classifier", "hook"])
+@pytest.mark.parametrize(
+    "told", [{"metadata": {"session_id": "s"}}, {"litellm_session_id": "s", "metadata": None}]
+)
+def test_a_session_is_known_however_litellm_is_told(
+    told: dict[str, Any], way: str, artifact: Artifact
+) -> None:
+    from litellm.types.router import RoutingContext
+
+    rules = parse_rules({"session": {"floor": True}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    facts, hook = SufficeFacts(), SufficeHook(router)
+
+    async def ask(**more: Any) -> Any:
+        data = {"model": "auto", "messages": ASKED, **told, **more}
+        if way == "hook":
+            return (await hook.async_pre_call_hook(None, None, data, ""))["model"]
+        data = await facts.async_pre_call_hook(None, None, data, "")
+        context = RoutingContext(
+            raw_messages=ASKED,
+            structured_messages=ASKED,
+            candidate_models=[],
+            metadata=data["metadata"],
+        )
+        return await SufficeClassifier(router).classify(context)
+
+    assert asyncio.run(ask()) == "small"
+    assert asyncio.run(ask(tools=[TOOL])) == "middle"
+    assert asyncio.run(ask()) == "middle"  # the session's floor
+
+
 @pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])
 def test_odd_facts_of_a_caller_cost_nothing(tools: Any, router: Router) -> None:
     from litellm.types.router import RoutingContext
