@@ -78,7 +78,8 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         else client.get_model_version(match["name"], match["version"])
     )
     # Another registry, or one made anew, has other models under the same names and numbers.
-    name = f"v{version.version}-{_digest(f'{version.source} {version.creation_timestamp}')}"
+    made = _digest(f"{version.source} {version.creation_timestamp}")
+    name = f"v{_plain(str(version.version))}-{made}"
     if (folder / name).is_dir():
         if _whole(folder / name):
             with suppress(OSError):  # it may be there to be read only
