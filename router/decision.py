@@ -13,9 +13,12 @@ class Decision:
     Attributes:
         tier: name of the chosen tier.
         model: its model id.
-        p_suffices: probability for each tier that it suffices; empty on a fallback.
-        expected_cost_usd: expected cost on each tier, USD; empty on a fallback.
-        reason: ``"policy"``, or ``"fallback:<error>"`` where the top tier stands in for a failure.
+        p_suffices: probability for each tier that it suffices; empty where the model was not asked
+            (a fallback, the kill switch, a rule that leaves one tier).
+        expected_cost_usd: expected cost on each tier, USD; empty in the same cases.
+        reason: ``"policy"``; ``"rule:<name>"`` where a rule changed what that says, or left one
+            tier; ``"explore"``; ``"kill_switch"``; ``"fallback:<error>"`` where the top tier stands
+            in for a failure.
         propensity: probability with which this tier was chosen, 1.0 without exploration.
         router_version: first 12 digits of the artifact's manifest hash.
         prompt_hash: keyed hash of the embedded text; None without a key.

@@ -22,7 +22,8 @@ class Exploration:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rate outside [0, 1): at 1 the chosen tier would have no chance."""
-        if isinstance(self.rate, bool) or not 0.0 <= self.rate < 1.0:
+        number = isinstance(self.rate, int | float) and not isinstance(self.rate, bool)
+        if not (number and 0.0 <= self.rate < 1.0):
             raise ValueError(f"explore: a share in [0, 1) is needed, got {self.rate!r}")
 
     def try_another(self, chosen: int, allowed: Sequence[int]) -> tuple[int, float]:

@@ -90,11 +90,12 @@ class LineFile:
         self._limit = self._max_bytes
         own = re.compile(rf"{re.escape(stem)}\.\d{{8}}T\d{{6}}Z-\d+-\d+{re.escape(suffix)}")
         rotated = [file for file in self._path.parent.iterdir() if own.fullmatch(file.name)]
-        for file in sorted(rotated, key=_age)[: -self._keep]:
+        for file in sorted(rotated, key=age)[: -self._keep]:
             file.unlink(missing_ok=True)
 
 
-def _age(file: Path) -> float:
+def age(file: Path) -> float:
+    """When a file was last changed, in seconds since the epoch; 0 where it is gone."""
     try:
         return file.stat().st_mtime
     except OSError:

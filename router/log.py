@@ -18,6 +18,7 @@ from typing import Any, Final
 from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
+from router.prompt import as_mapping
 from router.request import Request, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
@@ -181,14 +182,15 @@ class DecisionLog:
     def _said(self, raw: Any, request: Request) -> dict[str, Any]:
         """What the caller gave, as text: the caller may go on and change it."""
         try:
-            return {
-                "messages": _as_text(raw),
-                "session_id": request.session if isinstance(request.session, str) else None,
-                "tenant": request.tenant if isinstance(request.tenant, str) else None,
-                "tags": list(request.tags),
-            }
+            messages = _as_text(raw)
         except Exception:  # messages that contain themselves
-            return {"messages": None}
+            messages = None
+        return {
+            "messages": messages,
+            "session_id": request.session if isinstance(request.session, str) else None,
+            "tenant": request.tenant if isinstance(request.tenant, str) else None,
+            "tags": list(request.tags),
+        }
 
     def _next(self) -> Callable[[], dict[str, Any]] | None:
         """The next line, after a wait for it; None after a second without one."""
@@ -212,7 +214,8 @@ class DecisionLog:
             outcome = "failed"
             if monotonic() - self._told > 60:
                 self._told = monotonic()
-                _logger.warning("suffice: decisions cannot be logged: %s", error)
+                told = f"{type(error).__name__}: {error}"  # some say nothing
+                _logger.warning("suffice: decisions cannot be logged: %s", told)
         with self._changed:
             self._counts[outcome] += 1
             self._writing = False
@@ -223,7 +226,7 @@ def _as_text(raw: Any) -> str | None:
     """Messages as JSON text without bytes of images; None where that is too long."""
     given = [{"role": "user", "content": raw}] if isinstance(raw, str) else raw
     messages, chars = [], 0
-    for message in given:
+    for message in map(as_mapping, given):
         content = message.get("content")
         if isinstance(content, str):
             chars += len(content)

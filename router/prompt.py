@@ -10,14 +10,23 @@ The text is fixed here, for training and serving alike (``TEXT_VERSION``):
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 TEXT_VERSION = 1
 SYSTEM_CHARS = 400
 SHORT_TURN, CONTEXT_CHARS = 200, 800
 HEAD_CHARS, TAIL_CHARS = 2048, 1024
 
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
+
+class Answer(Protocol):
+    """What clients return: a message that is no mapping and can become one."""
+
+    def model_dump(self, *, exclude_none: bool = False) -> Mapping[str, Any]:
+        """The message as a mapping."""
+        ...
+
+
+Messages: TypeAlias = Sequence[Mapping[str, Any] | Answer]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -45,12 +54,12 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str | Messages, tools: Sequence[Any] | None = None) -> "Prompt":
-        """Read a bare text or a list of chat messages in OpenAI's form.
+        """Read a bare text or a list of chat messages in OpenAI's form (see `as_mapping`).
 
         Parts of unknown types are passed over.
 
         Raises:
-            TypeError: the prompt is neither a text nor a list of mappings.
+            TypeError: the prompt is neither a text nor a list of messages.
         """
         offered = 0 if tools is None else len(tools)
         if isinstance(prompt, str):
@@ -66,8 +75,7 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
     turn: list[str] = []
     chars = turns = images = 0
     for message in messages:
-        if not isinstance(message, Mapping):
-            raise TypeError(f"a message is a mapping, not {type(message).__name__}")
+        message = as_mapping(message)
         text, pictures = _content(message.get("content"))
         chars += len(text)
         images += pictures
@@ -86,6 +94,20 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
     head = "\n".join(system)
     whole = f"{head[:SYSTEM_CHARS]}\n{at_hand}" if head else at_hand
     return Prompt(_storable(_cut(whole)), chars, len(head), turns, images, offered)
+
+
+def as_mapping(message: Any) -> Mapping[str, Any]:
+    """A message as a mapping: itself, or what an `Answer` that is given back as a turn holds.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(message, Mapping):
+        return message
+    held = message.model_dump(exclude_none=True) if hasattr(message, "model_dump") else None
+    if not isinstance(held, Mapping) or "role" not in held:
+        raise TypeError(f"a message is a mapping, not {type(message).__name__}")
+    return held
 
 
 def _content(content: Any) -> tuple[str, int]:

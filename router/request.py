@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from router.prompt import Messages
+from router.prompt import Messages, as_mapping
 
 INLINE: Final = 256  # characters: a longer value of a part that holds data is bytes, not a link
 
@@ -58,9 +58,10 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
     told = body.get("metadata")
     own = told if isinstance(told, Mapping) else {}
+    session, tenant = own.get("session_id"), own.get("tenant")
     facts: dict[str, Any] = {
-        "session": own.get("session_id"),
-        "tenant": own.get("tenant"),
+        "session": session if isinstance(session, str) else None,
+        "tenant": tenant if isinstance(tenant, str) else None,
         "tools": next((value for value in offered if isinstance(value, list) and value), None),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)
@@ -104,8 +105,7 @@ def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     calls = [
         message[name]
-        for message in (prompt if listed else ())
-        if isinstance(message, Mapping)
+        for message in map(as_mapping, prompt if listed else ())
         for name in ("tool_calls", "function_call")
         if message.get(name)
     ]

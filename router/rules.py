@@ -13,7 +13,7 @@ They stand in the training configuration, and so in the artifact, or in a file o
     batch = ["large"]
 
     [rules.session]
-    floor = true                     # a session stays at the highest tier that it was sent to
+    floor = true                     # a session stays at the highest tier chosen for it
     minutes = 60                     # … until it has been silent for so long
 
     [rules.prompt_cache]
@@ -167,7 +167,7 @@ class Rules:
             yield f"rule deny: {kind} {name} never gets {never}"
         if self.floor_seconds is not None:
             yield (
-                "rule session_floor: a session stays at the highest tier that it was sent to, "
+                "rule session_floor: a session stays at the highest tier chosen for it, "
                 f"until {self.floor_seconds / 60:g} silent minutes have passed"
             )
         if self.cache is not None:

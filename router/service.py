@@ -4,6 +4,7 @@ import hmac
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, Final, TypedDict, Unpack
@@ -78,19 +79,22 @@ class Router:
         Raises:
             ArtifactError: the shadow's artifact is refused.
             RulesError: the file is not one of rules for these tiers.
+            TypeError: the key is not bytes.
             ValueError: `explore` is not a share, or there is a shadow and no log.
         """
         if shadow is not None and log is None:
             raise ValueError("a shadow is only logged: give a log, too")
+        if not isinstance(key, bytes | None):  # else no prompt could be hashed, and all fall back
+            raise TypeError(f"key: bytes are needed, got {type(key).__name__}")
         self._key = key
         self._explore = explore if isinstance(explore, Exploration) else Exploration(explore)
         self._log = _log(log)
-        self._rules_file = None if rules is None else Path(rules)
+        self._rules_file = None if rules is None else Path(rules).absolute()
         self._sessions = Sessions()
         self._switch = Switch()
         self._observers: tuple[Callable[[Decision], object], ...] = ()
         self._watcher: Watcher | None = None
-        self._source = str(artifact.path)
+        self._source = _lasting(str(artifact.path))
         self._served = self._prepared(artifact)
         self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
@@ -112,7 +116,7 @@ class Router:
         key = os.environ.get("SUFFICE_KEY")
         source = os.fspath(path)
         router = cls(load_settled(_found(source)), os.fsencode(key) if key else None, **options)
-        router._source = source
+        router._source = _lasting(source)
         return router
 
     @property
@@ -142,12 +146,16 @@ class Router:
 
         Returns:
             The router itself.
+
+        Raises:
+            ValueError: `seconds` is not a number above 0.
         """
-        source = self._source if path is None else os.fspath(path)
-        if self._watcher is not None:
-            self._watcher.stop()
+        source = self._source if path is None else _lasting(os.fspath(path))
         pause = (60.0 if source.startswith(_REGISTRY) else 5.0) if seconds is None else seconds
+        before = self._watcher
         self._watcher = Watcher(self, lambda: _found(source), self._rules_file, pause)
+        if before is not None:
+            before.stop()
         return self
 
     def swap(self, artifact: Artifact) -> bool:
@@ -164,7 +172,13 @@ class Router:
         return True
 
     def observe(self, callback: Callable[[Decision], object]) -> None:
-        """Call back with every decision, in the request's thread; what it raises is passed over."""
+        """Call back with every decision, in the request's thread; what it raises is passed over.
+
+        Raises:
+            TypeError: the callback is a coroutine function, which nobody would await.
+        """
+        if iscoroutinefunction(callback):
+            raise TypeError("observe: the callback is called at once; give one without async")
         self._observers = (*self._observers, callback)
 
     def close(self) -> None:
@@ -188,7 +202,7 @@ class Router:
         """Decide one request; never raises: on any failure the top tier, with the reason.
 
         Args:
-            prompt: a text, or a list of chat messages.
+            prompt: a text, or a list of chat messages, answers of a client among them as they are.
             tools: the tools offered with the request.
             max_tokens: output tokens asked for; only rules read this and what follows.
             json_mode: whether the answer must be JSON.
@@ -279,9 +293,9 @@ class Router:
         rules = served.rules
         if request.session is not None and rules is not None and rules.follows_sessions:
             tokens = choice.tokens[index] if choice.tokens else 0.0
-            turn = Seen(served.names, index, index, tokens, monotonic())
+            turn = Seen(served.names, choice.tier, index, tokens, monotonic())
             life = rules.floor_seconds or 0.0
-            self._sessions.note(request.tenant, request.session, turn, not explored, life)
+            self._sessions.note(request.tenant, request.session, turn, life)
         return decision
 
     def _recall(self, served: Served, request: Request) -> Seen | None:
@@ -314,6 +328,11 @@ class Router:
         if self._key is None:
             return None
         return hmac.digest(self._key, text.encode("utf-8"), "sha256").hex()[:32]
+
+
+def _lasting(source: str) -> str:
+    """The same artifact, also where the service has changed its working folder."""
+    return source if source.startswith(_REGISTRY) else str(Path(source).absolute())
 
 
 def _found(source: str) -> Path:

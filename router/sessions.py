@@ -16,7 +16,8 @@ class Seen:
 
     Attributes:
         tiers: names of the tiers that there were, cheapest first.
-        floor: index of the highest tier that the policy or a rule chose in it.
+        floor: index of the highest tier that the policy or a rule chose in it; what exploration
+            tried in its place is left out, so that no floor depends on a draw.
         tier: index of the tier that its last turn went to.
         tokens: input tokens of that turn on that tier; 0 where nobody counted.
         at: when, in seconds of the monotonic clock, which never jumps back.
@@ -65,29 +66,20 @@ class Sessions:
         """The session's last turn, None for a new one."""
         return self._seen.get(hash((tenant, session)))
 
-    def note(
-        self,
-        tenant: str | None,
-        session: str,
-        turn: Seen,
-        raises: bool,
-        life: float,
-    ) -> None:
+    def note(self, tenant: str | None, session: str, turn: Seen, life: float) -> None:
         """Keep a turn.
 
         Args:
             tenant, session: whose turn.
-            turn: the tier it went to as its floor, too.
-            raises: whether the tier counts for the floor (an explored one does not).
+            turn: by itself, its floor the tier that was chosen for it.
             life: seconds without a turn after which a floor is forgotten.
         """
         key = hash((tenant, session))
         with self._lock:
             old = self._seen.get(key)
-            floor = turn.floor if raises else 0
             if old is not None and turn.at - old.at <= life:
-                floor = max(floor, old.among(turn.tiers).floor)
-            self._seen[key] = replace(turn, floor=floor)
+                turn = replace(turn, floor=max(turn.floor, old.among(turn.tiers).floor))
+            self._seen[key] = turn
             self._seen.move_to_end(key)
             if len(self._seen) > self._limit:
                 self._seen.popitem(last=False)

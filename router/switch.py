@@ -22,7 +22,7 @@ class Switch:
 
     def __init__(self) -> None:
         named = os.environ.get(FILE_VARIABLE)
-        self._file = Path(named) if named else None
+        self._file = Path(named).absolute() if named else None
         self._looked, self._there = -1e9, False
 
     @property

@@ -4,7 +4,7 @@ import logging
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
+from threading import TIMEOUT_MAX, Event, Thread
 from time import sleep
 from typing import Any, Final, Protocol
 
@@ -75,7 +75,7 @@ class Watcher:
     """
 
     __slots__ = (
-        *("__weakref__", "_find", "_mark", "_router", "_rules", "_seconds", "_stop"),
+        *("__weakref__", "_absent", "_find", "_mark", "_router", "_rules", "_seconds", "_stop"),
         *("refusal", "refused", "swapped"),
     )
 
@@ -89,10 +89,16 @@ class Watcher:
             find: where the artifact is now.
             rules: the router's rules file, watched with it.
             seconds: between two looks.
+
+        Raises:
+            ValueError: seconds is not a number above 0, or more than a thread can wait.
         """
+        if not (isinstance(seconds, int | float) and 0 < seconds <= TIMEOUT_MAX):
+            raise ValueError(f"watch: seconds must be a number above 0, got {seconds!r}")
         self._router = weakref.ref(router)
         self._find, self._rules, self._seconds = find, rules, seconds
         self._mark: Mark | None = None
+        self._absent = 0  # looks in a row that found no artifact
         self.swapped = self.refused = 0
         self.refusal: str | None = None
         self._start()
@@ -127,6 +133,9 @@ class Watcher:
     def _look(self) -> None:
         path = self._find()
         found = mark(path, self._rules)
+        self._absent = self._absent + 1 if found is None else 0
+        if self._absent == 2:  # once may be between two renames
+            _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
             return
         router = self._router()

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from router import Router
+from router import Policy, Router
+from tests.builders import edit_manifest, make_artifact
 from tests.traffic_makers import (
     QUICK,
     TIERS_TOML,
@@ -257,6 +258,31 @@ def test_route_takes_the_body_of_a_request(job, workdir, capsys):
     assert answers["body"]["p_suffices"] == answers["list"]["p_suffices"]
     offered = Router.load(job.artifact).route(chat, tools=tools)
     assert answers["tools"]["p_suffices"] == offered.p_suffices
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({}, "policy"),
+        ({"max_tokens": 8190}, "rule:context_window"),
+        ({"functions": [{"name": "f"}]}, "rule:tools"),
+        ({"metadata": {"tenant": "acme"}}, "rule:pin"),
+    ],
+)
+@pytest.mark.parametrize("key", ["messages", "input"])
+def test_route_reads_what_rules_ask_of_a_body(workdir, capsys, key, more, reason):
+    """The command says of a request what the service would."""
+    made = make_artifact(workdir / "ruled", Policy(0.0, constant=0))  # small: 8k, no tools
+    edit_manifest(made, lambda m: m.update(rules={"pin": {"tenant": {"acme": "large"}}}))
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    (workdir / "m.json").write_text(json.dumps({key: chat, **more}), encoding="utf-8")
+    told = call(capsys, "route", made, "--messages", "m.json", "--json")
+    assert (told.code, json.loads(told.out)["reason"]) == (0, reason)
+    words = call(capsys, "route", made, "--messages", "m.json").out
+    assert "per 1,000" in words or reason == "rule:pin"  # where the model is not asked
+    explained = call(capsys, "explain", made, "--messages", "m.json")
+    assert explained.code == 0
+    assert (f"by {reason}. What the model says" in explained.out) == (reason != "policy")
 
 
 def test_mlflow_refused_is_exit_3_and_the_artifact_is_there(workdir, capsys, quick, refusing_store):

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import litellm
 import openai
+import pydantic
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
+from openai.types.chat import ChatCompletionMessage
 
-from router import Policy, Router
+from router import DecisionLog, Policy, Router
 from router.artifact import Artifact, load_artifact
 from router.integrations.asgi import SufficeMiddleware
 from router.integrations.litellm import (
@@ -23,6 +25,7 @@ from router.integrations.litellm import (
     SufficePlugin,
 )
 from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
+from router.request import unread_chars
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
 from tests.stub_upstream import Stub, stub
@@ -118,6 +121,34 @@ def test_a_retry_is_not_decided_again(router: Router) -> None:
     assert failing
 
 
+def test_an_answer_given_back_as_a_turn(router: Router) -> None:
+    """As tools are called: what the client returned is appended to the messages as it is."""
+    call = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "x" * 9}}
+    answers = [
+        ChatCompletionMessage.model_validate({"role": "assistant", "tool_calls": [call]}),
+        litellm.Message(role="assistant", tool_calls=[call]),  # type: ignore[no-untyped-call]
+    ]
+    logged: list[dict[str, Any]] = []
+    talker = Router(router.artifact, log=DecisionLog(logged.append, messages=True))
+    for answer in answers:
+        chat = [*ASKED, answer, {"role": "tool", "tool_call_id": "1", "content": "Paris"}]
+        plain = [*ASKED, answer.model_dump(exclude_none=True), chat[-1]]
+        assert unread_chars(chat, None) == unread_chars(plain, None) > 0
+        decision, expected = talker.route(chat), talker.route(plain)
+        assert decision.reason == "policy"
+        assert decision.p_suffices == expected.p_suffices
+        talker.close()
+        assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+
+
+def test_objects_that_are_no_messages(router: Router) -> None:
+    class Other(pydantic.BaseModel):
+        content: str = "no role"
+
+    for wrong in (Other(), ChatCompletionMessage):
+        assert router.route([wrong]).reason == "fallback:TypeError"  # type: ignore[list-item]
+
+
 # ASGI
 
 
@@ -138,7 +169,7 @@ def test_an_asgi_app(router: Router) -> None:
     seen: list[tuple[dict[str, Any], bytes]] = []
     app = SufficeMiddleware(_app(lambda scope, body: seen.append((scope, body))), router)
 
-    async def ask(path: str, content: bytes, method: str = "POST") -> httpx.Response:
+    async def ask(path: str, content: Any, method: str = "POST") -> httpx.Response:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, content=content)
@@ -148,6 +179,15 @@ def test_an_asgi_app(router: Router) -> None:
     assert reply.json() == {"model": "vendor/small-1", "messages": ASKED, "stream": True}
     assert len(reply.headers["x-suffice-decision"]) == 32
     assert dict(seen[-1][0]["headers"])[b"content-length"] == str(len(seen[-1][1])).encode()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 9):
+            yield body[start : start + 9]
+
+    assert asyncio.run(ask("/v1/chat/completions", chunks())).json()["model"] == "vendor/small-1"
+    headers = dict(seen[-1][0]["headers"])  # a server takes a length or chunks, never both
+    assert headers[b"content-length"] == str(len(seen[-1][1])).encode()
+    assert b"transfer-encoding" not in headers
     for path, content in (
         ("/v1/chat/completions", b'{"model": "mine", "messages": []}'),
         ("/v1/chat/completions", b"\xff{"),
@@ -238,6 +278,37 @@ def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     assert asyncio.run(named.classify(context)) == "MEDIUM"
     bare = context.model_copy(update={"metadata": {}})
     assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
+
+
+@pytest.mark.parametrize("way", ["classifier", "hook"])
+@pytest.mark.parametrize(
+    "told", [{"metadata": {"session_id": "s"}}, {"litellm_session_id": "s", "metadata": None}]
+)
+def test_a_session_is_known_however_litellm_is_told(
+    told: dict[str, Any], way: str, artifact: Artifact
+) -> None:
+    from litellm.types.router import RoutingContext
+
+    rules = parse_rules({"session": {"floor": True}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    facts, hook = SufficeFacts(), SufficeHook(router)
+
+    async def ask(**more: Any) -> Any:
+        data = {"model": "auto", "messages": ASKED, **told, **more}
+        if way == "hook":
+            return (await hook.async_pre_call_hook(None, None, data, ""))["model"]
+        data = await facts.async_pre_call_hook(None, None, data, "")
+        context = RoutingContext(
+            raw_messages=ASKED,
+            structured_messages=ASKED,
+            candidate_models=[],
+            metadata=data["metadata"],
+        )
+        return await SufficeClassifier(router).classify(context)
+
+    assert asyncio.run(ask()) == "small"
+    assert asyncio.run(ask(tools=[TOOL])) == "middle"
+    assert asyncio.run(ask()) == "middle"  # the session's floor
 
 
 @pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])

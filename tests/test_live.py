@@ -1,6 +1,7 @@
 """A served router is replaced, shadowed, switched off and measured while it goes on deciding."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from router import ArtifactError, Decision, Policy, Router
-from router.artifact import ALL_FILES, files_of
+from router.artifact import ALL_FILES, files_of, load_artifact
 from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
 from router.watch import load_settled, mark
@@ -138,6 +139,37 @@ def test_a_folder_that_is_away_for_an_instant(
     assert load_settled(current).policy.constant == 1
 
 
+def test_a_folder_that_is_not_there_is_told_once(
+    kinds: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name misspelt, or a volume that is gone, is no silence for ever."""
+    place = tmp_path / "artifacts" / "curent"
+    router = Router.load(kinds[0]).watch(place, seconds=3600)
+    assert router.watcher is not None
+    router.watcher.look()
+    assert not caplog.records  # it may be between two renames
+    for _ in range(3):
+        router.watcher.look()
+    words = f"suffice: {place}: there is no artifact; the one before stays"
+    assert [record.getMessage() for record in caplog.records] == [words]
+    shutil.copytree(kinds[2], place)
+    router.watcher.look()
+    assert (router.route("x").tier, router.watcher.refused) == ("large", 0)
+    shutil.rmtree(place)
+    for _ in range(3):
+        router.watcher.look()
+    assert len(caplog.records) == 2
+    router.close()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5"])
+def test_a_time_between_looks_that_is_none(seconds: Any, watched: Router) -> None:
+    before = watched.watcher
+    with pytest.raises(ValueError, match="watch: seconds must be a number above 0"):
+        watched.watch(seconds=seconds)
+    assert watched.watcher is before
+
+
 def test_a_swap_in_the_middle_of_a_read(
     current: Path, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +260,32 @@ def test_no_decision_is_torn(kinds: list[Path], tmp_path: Path) -> None:
     assert not wrong
 
 
+def test_a_service_that_changes_its_working_folder(
+    kinds: list[Path], current: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Daemons do, after they have loaded: names are of the folder that they were given in."""
+    (tmp_path / "rules.toml").write_text("[rules]\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUFFICE_OFF_FILE", "off")
+    routers = [
+        Router.load("current", rules="rules.toml").watch(seconds=3600),
+        Router.load(kinds[1], rules="rules.toml").watch("current", seconds=3600),
+        Router(load_artifact(Path("current")), rules="rules.toml"),
+    ]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    routers[2].watch(seconds=3600)
+    put(kinds[2], current)
+    for router in routers:
+        assert router.watcher is not None
+        router.watcher.look()
+        assert (router.route("x").tier, router.watcher.refusal) == ("large", None)
+        router.close()
+    (tmp_path / "off").touch()
+    monkeypatch.setattr("router.switch._EVERY", 0.0)
+    assert {router.route("x").reason for router in routers} == {"kill_switch"}
+
+
 # Kill switch
 
 
@@ -288,6 +346,26 @@ def test_a_shadow_is_only_logged(kinds: list[Path]) -> None:
         Router.load(kinds[0], shadow=kinds[2])
 
 
+def test_a_shadow_that_is_a_router_goes_its_own_way(
+    kinds: list[Path], current: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.toml").write_text('[rules.pin.tag]\na = "middle"\n')
+    shadow = Router.load(current, rules=tmp_path / "rules.toml").watch(seconds=3600)
+    lines: list[dict[str, Any]] = []
+    router = Router.load(kinds[1], log=lines.append, shadow=shadow)
+    router.route("x")
+    put(kinds[2], current)
+    assert shadow.watcher is not None
+    shadow.watcher.look()
+    router.route("x")
+    router.route("x", tags=["a"])
+    router.close()
+    shadow.close()
+    assert {line["tier"] for line in lines} == {"middle"}
+    told = [(line["shadow"]["tier"], line["shadow"]["reason"]) for line in lines]
+    assert told == [("small", "policy"), ("large", "policy"), ("middle", "rule:pin")]
+
+
 def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
     router, seen = Router.load(kinds[0]), list[Decision]()
     router.observe(lambda decision: 1 / 0)
@@ -295,6 +373,13 @@ def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
     assert router.route("x").reason == "policy"
     assert router.route(None).reason == "fallback:TypeError"  # type: ignore[arg-type]
     assert [decision.reason for decision in seen] == ["policy", "fallback:TypeError"]
+
+
+def test_an_observer_that_has_to_be_awaited_is_refused(kinds: list[Path]) -> None:
+    async def later(_: Decision) -> None: ...
+
+    with pytest.raises(TypeError, match="without async"):
+        Router.load(kinds[0]).observe(later)
 
 
 def test_an_event_loop(kinds: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,6 +493,47 @@ def test_a_champion_is_served_through_an_outage(
     router.close()
 
 
+def test_registries_do_not_share_what_they_number_alike(
+    registry: mlflow.MlflowClient,
+    kinds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two registries, as of a staging and a production, or one that was made anew: one cache."""
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    first = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'other.db'}")
+    other = mlflow.MlflowClient()
+    other.create_registered_model("support")
+    for number in ("1", "2"):
+        other.create_model_version("support", kinds[2].as_uri())
+        other.set_registered_model_alias("support", "champion", number)
+        assert Router.load("models:/support@champion").route("x").tier == "large"
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    for version in ("1", "2"):  # each was the champion
+        assert Router.load(f"models:/support/{version}").route("x").tier == "large"
+    mlflow.set_tracking_uri(first)
+    for way in ("@champion", "/1"):
+        assert Router.load(f"models:/support{way}").route("x").tier == "small"
+    with pytest.raises(ArtifactError, match="no local copy"):
+        Router.load("models:/support/2")
+
+
+def test_a_registry_that_nobody_named_is_told(
+    registry: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ArtifactError, match="not found") as told:
+        fetch("models:/nobodys@champion")
+    assert "MLFLOW_TRACKING_URI" not in str(told.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(ArtifactError, match=r"MLFLOW_TRACKING_URI is not set"):
+        fetch("models:/nobodys@champion")
+
+
 def test_what_a_registry_may_not_do(
     registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path
 ) -> None:
@@ -456,6 +582,40 @@ def test_a_damaged_copy_is_fetched_anew(registry: mlflow.MlflowClient, tmp_path:
     (copy / "heads.npz").write_bytes(b"x")
     assert Router.load("models:/support/2").route("x").tier == "middle"
     shutil.rmtree(copy / "embedder")
+    assert Router.load("models:/support/2").route("x").tier == "middle"
+
+
+def test_a_cache_that_cannot_be_written(
+    registry: mlflow.MlflowClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Copies made at the build of an image, on a disk that is mounted to be read or is full."""
+    copies = [fetch(f"models:/support{way}") for way in ("/2", "@champion")]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert [fetch(f"models:/support{way}") for way in ("/2", "@champion")] == copies
+    assert not caplog.records
+    registry.set_registered_model_alias("support", "champion", "2")
+    assert fetch("models:/support@champion") == copies[0]
+    assert "an outage would not find its copy: " in caplog.text
+
+
+def test_another_process_fetched_the_same(
+    registry: mlflow.MlflowClient, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if target.name.startswith("v2-"):
+            shutil.copytree(kinds[1], target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
     assert Router.load("models:/support/2").route("x").tier == "middle"
 
 

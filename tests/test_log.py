@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router import Decision, DecisionLog, Exploration, Router
 from router.artifact import Artifact, load_artifact
@@ -68,13 +70,14 @@ def test_messages_are_logged_as_they_were(artifact: Artifact, tmp_path: Path) ->
     messages.append({"role": "assistant", "content": "later"})
     ring: list[Any] = []
     ring.append(ring)
-    router.route(ring)
+    router.route(ring, session="r", tags=["t"])
     router.route("x" * 2_000_000)
     assert log.flush()
     first, second, third = lines(tmp_path / "d.jsonl")
     assert json.loads(first["messages"]) == messages[:1]
     assert (first["session_id"], first["tags"]) == ("s", ["t"])
     assert (second["messages"], third["messages"]) == (None, None)
+    assert (second["session_id"], second["tags"]) == ("r", ["t"])
 
 
 def test_a_sink_that_stalls_drops_and_counts(artifact: Artifact) -> None:
@@ -373,6 +376,33 @@ def test_exploration_never_goes_against_a_rule(artifact: Artifact, tmp_path: Pat
     assert {d.propensity for d in fallen} == {1.0}
 
 
+@given(
+    rate=st.floats(0.0, 1.0, exclude_max=True),
+    down=st.booleans(),
+    allowed=st.sets(st.integers(0, 5), min_size=1).map(sorted),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_propensities_are_the_shares_of_draws(
+    rate: float, down: bool, allowed: list[int], data: st.DataObject
+) -> None:
+    """Over draws that are evenly apart each tier is served as often as its propensity says."""
+    chosen = data.draw(st.sampled_from(allowed))
+    draws = [(i + 0.5) / 2000 for i in range(2000)]
+    ends = [0.0, float(np.nextafter(rate, 0.0)), rate, float(np.nextafter(1.0, 0.0))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("router.explore._DRAW", iter([*draws, *ends]).__next__)
+        made = [Exploration(rate, down).try_another(chosen, allowed) for _ in (*draws, *ends)]
+    stated = dict(made)
+    assert len(set(made)) == len(stated)  # of each tier one propensity
+    assert set(stated) <= {tier for tier in allowed if down or tier >= chosen}
+    served = Counter(tier for tier, _ in made[: len(draws)])
+    for tier, propensity in stated.items():
+        assert abs(served[tier] - 2000 * propensity) <= 1.5
+    if len(stated) == len(allowed):
+        assert sum(stated.values()) == pytest.approx(1.0)
+
+
 def test_inverse_propensities_are_unbiased(artifact: Artifact) -> None:
     """The values of two policies, from the log of a third, against what they truly are."""
     prompts = [f"what is {i} {'please solve ' * (i % 5)}" for i in range(40)]
@@ -397,7 +427,7 @@ def test_inverse_propensities_are_unbiased(artifact: Artifact) -> None:
         assert abs(draws.mean() - truth) <= 5 * draws.std() / len(draws) ** 0.5, name
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True])
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan"), True, "0.05", None, np.float32(0.05)])
 def test_a_rate_that_is_none(rate: Any, artifact: Artifact) -> None:
     with pytest.raises(ValueError, match="share in"):
         Router(artifact, explore=rate)
@@ -439,6 +469,30 @@ def test_decisions_are_joined_with_outcomes(served: tuple[Path, list[Decision]])
         assert row["propensity"] == decision.propensity
         assert (row["score"], row["response"], row["output_tokens"]) == (i % 2, str(i), 3)
         assert abs(row["at"].timestamp() - decision.at) < 1e-3
+
+
+def test_an_outcome_may_be_of_another_tier(artifact: Artifact, tmp_path: Path) -> None:
+    """The provider of the tier that was chosen failed, and the service asked another one."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    router = Router(artifact, log=log)
+    made = [router.route(f"what is {i}?") for i in range(3)]
+    assert log.flush() and {decision.tier for decision in made} != {"large"}
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        for decision, more in zip(
+            made,
+            ({"tier": "large", "model": "openai/huge-1"}, {"tier": made[1].tier}, {}),
+            strict=True,
+        ):
+            print(json.dumps({"decision_id": decision.id, **more, "response": "a"}), file=file)
+            print(json.dumps({"decision_id": decision.id, "score": 1}), file=file)
+    ingest([tmp_path], tmp_path / "t.parquet", keep_ids=True)
+    frame = pd.read_parquet(tmp_path / "t.parquet").set_index("request_id")
+    fell = frame.loc[made[0].id]
+    assert (fell["tier"], fell["model"], fell["score"]) == ("large", "huge-1", 1.0)
+    assert pd.isna(fell["propensity"])
+    for decision in made[1:]:
+        row = frame.loc[decision.id]
+        assert (row["tier"], row["propensity"]) == (decision.tier, decision.propensity)
 
 
 def test_logged_messages_need_no_second_file(artifact: Artifact, tmp_path: Path) -> None:

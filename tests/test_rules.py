@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import ArtifactError, Decision, Policy, Router, RulesError
+from router import ArtifactError, Decision, Exploration, Policy, Router, RulesError
 from router.artifact import Artifact, load_artifact
 from router.prompt import Prompt
 from router.request import Request, read_body, unread_chars
@@ -191,10 +191,40 @@ def test_a_floor_outlives_a_swap(artifact: Artifact, tmp_path: Path) -> None:
     assert told(router.route("go on", session="s")) == ("best", "rule:session_floor")
 
 
+@pytest.mark.parametrize(
+    ("policy", "down", "hard", "tried"),
+    [
+        (CHEAP, False, PICTURE, "large"),  # middle by the rule for pictures
+        (Policy(0.0, constant=1), False, "hello", "large"),
+        (Policy(0.0, constant=1), True, "hello", "small"),
+    ],
+)
+def test_a_floor_does_not_depend_on_what_exploration_tried(
+    policy: Policy,
+    down: bool,
+    hard: Any,
+    tried: str,
+    artifact: Artifact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A turn that middle was chosen for sets that floor, whichever tier was tried for it."""
+    (tmp_path / "rules.toml").write_text(HARD)
+    explore = Exploration(0.5, down=down)
+    router = Router(
+        replace(artifact, policy=policy), rules=tmp_path / "rules.toml", explore=explore
+    )
+    monkeypatch.setattr("router.explore._DRAW", lambda: 0.0)
+    assert told(router.route(hard, session="s")) == (tried, "explore")
+    router.swap(replace(artifact, policy=CHEAP, version="new"))
+    monkeypatch.setattr("router.explore._DRAW", lambda: 0.9)
+    assert told(router.route("yes, go on", session="s")) == ("middle", "rule:session_floor")
+
+
 def test_memory_of_sessions_is_bounded() -> None:
     sessions = Sessions(limit=3)
     for i in range(10):
-        sessions.note(None, f"s{i}", TURN, True, 60.0)
+        sessions.note(None, f"s{i}", TURN, 60.0)
     assert len(sessions) == 3
     assert sessions.last(None, "s6") is None
     assert sessions.last(None, "s9") is not None
@@ -215,7 +245,7 @@ def test_a_fork_while_a_thread_holds_the_sessions() -> None:
     held.wait(10)
     child = os.fork()
     if child == 0:
-        sessions.note(None, "s", TURN, True, 60.0)  # would wait for ever on the held lock
+        sessions.note(None, "s", TURN, 60.0)  # would wait for ever on the held lock
         os._exit(0 if len(sessions) == 1 else 1)
     _, status = os.waitpid(child, 0)
     free.set()
@@ -332,6 +362,8 @@ def test_a_body_of_the_api_is_read() -> None:
     assert known == {"tools": [TOOL], "max_tokens": 50, "json_mode": True}
     _, facts = read_body({"metadata": {"session_id": "s", "tenant": "t"}})
     assert (facts["session"], facts["tenant"]) == ("s", "t")
+    _, facts = read_body({"metadata": {"session_id": ["s"], "tenant": 7}})
+    assert (facts["session"], facts["tenant"]) == (None, None)
     prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
     assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None
@@ -375,11 +407,14 @@ def test_every_part_of_a_body_counts(ruled: Callable[..., Router]) -> None:
         {"input": [{"type": "image_generation_call", "result": "A" * 100_000}]},
         {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]}]},
         {"input": "hi", "tools": {"a": 1}},
+        {"input": "hi", "metadata": {"session_id": {"a": 1}, "tenant": ["b"]}},
     ],
 )
 def test_odd_bodies_are_decided_by_the_policy(body: Any, ruled: Callable[..., Router]) -> None:
     prompt, facts = read_body(body)
-    decision = ruled("[rules.pin.tag]\ns = 'small'\n").route(prompt, **facts)
+    decision = ruled("[rules.pin.tag]\ns = 'small'\n[rules.session]\nfloor = true\n").route(
+        prompt, **facts
+    )
     assert not decision.reason.startswith("fallback"), decision
     if isinstance(prompt, list):
         assert all(isinstance(message["role"], str) for message in prompt)

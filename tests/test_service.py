@@ -279,6 +279,11 @@ def test_prompts_are_hashed_with_the_key_only(
     assert Router.load(artifact.path).route("hello").prompt_hash is not None
 
 
+def test_a_key_that_could_hash_nothing_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(TypeError, match="key: bytes are needed, got str"):
+        Router(artifact, "secret")  # type: ignore[arg-type]
+
+
 def test_load_takes_text_and_path(artifact: Artifact) -> None:
     for path in (artifact.path, str(artifact.path), Path(artifact.path)):
         assert Router.load(path).artifact.version == artifact.version

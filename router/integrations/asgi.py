@@ -20,6 +20,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ROUTED: Final = ("/chat/completions", "/responses")
 HEADER: Final = b"x-suffice-decision"
+_LENGTHS: Final = (b"content-length", b"transfer-encoding")  # of the body as it came
 
 
 class SufficeMiddleware:
@@ -50,7 +51,7 @@ class SufficeMiddleware:
         prompt, facts = read_body(asked)
         decision = await self._router.aroute(prompt, **facts)
         body = json.dumps({**asked, "model": decision.model}).encode()
-        headers = [pair for pair in scope["headers"] if pair[0].lower() != b"content-length"]
+        headers = [pair for pair in scope["headers"] if pair[0].lower() not in _LENGTHS]
         headers.append((b"content-length", str(len(body)).encode()))
 
         async def signed(message: Message) -> None:

@@ -95,7 +95,7 @@ class SufficePlugin:
 
 
 class SufficeFacts(CustomLogger):
-    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON mode.
+    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON, session.
 
     It leaves a place in the logs, too, for what `SufficeClassifier` decides.
     """
@@ -107,8 +107,11 @@ class SufficeFacts(CustomLogger):
         facts = read_body(data)[1]
         metadata = _metadata(data)
         offered = facts["tools"]
-        told = {"tools": len(offered) if isinstance(offered, list) else 0}
-        metadata[_FACTS] = told | {key: facts[key] for key in ("max_tokens", "json_mode")}
+        metadata[_FACTS] = {
+            "tools": len(offered) if isinstance(offered, list) else 0,
+            "session": _session(data),
+            **{key: facts[key] for key in ("max_tokens", "json_mode")},
+        }
         _sign(metadata, {})
         return data
 
@@ -134,7 +137,7 @@ class SufficeHook(CustomLogger):
             prompt, facts = read_body(data)
             metadata = _metadata(data)
             facts["tenant"] = facts["tenant"] or _first(metadata, _TENANT)
-            facts["session"] = facts["session"] or _first(metadata, _SESSION)
+            facts["session"] = facts["session"] or _session(data)
             decision = await self.router.aroute(prompt, **facts, tags=_tags(metadata))
             data["model"] = decision.tier
             _sign(metadata, _signature(decision))
@@ -152,7 +155,7 @@ async def _decide(router: Router, context: RoutingContext) -> Decision:
         [None] * offered or None,
         max_tokens=known.get("max_tokens"),
         json_mode=bool(known.get("json_mode")),
-        session=_first(metadata, _SESSION),
+        session=_first(metadata, _SESSION) or _first(known, ("session",)),
         tenant=_first(metadata, _TENANT),
         tags=_tags(metadata),
     )
@@ -165,6 +168,11 @@ def _metadata(data: dict[str, Any]) -> dict[str, Any]:
         data[name] = {}
     found: dict[str, Any] = data[name]
     return found
+
+
+def _session(data: dict[str, Any]) -> str | None:
+    """The session of a request: in its metadata, or beside it as LiteLLM's clients say it."""
+    return _first(_metadata(data), _SESSION) or _first(data, _SESSION[1:])
 
 
 def _signature(decision: Decision) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 `Router.load("models:/support@champion")` and `Router.load("models:/support/7")` come here.
 """
 
+import hashlib
 import logging
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from router.artifact import ArtifactError, load_artifact
+from router.lines import age
 from router.watch import Mark, mark
 
 SCHEME: Final = "models:/"
@@ -32,7 +35,7 @@ def fetch(uri: str) -> Path:
     """The local copy of a registered artifact, fetched if the registry has a newer one.
 
     Copies lie in SUFFICE_CACHE, by default ``~/.cache/suffice``. If the registry cannot be reached,
-    the copy that this URI last led to is served.
+    the copy that this URI last led to there is served, of a version also one that an alias led to.
 
     Raises:
         ArtifactError: the URI names no model, or the registry cannot be reached and there is no
@@ -42,19 +45,24 @@ def fetch(uri: str) -> Path:
     if match is None:
         raise ArtifactError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     folder = _cache() / _plain(match["name"])
-    pointer = folder / f"at-{_plain(match['alias'] or match['version'])}"
+    asked = _plain(match["alias"] or f"v{match['version']}")  # no alias is a v and a number
     try:
-        version = _fetch(match, folder)
+        copy = _fetch(match, folder)
     except ArtifactError:
         raise
     except Exception as error:
-        kept = _pointed(folder, pointer)
+        kept = _pointed(folder, asked)
         if kept is None:
             raise ArtifactError(f"{uri}: {_why(error)}; there is no local copy") from error
         _logger.warning("suffice: %s: %s; serving the local copy %s", uri, _why(error), kept.name)
         return kept
-    _point(pointer, version)
-    return folder / version
+    try:
+        for name in {asked, copy.partition("-")[0]}:
+            if _pointed(folder, name) != folder / copy:
+                _point(_pointer(folder, name), copy)
+    except OSError as error:  # a full disk, one that is mounted to be read
+        _logger.warning("suffice: %s: an outage would not find its copy: %s", uri, error)
+    return folder / copy
 
 
 def _fetch(match: "re.Match[str]", folder: Path) -> str:
@@ -69,13 +77,16 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         if match["alias"]
         else client.get_model_version(match["name"], match["version"])
     )
-    name = f"v{_plain(str(version.version))}"
+    # Another registry, or one made anew, has other models under the same names and numbers.
+    made = _digest(f"{version.source} {version.creation_timestamp}")
+    name = f"v{_plain(str(version.version))}-{made}"
     if (folder / name).is_dir():
         if _whole(folder / name):
-            os.utime(folder / name)
+            with suppress(OSError):  # it may be there to be read only
+                os.utime(folder / name)
             return name
         _logger.warning("suffice: the local copy %s was damaged; fetching it anew", folder / name)
-        shutil.rmtree(folder / name)
+        shutil.rmtree(folder / name, ignore_errors=True)  # another process may do the same
     for part in (_cache(), folder):  # each by itself: `parents` have no mode
         part.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
@@ -90,10 +101,12 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         except ArtifactError as error:
             told = str(error).replace(str(found[0].parent), f"version {version.version}")
             raise ArtifactError(f"{match[0]}: {told}") from error
-        if not (folder / name).exists():  # another process may have been quicker
+        try:
             found[0].parent.rename(folder / name)
-    copies = sorted(folder.glob("v*"), key=lambda path: path.stat().st_mtime)
-    for old in copies[:-KEEP]:
+        except OSError:  # another process was quicker
+            if not (folder / name).is_dir():
+                raise
+    for old in sorted(folder.glob("v*"), key=age)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return name
 
@@ -118,15 +131,25 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "suffice"
 
 
-def _point(pointer: Path, version: str) -> None:
+def _registry() -> str:
+    """The registry's URI, empty where none is named: MLflow keeps what is set in these, too."""
+    return os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+
+
+def _pointer(folder: Path, name: str) -> Path:
+    """The file that says which copy an alias or a version of this registry last led to."""
+    return folder / f"at-{name}.{_digest(_registry())}"
+
+
+def _point(pointer: Path, copy: str) -> None:
     beside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-    beside.write_text(version, encoding="ascii")
+    beside.write_text(copy, encoding="ascii")
     beside.replace(pointer)
 
 
-def _pointed(folder: Path, pointer: Path) -> Path | None:
+def _pointed(folder: Path, name: str) -> Path | None:
     try:
-        kept = folder / pointer.read_text(encoding="ascii")
+        kept = folder / _pointer(folder, name).read_text(encoding="ascii")
     except (OSError, ValueError):
         return None
     return kept if kept.parent == folder and kept.is_dir() else None
@@ -137,7 +160,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", lambda odd: f"%{ord(odd[0]):x}", name)
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, ImportError):
         return "a registry needs mlflow (pip install 'suffice[mlflow]')"
-    return f"{type(error).__name__}: {str(error)[:300]}"
+    unset = "" if _registry() else " (MLFLOW_TRACKING_URI is not set)"
+    return f"{type(error).__name__}: {str(error)[:300]}{unset}"

@@ -97,14 +97,15 @@ def route(
     """
     from router import Router
 
-    decision = Router.load(artifact).route(*_request(prompt, messages))
+    asked, facts = _request(prompt, messages)
+    decision = Router.load(artifact).route(asked, **facts)
     if as_json:
         print_json({name: getattr(decision, name) for name in decision.__dataclass_fields__})
         return
     typer.echo(f"{decision.tier} ({decision.model}), {decision.reason}")
     for name, p in decision.p_suffices.items():
-        usd = decision.expected_cost_usd[name]
-        typer.echo(f"  {name}: suffices with probability {p:.3f}, costs about ${usd:.6f}")
+        usd = 1000 * decision.expected_cost_usd[name]
+        typer.echo(f"  {name}: suffices with probability {p:.3f}, costs about ${usd:.4g} per 1,000")
 
 
 def explain(
@@ -118,14 +119,19 @@ def explain(
 
     Example: suffice explain artifacts/current "What is the capital of France?"
     """
+    from router import Router
     from training.show.explain import explain as run
     from training.show.explain_json import as_json as to_json
     from training.show.explain_words import lines
 
-    found = run(artifact, *_request(prompt, messages))
+    asked, facts = _request(prompt, messages)
+    found = run(artifact, asked, facts.get("tools"))
     if as_json:
         print_json(to_json(found))
         return
+    ruled = Router(found.artifact).route(asked, **facts)
+    if ruled.reason.startswith("rule:"):
+        typer.echo(f"{ruled.tier}, by {ruled.reason}. What the model says of it:")
     for line in lines(found):
         typer.echo(line)
 
@@ -172,10 +178,10 @@ def bench(
         typer.echo(line)
 
 
-def _request(prompt: str | None, messages: Path | None) -> tuple[Any, Any]:
-    """What is to be decided, and the tools offered with it."""
+def _request(prompt: str | None, messages: Path | None) -> tuple[Any, dict[str, Any]]:
+    """What is to be decided, and what else the request says (see `router.Router.route`)."""
     if prompt is not None and messages is None:
-        return prompt, None
+        return prompt, {}
     if prompt is not None or messages is None:
         raise BadInput("give a prompt or --messages FILE.json, one of the two")
     from training.log.messages import read_request

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from router.request import without_bytes
+from router.prompt import Messages
+from router.request import read_body, without_bytes
 from training.errors import BadInput
 
 
@@ -27,8 +28,10 @@ def is_chat(value: object) -> bool:
     )
 
 
-def read_request(path: Path) -> tuple[list[dict[str, Any]], list[Any] | None]:
-    """Messages and tools of a JSON file: a list of messages, or the body of an OpenAI request.
+def read_request(path: Path) -> tuple[str | Messages, dict[str, Any]]:
+    """The prompt and the facts beside it of a JSON file, as `router.request.read_body` gives them.
+
+    The file holds a list of messages, or the body of an OpenAI request.
 
     Raises:
         BadInput: no such file, no JSON, or neither of the two.
@@ -41,14 +44,16 @@ def read_request(path: Path) -> tuple[list[dict[str, Any]], list[Any] | None]:
         raise BadInput(f"{path}: not JSON: {error}") from error
     body = value if isinstance(value, dict) else {"messages": value}
     messages, tools = body.get("messages"), body.get("tools")
-    if not (isinstance(messages, list) and all(isinstance(m, dict) for m in messages)):
+    listed = isinstance(messages, list) and all(isinstance(m, dict) for m in messages)
+    if not listed and ("messages" in body or not isinstance(body.get("input"), str | list)):
         raise BadInput(
             f"{path}: expected a JSON list of messages, each an object like "
-            '{"role": "user", "content": "…"}, or an object that holds one under "messages"'
+            '{"role": "user", "content": "…"}, or an object that holds one under "messages" '
+            '(or "input")'
         )
     if tools is not None and not isinstance(tools, list):
         raise BadInput(f'{path}: "tools" must be a list, it is {_kind(tools)}')
-    return messages, tools
+    return read_body(body)
 
 
 def canonical_messages(value: object) -> str:

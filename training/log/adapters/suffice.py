@@ -1,7 +1,7 @@
 """Suffice's own decision logs, with the outcomes that a service writes under `decision_id`.
 
 The decision says when, which tier and with which probability; an outcome has any other columns of
-the traffic table. Field by field in data/README.md.
+the traffic table, and the tier where another one answered. Field by field in data/README.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,6 +59,10 @@ def _decision(record: Numbered, outcomes: Shelf) -> Record:
     for _, _, outcome in outcomes.take(name):
         if isinstance(outcome.get("response"), dict):
             outcome |= completion(outcome["response"])
+        answered = outcome.get("tier")
+        if isinstance(answered, str) and answered != values.get("tier"):
+            values.pop("propensity", None)  # it is of the tier that was chosen
+            values |= {"tier": answered, "model": bare_model(outcome.get("model"))}
         values |= {key: outcome[key] for key in OF_AN_OUTCOME if outcome.get(key) is not None}
     if "messages" not in values:
         return Skip(line, "no messages: log them with the decision or with its outcome")
