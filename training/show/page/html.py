@@ -88,12 +88,11 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     arrays: of the artifact's heads.npz. traffic: the log's name.
     """
     found, artifact, rows = measured.report, measured.artifact, measured.rows
-    policy, names = artifact.policy, rows.names
+    names = rows.names
     volume = Volume.of(measured.table.frame)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
-    promised = policy.promise if policy.promise and policy.promise.rule == "min_quality" else None
     return fill(
         "report.html.j2",
         artifact,
@@ -107,7 +106,7 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
         dial=dial,
         volume=volume.basis,
         calibration=views.calibration(found),
-        slices=views.slices(found, promised.target if promised else None),
+        slices=views.slices(found),
         answers=views.answered(found.comparisons),
         curves=views.curves(found),
         undefined=found.missing,
@@ -134,7 +133,7 @@ def render_one_sided(
         found.notes,
         script=_part("page.js"),
         headline=one_sided.headline(found),
-        promise=one_sided.promise(artifact.policy),
+        promise=one_sided.promise(found)["text"],
         badges=one_sided.badges(found),
         facts=_facts(artifact, traffic, found.rows, subject.left_out, session, "one tier"),
         policies=one_sided.policies(found, volume),
