@@ -530,6 +530,22 @@ def test_init_calls_a_fit_a_fit(workdir, capsys):
             assert price == float(f"{price:.3g}")
 
 
+def test_init_finds_the_price_that_most_bills_agree_with(workdir, capsys):
+    rows = make_rows(3000, seed=1)
+    for i, row in enumerate(rows):
+        row["input_tokens"] = 20 + 37 * i % 901
+        if i % 10 == 0:  # long, and mostly of cached tokens
+            row["input_tokens"] = 20_000
+        row["cost_usd"] = (0.15 * row["input_tokens"] + 0.6 * row["output_tokens"]) / 1e6
+        row["cost_usd"] *= 0.6 if i % 10 == 0 else 1.0
+    write_log(workdir / "log.parquet", rows)
+    assert call(capsys, "init", "log.parquet").code == 0
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    assert "estimated from 2000 of 3000 bills" in text
+    for tier in tomllib.loads(text)["tier"]:
+        assert (tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]) == (0.15, 0.6)
+
+
 def test_a_tier_that_costs_nothing_is_possible(workdir, capsys, quick):
     write_log(workdir / "log.parquet", make_rows(300, seed=3))
     write_tiers(workdir, TIERS_TOML.replace("= 0.1", "= 0").replace("= 0.4", "= 0"))
