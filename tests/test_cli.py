@@ -483,6 +483,17 @@ def test_evaluate_with_one_tier_only(job, workdir, capsys):
     outcome.refused("every tier's score", "replay")
 
 
+def test_a_fault_of_ours_is_not_a_job_s_no(job, workdir, capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("training.watch.drift.drift", broken)
+    done = call(capsys, "drift", "--reference", job.artifact, "--traffic", job.fresh)
+    assert done.code == 3
+    assert "RuntimeError: a fault" in done.err
+    assert "please report it" in done.err
+
+
 # --- init -------------------------------------------------------------------------------------
 
 
