@@ -15,6 +15,7 @@ import numpy as np
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
 from router.tier import Tier
+from training.config import held_to
 from training.console import step
 from training.decide.evidence import (
     FILE,
@@ -209,7 +210,7 @@ def _issue(
             if (known := find_baseline(artifact)) is not None:
                 same = (sha256, policy) == (old.get("evidence"), artifact.policy)
                 save_baseline(kept, known if same else carried(known, chosen))
-        facts |= describe_choice(goal, course, sha256, old.get("rules"))
+        facts |= describe_choice(goal, course, sha256, held_to(old.get("rules"), tiers))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
