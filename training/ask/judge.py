@@ -78,6 +78,7 @@ class Judged:
                 for name, share in shares.items()
             },
             "agreement": self.agreement and self.agreement.as_json(),
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
