@@ -16,8 +16,9 @@ from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.log.requests import gather
 from training.log.traffic import read_traffic
+from training.measure.compare import ALONG_CURVE, Comparison
 from training.measure.curve import order_walk
-from training.measure.intervals import bootstrap, values
+from training.measure.intervals import Interval, bootstrap, values
 from training.measure.metrics import curve_metrics
 
 BY_NAME = {peer.name: peer for peer in PEERS}
@@ -166,6 +167,30 @@ def test_one_run_gives_table_figures_and_json(workdir, capsys, quick):
     assert (workdir / "bench" / "table.md").read_text().count("\n| ") == 2 + 6
     for figure in ("cost_quality.png", "apgr.png"):
         assert (workdir / "bench" / figure).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_prompt_that_is_asked_again_is_no_more_evidence(workdir, capsys, quick, monkeypatch):
+    rows = make_rows(250, seed=3, session=1, timed=False)
+    again = [row | {"request_id": f"x{row['request_id']}", "session_id": None} for row in rows]
+    seen = {}
+
+    def watched(estimators, n, *, groups, resamples):
+        seen.update(rows=n, units=len(np.unique(groups)))
+        return bootstrap(estimators, n, groups=groups, resamples=resamples)
+
+    monkeypatch.setattr(bench, "bootstrap", watched)
+    done = call(capsys, "bench", *prepared(workdir, [*rows, *again]), "--seeds", 1)
+    assert done.code == 0, done
+    assert 0 < seen["units"] <= seen["rows"] / 2
+
+
+def test_limits_that_nobody_knows_are_not_numbers():
+    found = Comparison("kNN", ALONG_CURVE["apgr"], Interval(0.02, 0.02, np.nan, np.nan, 0.3))
+    assert found.shown == ("+0.020", "unknown")
+    assert found.answer == "not shown"
+    gone = Comparison("kNN", ALONG_CURVE["apgr"], Interval(np.nan, np.nan, np.nan, np.nan, 1.0))
+    assert gone.shown == ("–", "unknown")
+    assert gone.answer == "does not exist"
 
 
 def test_a_better_peer_is_shown_to_be_better(workdir, capsys, quick, monkeypatch):

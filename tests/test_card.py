@@ -73,6 +73,14 @@ def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
     assert max(map(len, render(table).splitlines())) == 80
 
 
+def test_what_stands_in_a_table_is_text():
+    table = Table("[b]tier[/b]", title="[x] against :rocket:")
+    table.add_row("small [x] / [/red]")
+    told = render(table)
+    for text in ("[b]tier[/b]", "[x] against :rocket:", "small [x] / [/red]"):
+        assert text in told
+
+
 def test_the_card_names_the_rules_that_come_first(job, tmp_path):
     facts = json.loads((job.artifact / "manifest.json").read_text(encoding="utf-8"))
     facts["rules"] = {"deny": {"tag": {"batch": ["large"]}}}

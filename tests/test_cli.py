@@ -509,6 +509,17 @@ def test_evaluate_with_one_tier_only(job, workdir, capsys):
     outcome.refused("every tier's score", "replay")
 
 
+def test_a_fault_of_ours_is_not_a_job_s_no(job, workdir, capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("training.watch.drift.drift", broken)
+    done = call(capsys, "drift", "--reference", job.artifact, "--traffic", job.fresh)
+    assert done.code == 3
+    assert "RuntimeError: a fault" in done.err
+    assert "please report it" in done.err
+
+
 # --- init -------------------------------------------------------------------------------------
 
 
@@ -554,6 +565,22 @@ def test_init_calls_a_fit_a_fit(workdir, capsys):
     for tier in tomllib.loads(text)["tier"]:
         for price in (tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]):
             assert price == float(f"{price:.3g}")
+
+
+def test_init_finds_the_price_that_most_bills_agree_with(workdir, capsys):
+    rows = make_rows(3000, seed=1)
+    for i, row in enumerate(rows):
+        row["input_tokens"] = 20 + 37 * i % 901
+        if i % 10 == 0:  # long, and mostly of cached tokens
+            row["input_tokens"] = 20_000
+        row["cost_usd"] = (0.15 * row["input_tokens"] + 0.6 * row["output_tokens"]) / 1e6
+        row["cost_usd"] *= 0.6 if i % 10 == 0 else 1.0
+    write_log(workdir / "log.parquet", rows)
+    assert call(capsys, "init", "log.parquet").code == 0
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    assert "estimated from 2000 of 3000 bills" in text
+    for tier in tomllib.loads(text)["tier"]:
+        assert (tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]) == (0.15, 0.6)
 
 
 def test_a_tier_that_costs_nothing_is_possible(workdir, capsys, quick):

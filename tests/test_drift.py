@@ -1,6 +1,7 @@
 """Drift: what changed is named with its size and direction; what did not raises no alarm."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.learn import heads
-from training.watch.baseline import Sample, fetch_baseline
+from training.watch import drift
+from training.watch.baseline import FITTED, UNDECIDED, Sample, carried, fetch_baseline
 from training.watch.drift import compare
 
 NAMES = ("small", "large")
@@ -27,6 +29,11 @@ def a_sample(n: int, seed: int, *, lower: float = 0.0, shift: float = 0.0) -> Sa
     return Sample(place.astype(np.float32), p, score, usd, (p[:, 0] < 0.6).astype(np.int64))
 
 
+def joined(*samples: Sample) -> Sample:
+    names = Sample.__dataclass_fields__
+    return Sample(*(np.concatenate([getattr(one, name) for one in samples]) for name in names))
+
+
 def due(reference: Sample, recent: Sample) -> set[str]:
     return {found.kind for found in compare(reference, recent, NAMES) if found.due}
 
@@ -35,6 +42,40 @@ def test_alarms_without_drift_are_rare() -> None:
     """At most 5 % of 60 looks, within two standard errors."""
     alarms = sum(bool(due(a_sample(2000, 2 * s), a_sample(1000, 2 * s + 1))) for s in range(60))
     assert alarms <= 3 + 2 * np.sqrt(60 * 0.05 * 0.95)
+
+
+def test_few_rows_raise_no_more_alarms_than_many() -> None:
+    """Of a hundred rows in 16 dimensions χ² finds a change in every seventh look."""
+    alarms = 0
+    for seed in range(200):
+        looks = [a_sample(n, 2 * seed + k) for k, n in enumerate((100, 1500))]
+        old, new = (  # so that the tests of prompts and of the mix are left
+            replace(
+                look,
+                p=look.p[:, 1:],
+                score=np.full((len(look), 1), np.nan),
+                usd=np.zeros((len(look), 1)),
+                tier=np.zeros(len(look), np.int64),
+            )
+            for look in looks
+        )
+        means, mix = compare(old, new, ("large",))
+        assert (means.kind, mix.kind) == ("prompts", "mix")
+        alarms += means.p_value < 0.05  # two tests, so below 2.5 % by itself
+    assert alarms <= 5 + 2 * np.sqrt(200 * 0.025 * 0.975)
+
+
+def test_rows_that_the_space_was_fitted_on_are_no_measure_of_new_prompts() -> None:
+    fitted, chosen = a_sample(3000, 0, shift=3.0), a_sample(1000, 1)
+    fitted = replace(fitted, tier=np.full(3000, FITTED))
+    reference = joined(fitted, chosen)
+    assert "prompts" not in due(reference, a_sample(2000, 2))
+    assert "prompts" in due(reference, a_sample(2000, 2, shift=3.0))
+    # With another operating point, which made no choice on any row, too.
+    again = carried(reference, None)
+    assert set(again.tier) == {FITTED, UNDECIDED}
+    assert "prompts" not in due(again, a_sample(2000, 2))
+    assert "prompts" in due(again, a_sample(2000, 2, shift=3.0))
 
 
 def test_what_changed_is_named() -> None:
@@ -97,6 +138,36 @@ def test_the_command(trained, workdir, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/another.db")
     call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet").refused("baseline")
     assert not (workdir / "another.db").exists()
+
+
+def test_much_traffic_like_a_small_log_is_no_drift(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
+    rng, rows = np.random.default_rng(0), pd.DataFrame(make_rows(4000, session=1))
+    words = np.array(["".join(rng.choice(list("aeioulnrst"), 6)) for _ in range(3000)])
+    texts = [" ".join(rng.choice(words, 15)) for _ in range(4000)]
+    rows["messages"] = [f"{texts[i // 2]} {old}" for i, old in enumerate(rows["messages"])]
+    write_log(workdir / "log.parquet", rows[:1600])
+    write_log(workdir / "same.parquet", rows[1600:])
+    write_tiers(workdir)
+    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
+    assert call(capsys, "train", *train, "--split", "60/30/10").code == 0
+    calm = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet")
+    assert calm.code == 0, calm
+    assert "told apart by a classifier" in calm.out
+
+
+def test_prompts_that_cannot_be_compared_are_told(trained, workdir, capsys, monkeypatch):
+    def fitted_on_all(artifact):
+        known = fetch_baseline(artifact)
+        return replace(known, tier=np.full(len(known), FITTED))
+
+    monkeypatch.setattr(drift, "fetch_baseline", fitted_on_all)
+    write_log(workdir / "same.parquet", make_rows(600, 7, session=1))
+    told = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet", "--json")
+    found = json.loads(told.out)
+    assert "prompts" not in {one["kind"] for one in found["findings"]}
+    assert any("prompts are not compared: 0 requests" in note for note in found["notes"])
 
 
 def test_another_goal_on_the_same_log_is_another_baseline(trained, workdir, capsys):

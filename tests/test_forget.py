@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.traffic_makers import call
-from training.forget import forget
+from training.forget import Forgotten, Saw, forget
 from training.log.ingest import ingest
 from training.log.traffic import read_traffic
 
@@ -158,6 +158,8 @@ def test_artifacts_and_runs_that_saw_them_are_named(
     again = json.loads(call(capsys, *asked).out)
     assert (again["rows"], again["saw"]) == (0, [])
     call(capsys, *asked[:4], "--artifacts", tmp_path).refused("no artifact")
+    saw = [Saw("a", "v1", 1), Saw("MLflow run 1", "v1", 1), Saw("MLflow run 2", "v2", 1)]
+    assert Forgotten(path, 1, 1, 0, 0, tuple(saw), True).artifacts == 2
     assert "was not asked" in call(capsys, *asked[:4]).out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     before = path.read_bytes()

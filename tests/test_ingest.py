@@ -246,6 +246,13 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def test_another_encoding_is_told_with_its_remedy(tmp_path: Path) -> None:
+    text = _csv(tmp_path / "log.csv", *(f"r{row},café {row},m,1" for row in range(9))).read_text()
+    (tmp_path / "log.csv").write_bytes(text.encode("windows-1252"))
+    with pytest.raises(BadInput, match=r"line 2: not valid UTF-8 .* iconv -f WINDOWS-1252"):
+        ingest([tmp_path / "log.csv"], tmp_path / "t.parquet")
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("compressed", [False, True])
 def test_damage_costs_one_row(tmp_path: Path, damage: str, compressed: bool) -> None:

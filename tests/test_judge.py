@@ -153,6 +153,9 @@ def test_a_dry_run_tells_the_price(workdir, capsys):
     told = json.loads(done.out)
     assert told["questions"] == 8
     assert 8 * 150 * 2 / 1e6 < told["estimated_usd"] < 0.01
+    assert told["notes"] == []
+    guessed = call(capsys, *arguments(workdir, "http://127.0.0.1:9/v1", "--json", "--dry-run"))
+    assert "nobody lists the price of judge-1" in json.loads(guessed.out)["notes"][0]
 
 
 def test_a_text_cannot_pose_as_the_frame_of_the_prompt(tmp_path):

@@ -338,7 +338,7 @@ def test_three_tiers_a_free_tier_and_slices_without_a_promise(job, page):
     told = views.dial(found, Volume(3, None), names)
     assert told["start"] == int(np.abs(found.dial.cost_usd - found.chosen.cost_usd).argmin())
     assert all(len(row) == 6 and len(row[5]) == 3 for row in told["rows"])
-    assert views.slices(found, None)["groups"] == []
+    assert views.slices(found)["groups"] == []
     assert [row[0] for row in views.curves(found)].count("Suffice, by gain") == 0
 
 
@@ -350,7 +350,7 @@ def sliced_report(**slices):
 
 
 def test_a_slice_with_too_few_independent_requests_says_how_many_it_has():
-    [group] = views.slices(sliced_report(many=300, few=50, three=3), 0.9)["groups"]
+    [group] = views.slices(sliced_report(many=300, few=50, three=3))["groups"]
     assert group["few"] == [
         ("few", "50 requests, 25 independent"),
         ("three", "3 requests, 2 independent"),
@@ -365,6 +365,24 @@ def test_the_page_sums_up_slices_that_fall_below_by_their_own_interval(page):
     assert "In none of 1 slices is the promise shown to fail" in text
     assert "In 1 it is below by the slice’s own interval, but not after that correction" in text
     assert "happens by chance too" not in text
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (promise(0.9), "In none of 1 slices is the promise shown to fail"),
+        (promise(0.05, rule="max_bad_downgrade"), "In none of 1 slices is the promise shown to"),
+        (None, "There is no promise to judge 1 slices by."),
+    ],
+)
+def test_the_page_says_by_which_promise_slices_are_judged(page, made, words):
+    measured = page[1]
+    report = measured.report
+    part = next(one for one in report.slices if one.metrics is not None)
+    told = replace(report, policy=replace(report.policy, promise=made), slices=(part,))
+    text = render(replace(measured, report=told), {}, "log")
+    assert words in text
+    assert ("There is no promise" in text) == (made is None)
 
 
 def test_verdicts_stand_before_the_figures(page):

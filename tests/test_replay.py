@@ -48,6 +48,16 @@ def arguments(folder, url, *more, budget=10.0):
     return ["replay", folder / "log.parquet", *files, "--budget", budget, *where, *more]
 
 
+@pytest.mark.parametrize(("strategy", "told"), [("stratified", True), ("random", False)])
+def test_a_sample_that_is_not_like_the_traffic_is_told(workdir, capsys, strategy, told):
+    write(workdir, small_only(60))
+    asked = ("--sample", 20, "--strategy", strategy, "--dry-run")
+    said = "is not like the traffic"
+    assert (said in call(capsys, *arguments(workdir, None, *asked)).out) == told
+    notes = json.loads(call(capsys, *arguments(workdir, None, *asked, "--json")).out)["notes"]
+    assert any(said in note for note in notes) == told
+
+
 def test_every_missing_answer_is_asked_for_once_and_the_log_is_paired_then(workdir, capsys):
     rows = small_only(60)
     rows[3] |= {"tags": ["eu"], "reference": "42"}

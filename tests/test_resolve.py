@@ -91,6 +91,15 @@ def test_a_value_decides_as_it_says(job, workdir, untracked):
     np.testing.assert_array_equal(chosen, worth.argmax(axis=1))
 
 
+def test_what_a_tier_states_since_is_held(job, workdir, untracked):
+    assert load_artifact(job.artifact).rules is None
+    small = replace(TIERS[0], context_window=10)
+    reprice(job.artifact, (small, TIERS[1]), workdir / "new")
+    assert "context_window" in (workdir / "new" / "CARD.md").read_text(encoding="utf-8")
+    decision = Router.load(workdir / "new").route("what is the capital of peru " * 10)
+    assert (decision.tier, decision.reason) == ("large", "rule:context_window")
+
+
 def test_the_same_prices_give_the_same_policy(job, workdir):
     done = reprice(job.artifact, TIERS, workdir / "same")
     assert done.policy == job.trained.policy

@@ -22,6 +22,7 @@ from router.artifact import load_artifact
 from tests.traffic_makers import call, make_rows, requests_of, write_log, write_tiers
 from training.errors import BadInput
 from training.learn import heads
+from training.log.requests import contents, fingerprint
 from training.log.traffic import read_traffic
 from training.retrain.job import retrain
 from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry, end_orphans
@@ -104,6 +105,7 @@ def test_the_first_job_makes_a_champion_and_a_second_finds_nothing_new(site, cap
     assert told["status"] == "planned"
     assert told["notes"][1] == "train 1 challenger (static), hold the best against no champion"
     assert not (site / "serving").exists()  # no lock either
+    assert not list(site.glob("*mlflow*"))
     done, first = run(capsys)
     assert (done.code, done.err) == (0, "")  # MLflow is quiet, too
     assert first["status"] == "promoted"
@@ -248,6 +250,28 @@ def test_a_dry_run_refuses_what_the_job_would(old, new, site, capsys):
     (site / "retrain.toml").write_text(job)
     call(capsys, "retrain", "--config", "retrain.toml", "--dry-run").refused(new.strip('"'))
     assert not (site / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "mend"),
+    [
+        ("propensity", lambda row: 0.5),
+        ("cost_usd", lambda row: 0.25),
+        ("label_weight", lambda row: 0.9),
+        ("messages", lambda row: row["messages"].replace("capital", "seat of government")),
+        ("session_id", lambda row: "one"),
+    ],
+)
+def test_what_is_mended_under_the_same_ids_and_scores_is_new(column, mend, tmp_path):
+    rows = make_rows(30)
+    before = requests_of(rows, tmp_path)
+    mended = requests_of([row | {column: mend(row)} for row in rows], tmp_path)
+    assert fingerprint(mended) == fingerprint(before)
+    assert contents(mended) != contents(before)
+    by_request = [rows[i : i + 2] for i in range(0, 60, 2)][::-1]
+    assert contents(requests_of([row for pair in by_request for row in pair], tmp_path)) == (
+        contents(before)
+    )
 
 
 def test_a_dry_run_tells_what_would_be_put_right(job, site, capsys):

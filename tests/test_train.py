@@ -220,7 +220,8 @@ def test_a_one_sided_log_is_told_what_is_missing(workdir, untracked, monkeypatch
     rows = [row for i, row in enumerate(make_rows(400, seed=3)) if (i // 2 + i) % 2]
     with pytest.raises(
         BadInput,
-        match=r"0 requests with every tier's score, 20 are needed: .*; the other 120 carry no",
+        match=r"of the choose part's 120 requests: 0 requests with every tier's score, 20 are "
+        "needed: .*; the other 120 carry no",
     ):
         run(workdir, write_log(workdir / "log.parquet", rows))
     assert not (workdir / "artifact").exists()
@@ -331,6 +332,12 @@ def test_prices_that_are_all_zero_are_refused_and_a_free_tier_is_noted(workdir, 
     assert not (workdir / "artifact").exists()
     done = run(workdir, traffic, tiers=(free[0], TIERS[1]))
     assert any("small: both prices are 0, it counts as free" in note for note in done.summary)
+
+
+def test_rows_that_hang_together_are_told(workdir, untracked):
+    rows = [row | {"session_id": "prod"} for row in make_rows(300, seed=3, timed=False)]
+    with pytest.raises(BadInput, match="300 of 300 stay in one part, tied by their session_id"):
+        run(workdir, write_log(workdir / "log.parquet", rows))
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])

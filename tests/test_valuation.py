@@ -60,7 +60,7 @@ def test_the_top_tier_s_headline_says_that_it_is_dearer_and_promises_nothing():
     assert f"+${extra:.2f} per 1,000 (+$" in told["sure"]
     words = [badge["word"] for badge in badges(found)]
     assert words == ["Estimated", "Nothing to promise"]
-    assert "certified" not in promise(found.policy)
+    assert "certified" not in promise(found)["text"]
     assert not any("not shown to beat" in note for note in found.notes)
 
 
@@ -70,6 +70,37 @@ def test_a_cheaper_router_s_headline_says_by_how_much():
     told = headline(found)
     assert re.search(r"; costs \d+\u202f% less than the log did \(−\$", told["answer"])
     assert badges(found)[1]["word"].startswith("Better than random")
+
+
+@pytest.mark.parametrize(
+    ("mu", "target", "word"),
+    [(10.0, 0.8, "Promise holds"), (1e3, 0.7, "Promise in doubt"), (1e3, 0.9, "Promise broken")],
+)
+def test_what_became_of_the_promise_is_estimated(mu, target, word):
+    policy = Policy(
+        mu, None, Promise("min_quality", target, 0.95, 150, 0.97, 0.93, True, "betting")
+    )
+    logged, estimates, usd, truth = small_world(4000, 0)
+    found = value_policies(logged, estimates, usd, policy, NAMES, ())
+    tier = policy.choose(estimates.p, usd)
+    seen = found.figures["policy"]["quality_of_top"]
+    assert seen.low < truth[np.arange(4000), tier].mean() / truth[:, 1].mean() < seen.high
+    parts = (found.figures[name]["quality"].value for name in ("policy", "always large"))
+    assert seen.value == pytest.approx(next(parts) / next(parts))
+    told = promise(found)
+    assert told["word"] == word
+    assert f"an estimated {100 * seen.value:.1f}\u202f% (" in told["text"]
+    assert [badge["word"] for badge in badges(found)][:2] == ["Estimated", word]
+    assert found.as_json()["policies"]["policy"]["quality_of_top"]["value"] == seen.value
+
+
+def test_bad_downgrades_are_not_judged_on_one_sided_rows():
+    logged, estimates, usd, _ = small_world(600, 0)
+    made = Promise("max_bad_downgrade", 0.05, 0.95, 150, 0.01, 0.04, True, "binomial")
+    found = value_policies(logged, estimates, usd, Policy(10.0, None, made), NAMES, ())
+    told = promise(found)
+    assert told["word"] == "Promise not judged here"
+    assert "cannot be told from these requests" in told["text"]
 
 
 # --- which world ------------------------------------------------------------------------------

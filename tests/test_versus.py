@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.traffic_makers import call, make_rows, one_sided, write_log
 from training.measure.intervals import Interval
 from training.retrain.versus import Comparison, Row
 
@@ -45,6 +46,16 @@ def test_the_verdict_comes_first(
     quality: tuple[float, float], usd: tuple[float, float], said: str
 ) -> None:
     assert between(quality, usd).as_text()[0] == said
+
+
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_session_alone_tells_nothing(job, workdir, capsys, command, paired):
+    rows = [row | {"session_id": "one"} for row in make_rows(300, seed=8)]
+    rows = [row | {"request_id": f"later-{row['request_id']}"} for row in rows]
+    log = write_log(workdir / "log.parquet", rows if paired else one_sided(rows, 0.3))
+    asked = (job.artifact, *[job.artifact] * (command == "compare"), "--traffic", log)
+    call(capsys, command, *asked).refused("are of one session")
 
 
 def test_costs_are_of_1_000_requests_for_people_and_of_one_for_machines() -> None:

@@ -1,6 +1,7 @@
 """The command line: thin, lazy, and the only place that turns errors into exit codes."""
 
 import sys
+from traceback import print_exc
 
 import typer
 
@@ -79,4 +80,8 @@ def main() -> None:
         sys.exit(3)
     except ModuleNotFoundError as error:
         complain(f"error: {error.name} is not installed; pip install 'suffice[train]'")
+        sys.exit(3)
+    except Exception:  # Python's own exit code would be 1, and a scheduler take it for the job's no
+        print_exc()
+        complain("error: a fault in suffice itself; please report it with the lines above")
         sys.exit(3)

@@ -35,12 +35,17 @@ class Config:
 
 
 def rules_for(config: Config, tiers: Sequence[Tier]) -> Mapping[str, Any] | None:
-    """The rules of the artifact: as configured, else those that hold tiers to what they state.
+    """The rules of the artifact that a configuration and its tiers make."""
+    return held_to(config.rules, tiers)
+
+
+def held_to(rules: Mapping[str, Any] | None, tiers: Sequence[Tier]) -> Mapping[str, Any] | None:
+    """Rules as they were configured, else those that hold tiers to what they state.
 
     A request that a tier's own window or capabilities exclude would come back as an error.
     """
     stated = any(tier.context_window is not None or tier.capabilities is not None for tier in tiers)
-    return {} if config.rules is None and stated else config.rules
+    return {} if rules is None and stated else rules
 
 
 def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:

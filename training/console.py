@@ -57,9 +57,12 @@ def step(name: str) -> Iterator[None]:
 
 
 def render(table: Table) -> str:
-    """A table as plain text, as wide as the terminal that stdout is, or as every log."""
+    """A table as plain text, as wide as the terminal that stdout is, or as every log.
+
+    What stands in it is text, never markup: tiers, sources and models may be called anything.
+    """
     width = get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    page = Console(file=StringIO(), width=width, no_color=True)
+    page = Console(file=StringIO(), width=width, no_color=True, markup=False, emoji=False)
     page.print(table)
     assert isinstance(page.file, StringIO)
     return page.file.getvalue().rstrip()

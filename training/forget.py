@@ -55,6 +55,11 @@ class Forgotten:
     saw: tuple[Saw, ...]
     looked: bool
 
+    @property
+    def artifacts(self) -> int:
+        """How many artifacts saw them: a folder and its runs hold the same."""
+        return len({one.version or one.place for one in self.saw})
+
     def as_json(self) -> dict[str, Any]:
         """For machines."""
         return asdict(self) | {"dataset": str(self.dataset)}

@@ -64,16 +64,24 @@ def lay_out(
     _check_sizes(splits)
     fit_rows, choose_rows = requests.take(splits.fit), requests.take(splits.choose)
     sort_tiers(fit_rows.score, tuple(tier.name for tier in tiers))
-    world = choice_world(config.policy, config.label, choose_rows)
+    try:
+        world = choice_world(config.policy, config.label, choose_rows)
+    except BadInput as error:
+        raise BadInput(f"of the choose part's {len(choose_rows)} requests: {error}") from None
     check_units(config.policy, splits.units[:, splits.choose][:, world.rows], world.paired)
     return Ground(tiers, requests, splits, world, (world.note, *told, *notes))
 
 
 def _check_sizes(splits: Splits) -> None:
+    largest = int(np.unique(splits.group, return_counts=True)[1].max())
     for part, least in (("fit", 100), ("choose", 20)):
         rows = len(getattr(splits, part))
         if rows < least:
+            tied = (
+                f"; {largest} of {len(splits.group)} stay in one part, tied by their session_id or "
+                "as near-duplicates of each other"
+            ) * (2 * largest > len(splits.group))
             raise BadInput(
                 f"the {part} part has {rows} labelled requests, at least {least} are needed (what "
-                "users did next counts for fit only): give more rows, or another --split"
+                f"users did next counts for fit only){tied}: give more rows, or another --split"
             )

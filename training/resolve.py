@@ -17,6 +17,7 @@ from router.artifact import Artifact, load_artifact, read_artifact
 from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import Tier
+from training.config import held_to
 from training.console import step
 from training.decide.evidence import (
     FILE,
@@ -244,7 +245,8 @@ def _issue(
             if (known := find_baseline(artifact)) is not None:
                 same = (sha256, policy) == (old.get("evidence"), artifact.policy)
                 save_baseline(kept, known if same else carried(known, looked_at))
-        facts |= describe_choice(choice.goal, choice.course, sha256, old.get("rules"))
+        rules = held_to(old.get("rules"), tiers)
+        facts |= describe_choice(choice.goal, choice.course, sha256, rules)
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages

@@ -90,6 +90,12 @@ def check_store() -> None:
         pass
 
 
+def has_store() -> bool:
+    """Whether there is a store to read: a SQLite store that nothing was logged to is no file."""
+    file = _sqlite(_store())
+    return file is None or file.is_file()
+
+
 def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
     """Fetch a file of the newest run that carries a tag and has the file.
 
@@ -104,7 +110,7 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
     Raises:
         EnvironmentProblem: the store cannot be reached.
     """
-    if (place := _sqlite(_store())) is not None and not place.is_file():
+    if not has_store():
         return None
     with connected("did not give the file") as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
@@ -171,7 +177,7 @@ def connected(failed: str, safe: str = NOTHING, making: bool = True) -> Iterator
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not every table of a new store
         store = _store()
         file = _sqlite(store)
-        if file is not None and not file.is_file() and not making:
+        if not making and not has_store():
             raise EnvironmentProblem(
                 f"there is no MLflow store at {file}: set MLFLOW_TRACKING_URI to the store of your "
                 "trainings, or run this where they ran"

@@ -114,6 +114,7 @@ class Judged:
                 for name, rate in rates.items()
             },
             "agreement": self.agreement and self.agreement.as_json(),
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:

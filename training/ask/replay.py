@@ -30,6 +30,10 @@ from training.log.traffic import normalise, refusal, to_arrow
 
 TAG = "replay"
 CHANCE = "sample_probability"  # a column of the output beside those of the traffic table
+UNLIKE = (
+    "a {strategy} sample is not like the traffic: it is good to learn from, but figures and "
+    "promises that rest on its rows are of the sample; draw those for them with --strategy random"
+)
 COPIED = ("at", "session_id", "user_id", "messages", "reference", "source")
 
 
@@ -61,12 +65,13 @@ class Replayed:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: {"plan": {…}, "run": {…} or null, "out", "rows"}."""
+        """For machines: {"plan": {…}, "run": {…} or null, "out", "rows", "notes"}."""
         return {
             "plan": self.plan.as_json(),
             "run": self.tally,
             "out": str(self.out),
             "rows": self.rows,
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
@@ -128,6 +133,8 @@ def replay(
     table = read_together(traffic)
     frame, left_out = of_tiers(table.frame, tiers)
     notes = (*table.notes, *left_out)
+    if sample is not None and strategy != "random":
+        notes += (UNLIKE.format(strategy=strategy),)
     plan = make_plan(
         frame,
         tiers,

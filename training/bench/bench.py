@@ -1,8 +1,8 @@
 """`suffice bench`: Suffice and its peers on any traffic that every tier answered, in one run.
 
 Same rows, same metrics, paired intervals. A figure is the mean over seeds. Its interval is from one
-bootstrap over all requests (sessions where there are any): a request that several seeds test weighs
-the same in each, so that testing it again does not pose as more evidence.
+bootstrap over all independent units, as of `evaluate`: a request that several seeds test weighs the
+same in each, so that testing it again does not pose as more evidence.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ from training.console import step
 from training.errors import BadInput, EnvironmentProblem
 from training.label.rule import firm_requests, load_requests
 from training.learn.embedders import resolve_embedder
+from training.learn.splits import coarsest, independent
 from training.log.imprint import Imprint, needs_text
 from training.log.requests import Requests
 from training.measure.curve import Curve, Floats, oracle_walk, trace
@@ -121,8 +122,8 @@ def _summary(
         estimators[f"chosen: {name}"] = _mean(
             [_chosen(g, g.standings[name]) for g in games], places
         )
-    groups = requests.sessions[tested]
-    rounds = bootstrap(estimators, len(tested), groups=groups, resamples=RESAMPLES)
+    units = coarsest(independent(requests.take(tested)))
+    rounds = bootstrap(estimators, len(tested), groups=units, resamples=RESAMPLES)
     figures = rounds.intervals()
     chosen = {name: figures.pop(f"chosen: {name}") for name in ours}
     headline = "apgr" if len(tiers) == 2 else "aiq"

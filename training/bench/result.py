@@ -158,17 +158,15 @@ class Bench:
             for name, what in SHOWN.items()
             if any(isfinite(found[what[0]].value) for found in self.figures.values())
         }
-        ours, form = next(iter(self.against)), ALONG_CURVE[self.headline].form
+        ours, measure = next(iter(self.against)), ALONG_CURVE[self.headline]
         header = ["method", *shown, "µs", f"{ours} − it, {self.headline.upper()} (95 %)"]
         rows = []
         for name, found in self.figures.items():
             row = [name, *(_number(found[metric].value, form) for metric, form in shown.values())]
             row.append(_number(self.microseconds.get(name, float("nan")), ",.0f"))
             gap = self.against[ours].get(name, {}).get(self.headline)
-            row.append(
-                "" if gap is None else f"{gap.value:{form}} ({gap.low:{form}} to {gap.high:{form}})"
-            )
-            rows.append(row)
+            told = "" if gap is None else "{} ({})".format(*Comparison(name, measure, gap).shown)
+            rows.append([*row, told])
         return header, rows
 
 

@@ -94,7 +94,7 @@ def forget(
         + "; beside it "
         f"{done.quarantined} bad rows and {done.answers} replayed answers; "
         + (
-            f"{len(done.saw)} artifacts saw them" + ": train again without them" * bool(done.saw)
+            f"{done.artifacts} artifacts saw them" + ": train again without them" * bool(done.saw)
             if done.looked
             else "which artifacts saw them was not asked (--artifacts, --mlflow)"
         )

@@ -48,7 +48,8 @@ def monitor(
 ) -> None:
     """Say whether live labels show the promise to be broken.
 
-    Looked at daily for ever, it cries wolf with 5 % probability at most. Exit codes: 0, 1 alarm.
+    Looked at daily for ever, it cries wolf with 5 % probability at most. Requests older than the
+    newest one counted are passed over: look when their labels are in. Exit codes: 0, 1 alarm.
 
     Example: suffice monitor artifacts/current --traffic today.parquet --state monitor.json
     """

@@ -231,7 +231,7 @@ def _sharing(line: Way, trees: Way) -> list[str]:
     shared = [name for name, way in zip(MEMBERS, (line, trees), strict=False) if way.together]
     if not shared:
         return []
-    members = " and ".join(shared)
+    members = f"{' and '.join(shared)} member{'s' * (len(shared) > 1)}"
     return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
 
 

@@ -136,6 +136,18 @@ def coarsest(units: NDArray[np.int64]) -> NDArray[np.int64]:
     return min(units, key=lambda unit: len(np.unique(unit)))
 
 
+def several_units(requests: Requests) -> NDArray[np.int64]:
+    """The `coarsest` units of requests on which something is measured, int64[n].
+
+    Raises:
+        BadInput: it is one unit alone, which tells nothing of how sure anything is.
+    """
+    unit = coarsest(independent(requests))
+    if len(np.unique(unit)) < 2:
+        raise BadInput("all requests ask the same, or are of one session: an interval needs more")
+    return unit
+
+
 def _units(
     sessions: NDArray[np.int64], twin: NDArray[np.int64], group: NDArray[np.int64]
 ) -> NDArray[np.int64]:

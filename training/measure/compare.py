@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 from typing import Final
 
 from training.measure.intervals import Interval
@@ -32,8 +32,10 @@ class Comparison:
     def answer(self) -> str:
         """Whether the router is better, as far as the 95 % interval shows."""
         low, high = self.difference.low, self.difference.high
-        if not isfinite(self.difference.value) or low != low or high != high:
+        if not isfinite(self.difference.value):
             return UNDEFINED
+        if isnan(low) or isnan(high):
+            return OPEN
         if low == high == 0.0:
             return SAME
         if not self.measure.more_is_better:
@@ -47,7 +49,8 @@ class Comparison:
         """The difference, and its limits, as text."""
         found, scale, form = self.difference, self.measure.factor, self.measure.form
         value, low, high = (f"{scale * x:{form}}" for x in (found.value, found.low, found.high))
-        return value, f"{low} to {high}"
+        known = not (isnan(found.low) or isnan(found.high))
+        return "–" if isnan(found.value) else value, f"{low} to {high}" if known else "unknown"
 
 
 AT_POINT: Final = {

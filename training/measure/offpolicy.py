@@ -78,10 +78,15 @@ def snips_terms(logged: Logged, policy: Floats) -> Floats:
     NaN where nothing that the policy would do was ever observed.
     """
     weight = (policy * logged.weight).sum(axis=1)
-    scored = ips_terms(logged, policy)
-    total = weight.sum()
-    value = scored.sum() / total if total > 0 else np.nan
-    terms: Floats = value + (scored - weight * value) / (weight.mean() if total > 0 else np.nan)
+    if weight.sum() <= 0:
+        return np.full(len(weight), np.nan)
+    return ratio_terms(ips_terms(logged, policy), weight)
+
+
+def ratio_terms(over: Floats, under: Floats) -> Floats:
+    """Terms of mean(over) / mean(under), float64[n] each: value plus influence (delta method)."""
+    value = over.sum() / under.sum()
+    terms: Floats = value + (over - under * value) / under.mean()
     return terms
 
 

@@ -1,7 +1,7 @@
 """The report: what a router is worth on given rows, beside what it has to beat."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -112,8 +112,8 @@ class Report:
         rows: how many requests.
         policy: whose figures they are.
         figures: {method: {metric: Interval}}.
-        calibration: {tier: {metric: Interval}} for brier, ece, ece_debiased (it has no limits) and
-            auc.
+        calibration: {tier: {metric: Interval}} for brier, ece, ece_debiased (these two have no
+            limits) and auc.
         against: {baseline: {metric: Interval}}, Suffice's figure minus the baseline's.
         missing: {metric: why it does not exist on these rows}.
         curves: {method: Curve}.
@@ -188,6 +188,8 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     for j, metrics in enumerate(calibration.values()):
         error = debiased_ece(rows.p[:, j], rows.score[:, j])
         metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
+        # A resample's bins add noise of their own: limits from them may leave out the value.
+        metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
     for arrays in ("dial", "slices"):
         figures.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)

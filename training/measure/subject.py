@@ -11,13 +11,12 @@ from sklearn.model_selection import GroupKFold
 from router.artifact import Artifact, read_artifact
 from router.predictor import Estimates, Predictor
 from router.vectorizer import SURFACE
-from training.errors import BadInput
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
 from training.learn.seen import recognise
-from training.learn.splits import coarsest, independent
+from training.learn.splits import several_units
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimate, estimates_of, vectorize
 from training.log.requests import Requests
@@ -137,9 +136,7 @@ def measure_paired(subject: Subject) -> Measured:
     predictor = artifact.predictor
     x = vectorize(predictor.vectorizer, list(requests.prompts))
     paid = account(x, requests, predictor.tokens, predictor.tiers)
-    unit = coarsest(independent(requests))
-    if len(np.unique(unit)) < 2:
-        raise BadInput("all requests ask the same, or are of one session: an interval needs more")
+    unit = several_units(requests)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
     surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
     rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
@@ -161,7 +158,7 @@ def value_one_sided(subject: Subject) -> Valued:
     estimates = _estimate(predictor, x, requests)
     rules = _rule_notes(artifact, estimates, requests, paid)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
-    known = logged(requests, coarsest(independent(requests)))
+    known = logged(requests, several_units(requests))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(subject, x, estimates, found)
 

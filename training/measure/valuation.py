@@ -22,6 +22,7 @@ from training.measure.offpolicy import (
     fixed,
     interval,
     ips_terms,
+    ratio_terms,
     snips_terms,
 )
 from training.measure.overlap import (
@@ -48,7 +49,7 @@ class Valuation:
         names: of the tiers, cheapest first.
         figures: {policy: {metric: Interval}}: `quality` is the doubly robust value (of the logging
             policy: what was observed), beside it `ips` and `snips`; `cost_usd` by the account, of
-            one request.
+            one request; of the router's `quality_of_top`, its share of the top tier's quality.
         effective: {policy: how many equally weighted rows its value rests on}.
         against: {other policy: {`quality`, `cost_usd`: the chosen policy's minus the other's}}.
         overlap: who was tried where.
@@ -115,7 +116,6 @@ def value_policies(
     asked = {CHOSEN: chosen}
     asked |= {f"always {name}": always(tier, n, k) for tier, name in enumerate(names)}
     asked[RANDOM] = np.tile(chosen.mean(axis=0), (n, 1))
-    figures: dict[str, dict[str, Interval]] = {}
     terms: dict[str, dict[str, Floats]] = {}
     missing: dict[str, str] = {}
     for name, mix in asked.items():
@@ -129,9 +129,14 @@ def value_policies(
                 "ips": ips_terms(logged, mix),
                 "snips": snips_terms(logged, mix),
             }
+    top = terms[f"always {names[-1]}"].get("quality")
+    if top is not None and top.mean() > 0:
+        terms[CHOSEN]["quality_of_top"] = ratio_terms(terms[CHOSEN]["quality"], top)
     terms[LOGGING] = _observed(logged, paid)
-    for name, metrics in terms.items():
-        figures[name] = {m: interval(values, logged.session) for m, values in metrics.items()}
+    figures = {
+        name: {metric: interval(values, logged.session) for metric, values in metrics.items()}
+        for name, metrics in terms.items()
+    }
     against = {
         name: {
             metric: interval(terms[CHOSEN][metric] - values, logged.session)

@@ -21,14 +21,14 @@ from training.features import Sources, resolve
 from training.finish import Finished, finish
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
-from training.log.requests import Requests, fingerprint
+from training.log.requests import Requests, contents
 from training.log.traffic import TrafficTable, read_traffic
 from training.record import describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import Verdict, as_table, judge
 from training.retrain.lock import alone
-from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry
+from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry, Version
 from training.retrain.right import JOB, amiss, put_right, served
 from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import (
@@ -42,7 +42,7 @@ from training.retrain.shown import (
 )
 from training.retrain.window import cut, decay
 from training.show.page.words import count
-from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, look
+from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, has_store, look
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
     "promoted",
@@ -99,8 +99,12 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
         requests, notes = labelled_requests(table, tiers, settings.config.label)
     key = _key(settings, requests, settings.tiers)
     if dry_run:
-        with connected("could not be asked", SERVES) as (mlflow, _):
-            return _plan(settings, Registry(mlflow, settings.model), requests, key)
+        champion = done = None
+        if has_store():
+            with connected("could not be asked", SERVES) as (mlflow, _):
+                champion = Registry(mlflow, settings.model).of(CHAMPION)
+                done = _same_job(mlflow, key)
+        return _plan(settings, requests, champion, done)
     with (
         alone(settings.folder, settings.wait_seconds),
         connected("failed the job", SERVES) as (mlflow, store),
@@ -245,10 +249,11 @@ def _same_job(mlflow: Any, key: str) -> str | None:
     return runs[0].info.run_id if runs else None
 
 
-def _plan(settings: Settings, registry: Registry, requests: Requests, key: str) -> Outcome:
-    """What the job would do."""
-    champion, now = registry.of(CHAMPION), served(settings.folder)
-    done = _same_job(registry.mlflow, key)
+def _plan(
+    settings: Settings, requests: Requests, champion: Version | None, done: str | None
+) -> Outcome:
+    """What the job would do; `done` is the run that did it already."""
+    now = served(settings.folder)
     lines = [f"{len(requests)} labelled requests in the window", *amiss(settings, champion, now)]
     if done:
         lines.append(f"nothing: run {done} did the same job")
@@ -266,7 +271,7 @@ def _key(settings: Settings, requests: Requests, tiers: Path) -> str:
     """Hash of all that a job depends on: log, configuration, prices, and the code's version."""
     made = describe_making()
     parts = [
-        fingerprint(requests),
+        contents(requests),
         json.dumps(settings.words, sort_keys=True, default=str),
         tiers.read_text(encoding="utf-8"),
         json.dumps([made["suffice_version"], made["libraries"]], sort_keys=True),

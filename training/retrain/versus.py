@@ -19,7 +19,7 @@ from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
 from training.learn.seen import recognise
-from training.learn.splits import coarsest, independent
+from training.learn.splits import several_units
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
 from training.measure.metrics import bad_downgrades
@@ -144,6 +144,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
+    unit = several_units(used)
     known_again = (recognise(router, arrays, used) for router, arrays in pair)
     again = tuple(dict.fromkeys(found.note for found in known_again if found is not None))
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
@@ -162,7 +163,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
         names=(_called(first, one), _called(second, other)),
         world=world.name,
         requests=len(used),
-        rows=_rows(figures, coarsest(independent(used))),
+        rows=_rows(figures, unit),
         notes=(*again, *told, *notes, *weak),
     )
 

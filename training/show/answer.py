@@ -9,7 +9,7 @@ def answer_lines(report: Report | Valuation) -> list[str]:
     """What is saved at what quality, how sure that is, and what became of the promise."""
     if isinstance(report, Valuation):
         said, badges = one_sided.headline(report), one_sided.badges(report)
-        promise = one_sided.promise(report.policy)
+        promise = one_sided.promise(report)["text"]
     else:
         said, badges = verdict.headline(report), verdict.badges(report)
         promise = verdict.promise(report)["text"]

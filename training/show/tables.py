@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Literal
 
-from rich.markup import escape
 from rich.table import Table
 
 from training.console import render
@@ -129,7 +128,7 @@ def _slices(report: Report) -> Table:
             _cell(part.metrics, *what, interval=name in ("of top", "bad downgrades"))
             for name, what in shown.items()
         ]
-        label = escape(f"{part.kind}: {part.name}")
+        label = f"{part.kind}: {part.name}"
         table.add_row(label, f"{part.rows:,}", *cells, part.verdict)
     return table
 
@@ -174,7 +173,7 @@ def _tried(overlap: Overlap, names: Sequence[str]) -> Table:
         caption="share of the requests that each tier answered, and their effective rows",
     )
     for name in ("predicted gain", "requests", *names, "smallest propensity"):
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     for d, rows in enumerate(overlap.rows):
         tried = zip(overlap.share[d], overlap.effective[d], strict=True)
         least = overlap.smallest[d]
@@ -188,7 +187,7 @@ def _tried(overlap: Overlap, names: Sequence[str]) -> Table:
 
 
 def _called(policy: str) -> str:
-    return "Suffice, chosen point" if policy == CHOSEN else escape(policy)
+    return "Suffice, chosen point" if policy == CHOSEN else policy
 
 
 def _cell(metrics: Mapping[str, Interval], name: str, form: str, interval: bool = False) -> str:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
+from sklearn.linear_model import QuantileRegressor
 
 from training.errors import BadInput
 from training.files import check_file, write_text
@@ -14,6 +15,7 @@ from training.log.models import plain_model
 from training.log.traffic import read_traffic
 
 MIN_BILLS = 5
+MOST_BILLS = 2000  # evenly spaced; of 100,000 the linear program takes minutes
 _CHECK = "# Tiers, cheapest first. Check every price before training."
 _UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
 _PRICES = ("input_usd_per_mtok", "output_usd_per_mtok")
@@ -42,9 +44,9 @@ class _Seen:
 def write_tiers(traffic: Path, out: Path) -> list[str]:
     """Write a tiers file with the models of a log, cheapest first by what their calls were billed.
 
-    Prices are the slopes of billed USD on tokens where the log has both; else they are left out,
-    so that no job takes the file before they are filled in. Models without a bill come last, and
-    the file says that their order is unknown.
+    Prices are those that most bills with token counts agree with; where there are none they are
+    left out, so that no job takes the file before they are filled in. Models without a bill come
+    last, and the file says that their order is unknown.
 
     Raises:
         BadInput: no model in the log, or the file exists.
@@ -107,7 +109,11 @@ def _seen(key: object, rows: pd.DataFrame) -> _Seen:
 
 
 def _prices(bills: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
-    """Prices per million tokens by non-negative least squares, and what they rest on."""
+    """Prices per million tokens that most bills agree with, and what they rest on.
+
+    By least absolute deviations of what a bill is of its price, so that neither a long call at
+    another price (cached tokens, a batch) nor a few of them move the others'.
+    """
     counted = bills.dropna(subset=["input_tokens", "output_tokens"])
     if bills.empty:
         return None, "no bills in the log (cost_usd)"
@@ -115,9 +121,13 @@ def _prices(bills: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
         return None, "bills are there, token counts are not: map input_tokens, output_tokens"
     if len(counted) < MIN_BILLS:
         return None, f"{len(counted)} bills with token counts are too few to tell"
-    tokens = counted[["input_tokens", "output_tokens"]].to_numpy(dtype=float)
-    found, _ = nnls(tokens, counted["cost_usd"].to_numpy(dtype=float) * 1e6)
+    used = np.unique(np.linspace(0, len(counted) - 1, MOST_BILLS).astype(np.int64))
+    tokens = counted[["input_tokens", "output_tokens"]].to_numpy(dtype=float)[used]
+    usd = counted[["cost_usd"]].to_numpy(dtype=float)[used] * 1e6
+    fit = QuantileRegressor(quantile=0.5, alpha=0.0, fit_intercept=False)
+    found = fit.fit(tokens / usd, np.ones(len(used))).coef_
+    told = f"{len(used)} of {len(counted)}" if len(used) < len(counted) else f"{len(used)}"
     if not (found > 0).all():
-        return None, f"{len(counted)} bills do not tell input from output tokens"
-    paid, made = (float(f"{usd:.3g}") for usd in found)  # a fit is no more exact
-    return (paid, made), f"estimated from {len(counted)} bills; check against the list price"
+        return None, f"{told} bills do not tell input from output tokens"
+    paid, made = (float(f"{price:.3g}") for price in found)  # a fit is no more exact
+    return (paid, made), f"estimated from {told} bills; check against the list price"

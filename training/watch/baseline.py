@@ -24,6 +24,7 @@ from training.tracking import ARTIFACT_TAG, fetch_file
 Floats = NDArray[np.float64]
 FILE = "baseline.npz"
 MOST = 20_000  # rows kept
+FITTED, UNDECIDED = -1, -2  # in place of a choice, see `Sample.tier`
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Sample:
         p: float64[n, k], by the heads that serve; of rows they were fitted on, cross-fitted.
         score: float64[n, k], NaN where a tier was not observed.
         usd: float64[n, k], in the account.
-        tier: int64[n], the router's choice; −1 on rows that its heads were fitted on.
+        tier: int64[n], the router's choice; FITTED on rows that its heads were fitted on, UNDECIDED
+            on others where it is not known.
     """
 
     place: NDArray[np.float32]
@@ -49,9 +51,14 @@ class Sample:
         return len(self.place)
 
     @property
-    def fresh(self) -> NDArray[np.bool_]:
-        """bool[n]: the heads were not fitted on the row."""
+    def decided(self) -> NDArray[np.bool_]:
+        """bool[n]: the choice is known, and `p` is as it is served."""
         return np.asarray(self.tier >= 0)
+
+    @property
+    def unfitted(self) -> NDArray[np.bool_]:
+        """bool[n]: the heads were not fitted on the row, nor the space of its place."""
+        return np.asarray(self.tier != FITTED)
 
 
 def sample(
@@ -63,7 +70,7 @@ def sample(
         requests: n of them.
         x: their vectors.
         p: float64[n, k], cross-fitted where the heads were fitted on the row.
-        tier: int64[n], the router's choices, −1 there.
+        tier: int64[n], the router's choices, FITTED there.
         predictor: what serves.
     """
     first = np.sort(np.unique(requests.sessions, return_index=True)[1])[-MOST:]
@@ -87,7 +94,7 @@ def carried(old: Sample, chosen: Sample | None) -> Sample:
     The old rows stay, but for what the old operating point made of them; `chosen` are those that
     the new one was chosen on, None if it was at other prices.
     """
-    kept = replace(old, tier=np.full(len(old), -1))
+    kept = replace(old, tier=np.where(old.unfitted, UNDECIDED, FITTED))
     if chosen is None:
         return kept
     names = Sample.__dataclass_fields__

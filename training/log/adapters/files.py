@@ -117,8 +117,11 @@ def _decoded(raw: bytes) -> tuple[str, str | None]:
     try:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError as error:
-        where = f"byte {error.start + 1} of the line"
-        return raw.decode("utf-8", "replace"), f"not valid UTF-8 ({where})"
+        told = (
+            f"not valid UTF-8 (byte {error.start + 1} of the line); if all of the file is in "
+            "another encoding, convert it first, e.g. iconv -f WINDOWS-1252 -t UTF-8"
+        )
+        return raw.decode("utf-8", "replace"), told
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:

@@ -82,12 +82,11 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
     arrays: of the artifact's heads.npz. traffic: the log's name.
     """
     found, subject, rows = measured.report, measured.subject, measured.rows
-    artifact, names, promise = subject.artifact, rows.names, subject.artifact.policy.promise
+    artifact, names = subject.artifact, rows.names
     volume = Volume.of(subject.table.frame)
     dial = views.dial(found, volume, names)
     curve = charts.curve_chart(found, names)
     moves = {name: dial[name] for name in ("rows", "start")}
-    promised = promise if promise and promise.rule == "min_quality" else None
     return fill(
         "report.html.j2",
         artifact,
@@ -101,7 +100,7 @@ def render(measured: Measured, arrays: Mapping[str, NDArray[Any]], traffic: str)
         dial=dial,
         volume=volume.basis,
         calibration=views.calibration(found),
-        slices=views.slices(found, promised.target if promised else None),
+        slices=views.slices(found),
         answers=views.answered(found.comparisons),
         curves=views.curves(found),
         undefined=found.missing,
@@ -126,7 +125,7 @@ def render_one_sided(valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic
         found.notes,
         script=_part("page.js"),
         headline=one_sided.headline(found),
-        promise=one_sided.promise(artifact.policy),
+        promise=one_sided.promise(found)["text"],
         badges=one_sided.badges(found),
         facts=_facts(subject, traffic, subject.used.sessions, "one tier"),
         policies=one_sided.policies(found, volume),

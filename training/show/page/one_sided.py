@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from router.policy import Policy
 from training.decide.promises import BY_DEFINITION
 from training.measure.compare import AT_POINT, Comparison
 from training.measure.valuation import CHOSEN, LOGGING, RANDOM, Valuation
 from training.show.card import TOP_ITSELF
 from training.show.page import charts
-from training.show.page.verdict import NOTHING, against_random
+from training.show.page.verdict import NOTHING, against_random, kept
 from training.show.page.views import answered
 from training.show.page.volume import Volume
 from training.show.page.words import (
@@ -52,26 +51,38 @@ def headline(found: Valuation) -> dict[str, str]:
 
 
 def badges(found: Valuation) -> list[dict[str, str]]:
-    """That all is estimated, whether anything is promised, and whether chance is beaten."""
+    """That all is estimated, what became of the promise, and whether chance is beaten."""
     policy, told = found.policy, [{"word": "Estimated", "class": "open"}]
-    if policy.promise is not None and policy.promise.test == BY_DEFINITION:
-        told.append({"word": NOTHING, "class": "open"})
+    if policy.promise is not None:
+        told.append(promise(found))
     return told + against_random(found.against[RANDOM].get("quality"), policy)
 
 
-def promise(policy: Policy) -> str:
-    """What was promised when the point was chosen."""
-    made = policy.promise
+def promise(found: Valuation) -> dict[str, str]:
+    """What was promised, whether it could be certified, and what is estimated of it here."""
+    made = found.policy.promise
     if made is None:
-        return "The policy carries no promise."
+        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
     what = f"{made.rule.replace('_', ' ')} {percent(made.target)}"
     if made.test == BY_DEFINITION:
-        return f"Promised: {what}; {TOP_ITSELF}."
+        told = f"Promised: {what}; {TOP_ITSELF}."
+        return {"word": NOTHING, "class": "open", "text": told}
     held = "was certified" if made.certified else "could NOT be certified"
-    return (
+    text = (
         f"The promise ({what}) {held} at {percent(made.confidence, 0)} "
         f"confidence on {count(made.n, 'independent request')} kept aside for that choice."
     )
+    seen = found.figures[CHOSEN].get("quality_of_top") if made.rule == "min_quality" else None
+    if seen is None:
+        word, mark = "Promise not judged here", "open"
+        text += " Whether it is kept cannot be told from these requests."
+    else:
+        word, mark, here = kept(seen, made.target)
+        span = f" ({told})" if (told := limits(seen, "percent")) else ""
+        text += f" On these requests: an estimated {percent(seen.value)}{span}, {here}."
+    if not made.certified:
+        word, mark = "Not certified", "no"
+    return {"word": word, "class": mark, "text": text}
 
 
 def policies(found: Valuation, volume: Volume) -> list[dict[str, Any]]:

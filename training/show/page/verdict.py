@@ -66,7 +66,7 @@ def promise(report: Report) -> dict[str, str]:
         f"{percent(made.bound, 2)})."
     )
     seen = report.figures["policy"][metric]
-    word, mark, here = _kept(seen, made.target, metric == "bad_downgrade")
+    word, mark, here = kept(seen, made.target, metric == "bad_downgrade")
     if not made.certified:
         word, mark = "Not certified", "no"
     span = f" ({told})" if (told := limits(seen, "percent")) else ""
@@ -93,7 +93,14 @@ def against_random(above: Interval | None, policy: Policy) -> list[dict[str, str
     return [{"word": word, "class": "yes" if shown else "open"}]
 
 
-def _kept(seen: Interval, target: float, at_most: bool) -> tuple[str, str, str]:
+def kept(seen: Interval, target: float, at_most: bool = False) -> tuple[str, str, str]:
+    """What rows say of a promise: in a badge's words, its class, and in a half sentence.
+
+    Args:
+        seen: the promised figure there.
+        target: of the promise.
+        at_most: whether the figure must stay below the target, and not above.
+    """
     value, low, high = (-seen.value, -seen.high, -seen.low) if at_most else (
         seen.value, seen.low, seen.high)  # fmt: skip
     bar = -target if at_most else target

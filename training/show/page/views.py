@@ -68,8 +68,10 @@ def dial(report: Report, volume: Volume, names: Sequence[str]) -> dict[str, Any]
     }
 
 
-def slices(report: Report, target: float | None) -> dict[str, Any]:
+def slices(report: Report) -> dict[str, Any]:
     """Slices by kind, with whiskers of the share of the top tier's quality on one scale."""
+    promised = report.policy.promise
+    target = promised.target if promised and promised.rule == "min_quality" else None
     known = [part for part in report.slices if part.metrics is not None]
     ends = [target] if target is not None else []
     for part in known:
@@ -102,6 +104,7 @@ def slices(report: Report, target: float | None) -> dict[str, Any]:
         "below": verdicts.count(BELOW),
         "known": len(known),
         "few": len(report.slices) - len(known),
+        "judged": promised is not None,
         "target": None if target is None else charts.place(target, span),
         "one": charts.place(1.0, span),
         "target_words": "" if target is None else percent(target),
