@@ -129,7 +129,7 @@ def test_the_command(trained, workdir, capsys, monkeypatch):
     told = call(capsys, *other, "--json", "--out", "pages/drift.html")
     assert told.code == 1
     page = (workdir / "pages" / "drift.html").read_text(encoding="utf-8")
-    assert "<h1>Retraining is due: prices and models changed.</h1>" in page
+    assert "<h1>Retraining is due: cost, prices and models changed.</h1>" in page
     assert "−20.0\u202f% of the price" in page
     assert page.index("retrain</td>") < page.index("not shown</td>")
     found = {one["kind"]: one for one in json.loads(told.out)["findings"] if one["due"]}
@@ -168,6 +168,14 @@ def test_prompts_that_cannot_be_compared_are_told(trained, workdir, capsys, monk
     found = json.loads(told.out)
     assert "prompts" not in {one["kind"] for one in found["findings"]}
     assert any("prompts are not compared: 0 requests" in note for note in found["notes"])
+
+
+def test_the_rows_of_both_later_parts_are_in_the_baseline(trained, workdir):
+    artifact = load_artifact(workdir / "a")
+    sizes = artifact.manifest["training"]["rows"]  # each request is a session of its own
+    known = fetch_baseline(artifact)
+    assert known.unfitted.sum() == known.decided.sum() == sizes["choose"] + sizes["test"]
+    assert len(known) == sum(sizes.values())
 
 
 def test_another_goal_on_the_same_log_is_another_baseline(trained, workdir, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,8 @@ from training.resolve import reprice, resolve
 from training.show.explain import explain
 from training.show.explain_json import as_json
 from training.show.inspect import describe
+from training.watch import drift as watching
+from training.watch.baseline import Sample
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 ENCODER = Path(__file__).parent / "encoder"
@@ -454,6 +457,21 @@ def test_words_for_people(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("training.measure.evaluate.log_run", lambda *_: ("no run", "no store"))
     report, _ = evaluate(staged.artifact, staged.fresh, None, None)
     assert [note for note in report.notes if note.startswith("two stages: ")]
+
+
+def test_drift_compares_what_is_served(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recent rows as both stages see them: of the first alone they would be unlike the baseline."""
+    with np.load(staged.kept / "baseline.npz") as arrays:
+        baseline = Sample(**arrays)
+    looks: list[Sample] = []
+    monkeypatch.setattr(watching, "fetch_baseline", lambda _: baseline)
+    monkeypatch.setattr(watching, "compare", lambda _, recent, names: looks.append(recent) or ())
+    watching.drift(staged.artifact, staged.traffic)
+    prompts = pd.read_parquet(staged.traffic).drop_duplicates("request_id")["messages"]
+    decisions = Router.load(staged.artifact).route_batch([json.loads(text) for text in prompts])
+    assert {decision.stage for decision in decisions} == {1, 2}
+    served = sorted(tuple(decision.p_suffices.values()) for decision in decisions)
+    np.testing.assert_allclose(sorted(map(tuple, looks[0].p)), served, atol=1e-9)
 
 
 def test_an_explanation_is_of_the_stage_that_decided(original: Path) -> None:

@@ -42,7 +42,7 @@ from training.measure.valuation import Valuation, value_policies
 from training.measure.world import logged, valuable
 from training.record import describe_choice, describe_job
 from training.show.card import model_card
-from training.watch.baseline import Sample, sample, save_baseline
+from training.watch.baseline import FITTED, Sample, sample, save_baseline
 
 TIMED = 40  # prompts on which two stages are timed
 
@@ -124,7 +124,7 @@ def finish(
     if (stages := time_stages(ground, learned, settled)) is not None:
         facts["stages"] = stages
     sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
-    save_baseline(kept, baseline_of(ground, features, learned, settled))
+    save_baseline(kept, baseline_of(ground, features, learned, policy))
     facts |= describe_choice(config.policy, settled.course, sha256, rules_for(config, ground.tiers))
     with step("export"):
         version = write_artifact(out, ground, features, learned, policy, facts, report)
@@ -139,20 +139,34 @@ def weights_of(learned: Learned) -> list[str]:
     return told
 
 
-def baseline_of(ground: Ground, features: Features, learned: Learned, settled: Settled) -> Sample:
-    """What recent traffic is compared with later: the fit and choose rows."""
+def baseline_of(ground: Ground, features: Features, learned: Learned, policy: Policy) -> Sample:
+    """What recent traffic is compared with later: the rows of training, also those of its tests."""
     fitted = ground.splits.fit[learned.heads.whole]
-    rows = np.concatenate([fitted, ground.chosen])
-    evidence, policy = settled.evidence, settled.policy
-    unknown = np.full(len(fitted), -1)
-    known = (learned.basis.p, learned.usd, learned.basis.stages)
+    others = np.concatenate([ground.splits.choose, ground.splits.test])
+    rows = np.concatenate([fitted, others])
+    by = estimates_on(ground, features, learned, policy, others)
+    cross_fitted = served(learned.basis.p, learned.usd, learned.basis.stages, policy)
     return sample(
         ground.requests.take(rows),
         features.x.take(rows),
-        np.concatenate([served(*known, policy), evidence.served(policy)]),
-        np.concatenate([unknown, evidence.tiers(policy)]),
+        np.concatenate([cross_fitted, by.p]),
+        np.concatenate([np.full(len(fitted), FITTED), policy.choose(by.p, by.usd)]),
         learned.predictor,
     )
+
+
+def estimates_on(
+    ground: Ground,
+    features: Features,
+    learned: Learned,
+    policy: Policy,
+    rows: NDArray[np.int64],
+) -> Estimates:
+    """Estimates as they are served under a policy, of rows that were not fitted on, int64[m]."""
+    x = features.x.take(rows)
+    usd = expected(x, learned.predictor.tokens, learned.tiers)
+    stages = features.stages(learned, ground.requests, rows)
+    return Estimates(served(probabilities(learned.heads, x), usd, stages, policy), usd)
 
 
 def write_artifact(
@@ -233,9 +247,7 @@ def report_on(
     if len(np.unique(unit)) < 2:  # an interval needs two independent requests
         return None, "fewer than two independent test requests: no report"
     predictor, tiers = learned.predictor, learned.tiers
-    usd = expected(asked, predictor.tokens, tiers)
-    p, stages = probabilities(learned.heads, asked), features.stages(learned, requests, test)
-    estimates = Estimates(served(p, usd, stages, policy), usd)
+    estimates = estimates_on(ground, features, learned, policy, test)
     paid = account(asked, used, predictor.tokens, tiers)
     stated = rules_for(config, tiers)
     rules = None if stated is None else parse_rules(stated, tiers)

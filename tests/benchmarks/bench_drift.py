@@ -19,11 +19,12 @@ from training.learn.vectorize import vectorize
 from training.log.requests import gather
 from training.log.traffic import read_traffic
 from training.train import train
-from training.watch.baseline import Sample, sample
+from training.watch.baseline import FITTED, Sample, sample
 from training.watch.drift import compare
 
 pytestmark = pytest.mark.benchmark
 DRAWS, REFERENCE, RECENT = 500, 10_000, 2_000
+UNFITTED = REFERENCE // 4  # choose and test rows of a training; the others are FITTED
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,7 @@ def rate(
         old, new = (
             draw(population, rng.integers(len(population), size=n)) for n in (REFERENCE, RECENT)
         )
+        old = replace(old, tier=np.where(np.arange(REFERENCE) < UNFITTED, old.tier, FITTED))
         found = [one for one in compare(old, change(new, rng), ("small", "large")) if one.due]
         due += bool(found)
         for one in found:
@@ -89,7 +91,10 @@ def test_drift(population: Sample) -> None:
         score[rng.permutation(right)[: RECENT // 20], 0] = 0.0
         return replace(new, score=score)
 
-    print(f"\n{REFERENCE} rows of reference, {RECENT} recent; share of draws that say «retrain»")
+    print(
+        f"\n{REFERENCE} rows of training, {UNFITTED} of them not fitted on, {RECENT} recent; share "
+        "of draws that say «retrain»"
+    )
     for name, change, draws in (
         ("no drift", none, DRAWS),
         ("a new topic at 10 %", new_topic, 100),

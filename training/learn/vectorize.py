@@ -112,7 +112,7 @@ def estimate(predictor: Predictor, prompts: Sequence[Prompt | Imprint]) -> Estim
         BadInput: there is a second stage, which reads texts, and a prompt is kept without its own.
     """
     if predictor.second is None:
-        return estimates_of(predictor, vectorize(predictor.vectorizer, prompts))
+        return estimates_of(predictor, vectorize(predictor.vectorizer, prompts), prompts)
     texts = texts_of(prompts, "a second stage")
     return _recalling(predictor, texts).estimate(texts)
 
@@ -130,8 +130,10 @@ def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
     return replace(predictor, second=replace(predictor.second, predictor=reader))
 
 
-def estimates_of(predictor: Predictor, x: Matrix) -> Estimates:
-    """Estimates of prompts with the vectors x; of two stages by the first alone."""
+def estimates_of(predictor: Predictor, x: Matrix, prompts: Sequence[Prompt | Imprint]) -> Estimates:
+    """The same of prompts whose vectors are x."""
+    if predictor.second is not None:
+        return estimate(predictor, prompts)
     vectors, shape = list(x.vectors()), (-1, len(predictor.tiers))
     p = [predictor.probabilities(vector) for vector in vectors]
     usd = [predictor.costs(vector) for vector in vectors]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from router.artifact import Artifact, read_artifact
-from router.predictor import Estimates, Predictor
+from router.predictor import Estimates
 from router.vectorizer import SURFACE
 from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
@@ -18,7 +18,7 @@ from training.learn.members import Matrix
 from training.learn.seen import recognise
 from training.learn.splits import several_units
 from training.learn.stages import Pace, read_tokens, stages_in_words
-from training.learn.vectorize import estimate, estimates_of, vectorize
+from training.learn.vectorize import estimates_of, vectorize
 from training.log.requests import Requests
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
@@ -134,11 +134,12 @@ def measure_paired(subject: Subject) -> Measured:
     """
     artifact, requests = subject.artifact, subject.used
     predictor = artifact.predictor
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    prompts = list(requests.prompts)
+    x = vectorize(predictor.vectorizer, prompts)
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     unit = several_units(requests)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
-    surface, estimates = x.dense[:, :SURFACE], _estimate(predictor, x, requests)
+    surface, estimates = x.dense[:, :SURFACE], estimates_of(predictor, x, prompts)
     rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
@@ -152,22 +153,16 @@ def value_one_sided(subject: Subject) -> Valued:
     """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
     artifact, requests = subject.artifact, subject.used
     predictor = artifact.predictor
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
+    prompts = list(requests.prompts)
+    x = vectorize(predictor.vectorizer, prompts)
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
-    estimates = _estimate(predictor, x, requests)
+    estimates = estimates_of(predictor, x, prompts)
     rules = _rule_notes(artifact, estimates, requests, paid)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
     known = logged(requests, several_units(requests))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(subject, x, estimates, found)
-
-
-def _estimate(predictor: Predictor, x: Matrix, requests: Requests) -> Estimates:
-    """Estimates for requests with vectors x; a second stage is asked as in serving."""
-    if predictor.second is None:
-        return estimates_of(predictor, x)
-    return estimate(predictor, list(requests.prompts))
 
 
 def _rule_notes(

@@ -265,10 +265,11 @@ def _judge(
     tier: NDArray[np.int64] = np.full(len(judged), top)
     artifact = load_artifact(serving or latest)
     predictor = artifact.predictor
-    x = vectorize(predictor.vectorizer, list(judged.prompts))
+    prompts = list(judged.prompts)
+    x = vectorize(predictor.vectorizer, prompts)
     paid = account(x, judged, predictor.tokens, predictor.tiers)
     if serving is not None:
-        estimates = estimates_of(predictor, x)
+        estimates = estimates_of(predictor, x, prompts)
         tier = artifact.policy.choose(estimates.p, estimates.usd)
         good = settings.config.label.sufficed(judged.score)
         margins = promise_margins(artifact.policy.promise, tier, judged.score, good)

@@ -31,7 +31,7 @@ from training.watch.baseline import Floats, Sample, fetch_baseline, sample
 RISK = 0.05
 LEAST = 100  # a kind with fewer rows is not tested
 BINS = 10
-COMPONENTS = 16  # means are compared in so many of the 64 dimensions
+COMPONENTS = 32  # means are compared in so many of the 64 dimensions
 PRICED = 0.02  # relative gap between bills and the artifact's prices that means another price
 
 
@@ -121,8 +121,9 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     requests = rule.apply(gather(table.frame, predictor.tiers))
     if len(requests) < LEAST:
         raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
-    x = vectorize(predictor.vectorizer, list(requests.prompts))
-    estimates = estimates_of(predictor, x)
+    prompts = list(requests.prompts)
+    x = vectorize(predictor.vectorizer, prompts)
+    estimates = estimates_of(predictor, x, prompts)
     tier = artifact.policy.choose(estimates.p, estimates.usd)
     recent = sample(requests, x, estimates.p, tier, predictor)
     findings = compare(reference, recent, [one.name for one in predictor.tiers])
