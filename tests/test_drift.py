@@ -12,7 +12,7 @@ from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.learn import heads
 from training.watch import drift
 from training.watch.baseline import FITTED, UNDECIDED, Sample, carried, fetch_baseline
-from training.watch.drift import compare
+from training.watch.two_sample import compare
 
 NAMES = ("small", "large")
 

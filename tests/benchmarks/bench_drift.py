@@ -20,7 +20,7 @@ from training.log.requests import gather
 from training.log.traffic import read_traffic
 from training.train import train
 from training.watch.baseline import FITTED, Sample, sample
-from training.watch.drift import compare
+from training.watch.two_sample import compare
 
 pytestmark = pytest.mark.benchmark
 DRAWS, REFERENCE, RECENT = 500, 10_000, 2_000

@@ -11,7 +11,8 @@ from training.files import write_text
 from training.show.page.charts import place
 from training.show.page.html import fill, window
 from training.show.page.words import NONE, count, percent
-from training.watch.drift import RISK, Drift, Finding
+from training.watch.drift import Drift
+from training.watch.two_sample import RISK, Finding
 
 REACH = 4.0  # the scale ends at so many times the least change that matters
 _SPAN = (-REACH, REACH)
