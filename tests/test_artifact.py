@@ -590,9 +590,7 @@ def refused_or_answers(folder: Path) -> None:
     assert np.isfinite(list(decision.p_suffices.values())).all()
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_of_the_manifest_may_be_junk(data: st.DataObject, original: Path) -> None:
     manifest = json.loads((original / "manifest.json").read_text())
@@ -606,9 +604,7 @@ def test_any_value_of_the_manifest_may_be_junk(data: st.DataObject, original: Pa
         seal_manifest(original, before)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_array_may_be_junk(data: st.DataObject, folder: Path) -> None:
     raw = (folder / "heads.npz").read_bytes()

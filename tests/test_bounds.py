@@ -10,7 +10,7 @@ from training.decide.bounds import per_unit, shown_above_zero, units_needed, upp
 
 
 @given(st.integers(1, 3000), st.floats(0, 1), st.floats(0.001, 0.5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_upper_limit_is_clopper_and_pearsons(n, share, risk):
     losses = round(share * n)
     stated = binomtest(losses, n, alternative="less").proportion_ci(1 - risk).high
@@ -18,7 +18,7 @@ def test_the_upper_limit_is_clopper_and_pearsons(n, share, risk):
 
 
 @given(st.integers(1, 500), st.floats(0.002, 0.5), st.floats(0.01, 0.3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_it_is_below_the_rate_in_at_most_the_risk(n, rate, risk):
     """Exactly, by the sum over all counts of losses, not by draws."""
     losses = np.arange(n + 1)
@@ -66,7 +66,7 @@ def test_it_needs_fewer_errors_than_a_bet_fixed_in_advance():
 
 
 @given(st.integers(1, 60), st.floats(-5, -1e-3), st.floats(1e-3, 5), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_extreme_values_are_no_trouble(n, low, high, seed):
     values = np.random.default_rng(seed).choice([low, high], (n, 2))
     with np.errstate(all="raise", under="ignore"):

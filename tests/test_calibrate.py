@@ -58,7 +58,7 @@ def test_graded_scores_are_expectations():
     assert np.abs(fitted.probability(margin) - true).mean() < 0.015
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(2, 1600),

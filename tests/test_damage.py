@@ -116,7 +116,6 @@ def _ingest(files: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("name", LOGS)
 @settings(
-    deadline=None,
     max_examples=12,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -130,7 +129,6 @@ def test_damage(name: str, data: st.DataObject) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOGS)
 @settings(
-    deadline=None,
     max_examples=120,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -89,7 +89,7 @@ def test_parts_in_points_add_up_to_what_moved(job) -> None:
 def test_any_prompt_is_explained_as_it_is_routed(three: Path) -> None:
     router = Router.load(three)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(asked=TEXT | CHAT)
     def check(asked) -> None:
         explanation, decision = explain(three, asked), router.route(asked)
@@ -215,7 +215,7 @@ def chosen(p: NDArray[np.float64], usd: NDArray[np.float64], mu: float) -> int:
     return int(Policy(mu).choose(p[None], usd[None])[0])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(choices())
 def test_other_probabilities_and_prices_change_the_decision_as_told(choice) -> None:
     p, usd, mu = choice
@@ -241,7 +241,7 @@ def test_other_probabilities_and_prices_change_the_decision_as_told(choice) -> N
             assert chosen(*beyond, mu) != own
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(choices(), st.lists(st.floats(-1e5, 1e5), min_size=5, max_size=20))
 def test_a_rival_wins_at_the_dials_told_and_at_no_other(choice, dials) -> None:
     p, usd, mu = choice

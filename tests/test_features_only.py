@@ -66,7 +66,7 @@ CHATS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(CHATS, min_size=1, max_size=5))
 def test_what_is_kept_is_what_training_reads(static, chats):
     chats = [chat for chat in chats if any(message["content"] for message in chat)] or [
@@ -88,7 +88,7 @@ def normalise_one(chat):
     return frame["messages"][0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.binary(min_size=1, max_size=80))
 def test_twins_are_the_same_with_and_without_text(static, seed, key):
     rng = np.random.default_rng(seed)

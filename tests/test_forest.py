@@ -69,7 +69,7 @@ def forest_margins(forest: Forest, rows: NDArray[np.float64]) -> NDArray[np.floa
 
 @pytest.mark.parametrize("single", [False, True], ids=["float64", "float32"])
 @pytest.mark.parametrize(("kind", "use_missing", "leaves"), KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_forest_equals_lightgbm(
     kind: str, use_missing: bool, leaves: int, single: bool, data: st.DataObject

@@ -579,7 +579,7 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(rows=rows, kind=st.sampled_from(["csv", "jsonl", "parquet"]))
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]], kind: str
@@ -604,7 +604,6 @@ def test_round_trip(
     assert scores == [row["score"] for row in rows]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_csv_reader(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router import Decision, DecisionLog, Exploration, Router
@@ -382,7 +382,6 @@ def test_exploration_never_goes_against_a_rule(artifact: Artifact, tmp_path: Pat
     allowed=st.sets(st.integers(0, 5), min_size=1).map(sorted),
     data=st.data(),
 )
-@settings(deadline=None)
 def test_propensities_are_the_shares_of_draws(
     rate: float, down: bool, allowed: list[int], data: st.DataObject
 ) -> None:

@@ -57,7 +57,6 @@ def choices(p, cost, mu):
     return picked
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_every_state_of_the_walk_is_the_choice_of_its_dial(world):
     p, expected, _, _ = world
@@ -70,7 +69,6 @@ def test_every_state_of_the_walk_is_the_choice_of_its_dial(world):
         assert all(t in best for t, best in zip(chosen, choices(p, expected, mu), strict=True))
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_no_dial_gives_a_mix_that_the_walk_leaves_out(world):
     p, expected, _, _ = world
@@ -92,7 +90,6 @@ def test_no_dial_gives_a_mix_that_the_walk_leaves_out(world):
         assert any(all(t in b for t, b in zip(seen, best, strict=True)) for seen in visited)
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_walk_goes_from_always_cheapest_to_always_top(world):
     p, expected, quality, cost = world
@@ -109,7 +106,6 @@ def test_walk_goes_from_always_cheapest_to_always_top(world):
         np.testing.assert_allclose(curve.share[step], share, **CLOSE)
 
 
-@settings(deadline=None)
 @given(two_tiers)
 def test_two_tiers_are_ordered_by_gain_per_extra_dollar(world):
     p, expected, quality, cost = world
@@ -173,7 +169,6 @@ def hull_area(points, low, high):
     return sum((b - a) * (height(a) + height(b)) / 2 for a, b in pairwise(corners))
 
 
-@settings(deadline=None)
 @given(two_tiers)
 def test_metrics_of_two_tiers_are_their_definitions(world):
     p, expected, quality, cost = world
@@ -183,7 +178,6 @@ def test_metrics_of_two_tiers_are_their_definitions(world):
         np.testing.assert_allclose(found[metric], wanted, err_msg=metric, **CLOSE)
 
 
-@settings(deadline=None)
 @given(worlds(tiers=st.integers(3, 4), most=6))
 def test_metrics_of_more_tiers_are_their_definitions(world):
     p, expected, quality, cost = world
@@ -208,7 +202,6 @@ def test_a_worked_example():
     assert found["aiq"] == pytest.approx(0.875)
 
 
-@settings(deadline=None)
 @given(two_tiers, st.sampled_from([np.exp, np.arctan, lambda s: s**3, lambda s: 7 * s - 2]))
 def test_only_the_order_of_scores_counts(world, change):
     p, _, quality, cost = world
@@ -220,7 +213,6 @@ def test_only_the_order_of_scores_counts(world, change):
         np.testing.assert_array_equal(before[metric], after[metric])
 
 
-@settings(deadline=None)
 @given(two_tiers)
 def test_equal_scores_are_worth_a_coin(world):
     _, _, quality, cost = world
@@ -242,7 +234,6 @@ def test_random_orders_have_an_apgr_of_one_half():
     assert np.mean(found) == pytest.approx(0.5, abs=0.01)
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_nobody_beats_the_oracle(world):
     p, expected, quality, cost = world
@@ -256,7 +247,6 @@ def test_nobody_beats_the_oracle(world):
     assert chosen["bad_downgrade"] == 0
 
 
-@settings(deadline=None)
 @given(two_tiers)
 def test_nobody_beats_the_order_by_true_gain(world):
     p, _, quality, cost = world
@@ -266,7 +256,6 @@ def test_nobody_beats_the_order_by_true_gain(world):
     assert math.isnan(ours) or best["apgr"] >= ours - 1e-9
 
 
-@settings(deadline=None)
 @given(worlds(), st.integers(0, 2**32 - 1))
 def test_a_fixed_choice_is_measured_by_its_definition(world, seed):
     _, _, quality, cost = world
@@ -360,7 +349,6 @@ probabilities = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(probabilities)
 def test_calibration_agrees_with_scikit_learn_and_the_definition(rows):
     p, y = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
@@ -405,7 +393,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(size):
     assert 0.90 <= covered / 300 <= 0.98
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(worlds(most=8), st.integers(0, 1000))
 def test_a_round_of_counts_is_the_metric_of_the_repeated_rows(world, seed):
     p, expected, quality, cost = world
@@ -471,7 +459,6 @@ def test_band_of_a_curve_holds_the_curve():
         assert (low < high)[1:-1].all()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=2, max_size=25),
 )

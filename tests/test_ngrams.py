@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.ngrams import BUCKETS, NGrams, terms
@@ -51,7 +51,6 @@ def test_terms_are_single_tokens_and_pairs(ids: list[int]) -> None:
     assert dict(zip(buckets.tolist(), frequency.tolist(), strict=True)) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(TOKENS)
 def test_weights_and_reduction_equal_the_definition(ids: list[int]) -> None:
     buckets, weights = NGRAMS.weigh(*terms(array(ids)))
@@ -66,7 +65,6 @@ def test_weights_and_reduction_equal_the_definition(ids: list[int]) -> None:
     assert found.tolist() == pytest.approx(reduced, rel=1e-6, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(TOKENS, st.randoms())
 def test_the_order_of_the_sum_does_not_reach_the_result(ids: list[int], random: Random) -> None:
     buckets, weights = NGRAMS.weigh(*terms(array(ids)))

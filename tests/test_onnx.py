@@ -259,7 +259,7 @@ def test_a_plain_graph_of_another_shape_is_refused(folder: Path) -> None:
         Router.load(folder)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(at=st.integers(0, len(MODEL) - 1), byte=st.integers(0, 255), cut=st.integers(0, 20))
 def test_the_reader_of_graphs_survives_any_damage(at: int, byte: int, cut: int) -> None:
     at = at if cut > 10 else at % 4000  # most of the structure lies before the weights

@@ -106,7 +106,7 @@ def test_golden_prompts_are_served_as_training_scores_them(trained: Trained) -> 
     assert_parity(trained, golden_prompts())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(texts=st.lists(TEXT, min_size=1, max_size=6))
 def test_any_text_is_served_as_training_scores_it(trained: Trained, texts: list[str]) -> None:
     assert_parity(trained, [Prompt.of(text) for text in texts])

@@ -44,7 +44,7 @@ def test_each_kind_is_masked_by_its_name(kind: str, secret: str) -> None:
     assert mask(f"one: {secret}, two: {secret}.") == f"one: {kind}, two: {kind}."
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(EACH), WORDS, WORDS, st.integers(0, 3))
 def test_no_secret_survives_at_any_depth(
     which: tuple[str, str], before: str, after: str, depth: int
@@ -63,7 +63,7 @@ def test_no_secret_survives_at_any_depth(
         assert kind in held
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=200))
 def test_masking_again_changes_nothing(text: str) -> None:
     once = mask(text)
@@ -96,7 +96,7 @@ def test_other_numbers_and_code_stay(text: str) -> None:
     assert mask(text) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.sampled_from("+-*/"))
 def test_sums_stay(a: int, b: int, operator: str) -> None:
     text = f"What is {a} {operator} {b}? Answer: {a + b}"

@@ -444,7 +444,7 @@ def test_texts_that_the_tokenizer_cannot_count(text: str, ruled: Callable[..., R
 WORD = st.text("abé☃\ud800", max_size=3)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     tenant=st.none() | WORD,
     tags=st.lists(WORD, max_size=3),

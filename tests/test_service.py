@@ -150,7 +150,7 @@ JSON = st.recursive(
 MESSAGE = st.fixed_dictionaries({}, optional={"role": JSON | st.just("user"), "content": JSON})
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(prompt=TEXT | JSON | st.lists(MESSAGE | JSON, max_size=5), tools=st.none() | JSON)
 def test_no_prompt_raises(router: Router, prompt: Any, tools: Any) -> None:
     decision = router.route(prompt, tools)

@@ -76,7 +76,7 @@ def logs(draw):
     return texts, sessions, minutes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(logs(), st.integers(0, 5))
 def test_no_session_and_no_near_duplicate_crosses(log, seed):
     texts, sessions, minutes = log
@@ -97,7 +97,7 @@ def test_no_session_and_no_near_duplicate_crosses(log, seed):
         assert part[i] == part[leader[i]]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(logs(), st.integers(0, 2**32 - 1))
 def test_later_prompts_change_no_earlier_twin(log, seed):
     prompts = prompts_of(log[0])

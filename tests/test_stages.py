@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router import ArtifactError, Policy, Router
@@ -69,7 +69,6 @@ def folder(original: Path, tmp_path: Path) -> Path:
 # The gate
 
 
-@settings(deadline=None)
 @given(lead=st.floats(0.0, 1.0), spread=st.floats(0.005, 0.5))
 def test_the_gain_is_the_mean_of_what_a_logistic_error_leaves(lead: float, spread: float) -> None:
     quantiles = (np.arange(20_000) + 0.5) / 20_000
@@ -148,7 +147,6 @@ def test_the_better_stage_counts_for_more(rows: Rows) -> None:
     assert worse.share <= 0.375
 
 
-@settings(deadline=None)
 @given(p=st.lists(st.floats(0.0, 1.0), min_size=2, max_size=4), share=st.floats(0.1, 1.0))
 def test_both_lie_between_the_two(p: list[float], share: float) -> None:
     other = p[::-1]

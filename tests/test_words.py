@@ -37,7 +37,7 @@ def truth(text: str) -> list[int]:
     return list(REAL.encode(text, add_special_tokens=False).ids)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(MIXED)
 def test_any_text_has_the_tokens_of_the_tokenizer(text: str) -> None:
     for _ in range(2):  # once to learn the words, once from memory
