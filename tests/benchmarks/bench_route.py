@@ -124,15 +124,20 @@ def test_a_batch(trained: Path) -> None:
 
 
 @pytest.mark.benchmark
-def test_a_huge_prompt(trained: Path) -> None:
-    router = Router.load(trained)
-    print("\nroute() of 300,000 characters, ms (limit 2)")
+def test_a_huge_prompt(trained: Path, tmp_path: Path) -> None:
+    """By the rule that no other window is wide enough, and by the model where no rule asks."""
+    (tmp_path / "rules.toml").write_text("[rules]\ncontext_window = false\n")
+    held, free = Router.load(trained), Router.load(trained, rules=tmp_path / "rules.toml")
+    print("\nroute() of 300,000 characters, ms (limit 2), by the rule / by the model")
     prompts = {"words": "word " * 60_000, "one word": "x" * 300_000, "Chinese": "中" * 300_000}
     prompts |= {"lines": "1) a\n" * 60_000, "emoji": "😀é " * 100_000}
     for name, text in prompts.items():
-        assert router.route(text).reason == "policy"
-        p50, p99 = percentiles(lambda text=text: router.route(text), 200)  # type: ignore[misc]
-        print(f"{name:>8}: p50 {p50:.3f}, p99 {p99:.3f}")
+        told = []
+        for router, reason in ((held, "rule:context_window"), (free, "policy")):
+            assert router.route(text).reason == reason
+            p50, p99 = percentiles(partial(router.route, text), 200)
+            told.append(f"p50 {p50:.3f}, p99 {p99:.3f}")
+        print(f"{name:>8}: {' / '.join(told)}")
 
 
 def first_decision(artifact: Path) -> list[float]:
