@@ -37,7 +37,7 @@ from training.measure import baselines
 from training.measure.members import as_metrics
 from training.measure.overlap import certifiable
 from training.measure.report import Report, Rows, build_report
-from training.measure.ruled import rule_notes, ruled
+from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import logged, valuable
 from training.record import describe_choice, describe_job
@@ -251,8 +251,8 @@ def report_on(
     paid = account(asked, used, predictor.tokens, tiers)
     stated = rules_for(config, tiers)
     rules = None if stated is None else parse_rules(stated, tiers)
-    held = ruled(rules, predictor, policy, used, estimates)
-    notes = (*config.label.warnings(), *rule_notes(held, paid, used))
+    told = rule_notes(rules, predictor, policy, used, estimates, paid)
+    notes = (*config.label.warnings(), *told)
     if not world.paired:
         names = tuple(tier.name for tier in tiers)
         try:

@@ -23,6 +23,10 @@ class Rate:
         limits = binomtest(hits, n).proportion_ci(0.95, "wilson")
         return cls(hits / n, float(limits.low), float(limits.high), n)
 
+    def as_json(self) -> dict[str, float]:
+        """The share and its limits."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
     def __str__(self) -> str:
         """For people."""
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"

@@ -35,10 +35,9 @@ class Concordance:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        rate = self.accuracy
         return {
-            "n": rate.n,
-            "accuracy": {"value": rate.value, "low": rate.low, "high": rate.high},
+            "n": self.accuracy.n,
+            "accuracy": self.accuracy.as_json(),
             "kappa": {"value": self.kappa, "low": self.low, "high": self.high},
             "labels": list(self.labels),
             "table": [list(row) for row in self.table],

@@ -101,7 +101,6 @@ class Judged:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        rates = {"first_wins": self.first_wins, "consistent": self.consistent}
         return {
             "questions": self.questions,
             "unread": self.unread,
@@ -109,10 +108,8 @@ class Judged:
             "run": self.tally,
             "out": str(self.out),
             "rows": self.rows,
-            **{
-                name: rate and {"value": rate.value, "low": rate.low, "high": rate.high}
-                for name, rate in rates.items()
-            },
+            "first_wins": self.first_wins and self.first_wins.as_json(),
+            "consistent": self.consistent and self.consistent.as_json(),
             "agreement": self.agreement and self.agreement.as_json(),
             "notes": list(self.notes),
         }

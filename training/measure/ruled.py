@@ -96,15 +96,18 @@ def ruled(
 
 
 def rule_notes(
-    held: Ruled | None, paid: NDArray[np.float64], requests: Requests
+    rules: Rules | None,
+    predictor: Predictor,
+    policy: Policy,
+    requests: Requests,
+    estimates: Estimates,
+    paid: NDArray[np.float64],
 ) -> tuple[str, ...]:
-    """What a report on the requests says of the rules.
+    """What a report on the requests says of the rules; nothing where they change no choice.
 
-    Args:
-        held: what these change; None for nothing.
-        paid: float64[n, k], USD.
-        requests: n of them.
+    paid: float64[n, k], USD. The other arguments are those of `ruled`.
     """
+    held = ruled(rules, predictor, policy, requests, estimates)
     if held is None:
         return ()
     if not requests.paired.all():

@@ -24,7 +24,7 @@ from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report, Rows, build_report
-from training.measure.ruled import rule_notes, ruled
+from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen
 
@@ -144,7 +144,7 @@ def measure_paired(subject: Subject) -> Measured:
     names = tuple(tier.name for tier in predictor.tiers)
     lengths = length_notes(x, requests, predictor.tokens, names)
     stages = _stage_notes(artifact, estimates, x, requests)
-    rules = _rule_notes(artifact, estimates, requests, paid)
+    rules = rule_notes(artifact.rules, predictor, artifact.policy, requests, estimates, paid)
     report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
     return Measured(subject, x, rows, report)
 
@@ -158,19 +158,11 @@ def value_one_sided(subject: Subject) -> Valued:
     paid = account(x, requests, predictor.tokens, predictor.tiers)
     names = tuple(tier.name for tier in predictor.tiers)
     estimates = estimates_of(predictor, x, prompts)
-    rules = _rule_notes(artifact, estimates, requests, paid)
+    rules = rule_notes(artifact.rules, predictor, artifact.policy, requests, estimates, paid)
     notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
     known = logged(requests, several_units(requests))
     found = value_policies(known, estimates, paid, artifact.policy, names, notes)
     return Valued(subject, x, estimates, found)
-
-
-def _rule_notes(
-    artifact: Artifact, estimates: Estimates, requests: Requests, paid: NDArray[np.float64]
-) -> tuple[str, ...]:
-    """What the artifact's rules make of its policy's choices."""
-    held = ruled(artifact.rules, artifact.predictor, artifact.policy, requests, estimates)
-    return rule_notes(held, paid, requests)
 
 
 def _stage_notes(
