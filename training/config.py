@@ -1,6 +1,6 @@
 """Files that people write: the tiers and the training configuration, both TOML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,14 +108,9 @@ def read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 
 def parse_config(values: Mapping[str, Any], overrides: Mapping[str, str], path: str) -> Config:
     """The same of tables that were read already; `path` is named in errors."""
-    for section, table in values.items():
-        check_known(section, tuple(_KEYS), f"{path}: section")
-        if not isinstance(table, dict):
-            raise BadInput(f"{path}: [{section}] must be a table")
-        for key, value in table.items():
-            check_known(key, _KEYS[section], f"{path}: [{section}]")
-            if section != "rules" and key not in _LABELLING:
-                _of_type(key, value, f"{path}: [{section}]")
+    for section, key, value in entries(values, _KEYS, path):
+        if section != "rules" and key not in _LABELLING:
+            _of_type(key, value, f"{path}: [{section}]")
     rule = {key: value for key, value in values.get("label", {}).items() if key in _RULE}
     goal = _merged(values.get("policy", {}), parse_values(overrides, "--policy"))
     return Config(LabelRule(**rule), goal, values.get("rules"))
@@ -146,6 +141,29 @@ def _merged(file: Mapping[str, Any], line: Mapping[str, Any]) -> Goal:
     if goals[1] and goals[0] != goals[1]:
         file = {}
     return parse_goal({**file, **line}, "--policy" if line else "[policy]")
+
+
+def entries(
+    values: Mapping[str, Any], known: Mapping[str, Collection[str]], path: str
+) -> Iterator[tuple[str, str, Any]]:
+    """Every (section, key, value) of a file of tables.
+
+    Args:
+        values: the tables.
+        known: {section: its keys}.
+        path: named in errors.
+
+    Raises:
+        BadInput: an unknown section or key (with the nearest known one), or a section that is no
+            table.
+    """
+    for section, table in values.items():
+        check_known(section, tuple(known), f"{path}: section")
+        if not isinstance(table, dict):
+            raise BadInput(f"{path}: [{section}] must be a table")
+        for key, value in table.items():
+            check_known(key, tuple(known[section]), f"{path}: [{section}]")
+            yield section, key, value
 
 
 def check_known(name: str, names: tuple[str, ...], place: str) -> None:

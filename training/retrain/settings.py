@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from training.config import Config, check_known, parse_config
+from training.config import Config, check_known, entries, parse_config
 from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.finetune import Tuning
@@ -149,12 +149,8 @@ def _sections(values: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     ours = {name: values.pop(name) for name in _SECTIONS if name in values}
     for section in values:
         check_known(section, (*_SECTIONS, "label", "policy", "rules"), f"{path}: section")
-    for section, table in ours.items():
-        if not isinstance(table, dict):
-            raise BadInput(f"{path}: [{section}] must be a table")
-        for key, value in table.items():
-            check_known(key, tuple(_SECTIONS[section]), f"{path}: [{section}]")
-            _check(value, _SECTIONS[section][key], f"{path}: [{section}] {key}")
+    for section, key, value in entries(ours, _SECTIONS, str(path)):
+        _check(value, _SECTIONS[section][key], f"{path}: [{section}] {key}")
     for section, key in (("data", "traffic"), ("data", "tiers"), ("serve", "folder")):
         if key not in ours.get(section, {}):
             raise BadInput(f"{path}: [{section}] {key} is missing")
