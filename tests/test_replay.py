@@ -50,7 +50,10 @@ def arguments(folder, url, *more, budget=10.0):
 
 @pytest.mark.parametrize(("strategy", "told"), [("stratified", True), ("random", False)])
 def test_a_sample_that_is_not_like_the_traffic_is_told(workdir, capsys, strategy, told):
-    write(workdir, small_only(60))
+    rows = small_only(60)
+    for row in rows[:10]:
+        row["source"] = "rare"  # and so taken more often
+    write(workdir, rows)
     asked = ("--sample", 20, "--strategy", strategy, "--dry-run")
     said = "is not like the traffic"
     assert (said in call(capsys, *arguments(workdir, None, *asked)).out) == told

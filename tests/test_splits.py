@@ -29,9 +29,8 @@ def requests_from(texts, sessions=None, minutes=None):
     if minutes is not None:
         at = np.datetime64("2026-03-01T00:00", "us") + np.array(minutes, dtype="timedelta64[m]")
     numbers = [np.ones((n, 2)) for _ in range(7)]
-    return Requests(
-        ids, prompts, at, session, source, source, *numbers, np.zeros((n, 2), dtype=bool)
-    )
+    chance, signal = np.full(n, np.nan), np.zeros((n, 2), dtype=bool)
+    return Requests(ids, prompts, at, session, source, source, *numbers, chance, signal)
 
 
 def shingles(text):

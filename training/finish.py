@@ -39,7 +39,7 @@ from training.measure.overlap import certifiable
 from training.measure.report import Report, Rows, build_report
 from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
-from training.measure.world import logged, valuable
+from training.measure.world import judging, like_traffic, logged
 from training.record import describe_choice, describe_job
 from training.show.card import model_card
 from training.watch.baseline import FITTED, Sample, sample, save_baseline
@@ -141,16 +141,18 @@ def weights_of(learned: Learned) -> list[str]:
 
 def baseline_of(ground: Ground, features: Features, learned: Learned, policy: Policy) -> Sample:
     """What recent traffic is compared with later: the rows of training, also those of its tests."""
+    standing = like_traffic(ground.requests, np.ones(len(ground.requests), bool))
     fitted = ground.splits.fit[learned.heads.whole]
     others = np.concatenate([ground.splits.choose, ground.splits.test])
-    rows = np.concatenate([fitted, others])
+    others = others[standing[others]]
+    rows = np.concatenate([fitted[standing[fitted]], others])
     by = estimates_on(ground, features, learned, policy, others)
     cross_fitted = served(learned.basis.p, learned.usd, learned.basis.stages, policy)
     return sample(
         ground.requests.take(rows),
         features.x.take(rows),
-        np.concatenate([cross_fitted, by.p]),
-        np.concatenate([np.full(len(fitted), FITTED), policy.choose(by.p, by.usd)]),
+        np.concatenate([cross_fitted[standing[fitted]], by.p]),
+        np.concatenate([np.full(len(rows) - len(others), FITTED), policy.choose(by.p, by.usd)]),
         learned.predictor,
     )
 
@@ -240,7 +242,7 @@ def report_on(
 ) -> tuple[Report | Valuation | None, str]:
     """The report on the test rows, in the world of the choice; or None, and why there is none."""
     requests, splits, world, x = ground.requests, ground.splits, ground.world, features.x
-    known = requests.paired if world.paired else valuable(requests)
+    known = judging(requests, world.paired)
     test = splits.test[known[splits.test]]
     used, asked = requests.take(test), x.take(test)
     unit = coarsest(splits.units[:, test])

@@ -42,12 +42,16 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The calls to make, in random order of their requests, and what was left out, in words."""
+    """The calls to make, in random order of their requests, and what was left out, in words.
+
+    like_traffic: the share of the requests that figures may rest on (training.measure.world).
+    """
 
     calls: tuple[Call, ...]
     requests: int
     candidates: int
     skipped: dict[str, int]
+    like_traffic: float
 
     @property
     def usd(self) -> float:
@@ -129,7 +133,9 @@ def make_plan(
             facts = {"propensity": chance, "strategy": strategy if sample else "all"}
             request = ids[found.first[i]]
             calls.append(Call(request, tiers[k], messages, usd / 1e6, max_output_tokens, facts))
-    return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped)
+    chance = drawn.propensity
+    share = float((chance.min() / chance).mean()) if len(chance) else 1.0
+    return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped, share)
 
 
 def _draw(

@@ -6,10 +6,9 @@ go on after a kill, a spent budget or an outage.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -29,10 +28,9 @@ from training.log.store import LABEL, read_label
 from training.log.traffic import normalise, refusal, to_arrow
 
 TAG = "replay"
-CHANCE = "sample_probability"  # a column of the output beside those of the traffic table
 UNLIKE = (
-    "a {strategy} sample is not like the traffic: it is good to learn from, but figures and "
-    "promises that rest on its rows are of the sample; draw those for them with --strategy random"
+    "a {strategy} sample is not like the traffic: all of it is learned from, but figures and "
+    "promises will rest on about {share:.0%} of it, which together are (column sample_probability)"
 )
 COPIED = ("at", "session_id", "user_id", "messages", "reference", "source")
 
@@ -122,8 +120,8 @@ def replay(
     """Ask each sampled request's missing tiers and write canonical rows to `out`.
 
     `budget` is in USD, over all runs with this `out`. A replayed row has the request's id, time and
-    session and the tag `replay`. Its propensity is null, as no policy chose it; the probability
-    with which the sample took the request stands in a column of its own, `sample_probability`.
+    session and the tag `replay`. Its propensity is null, as no policy chose it; what stands there
+    is `sample_probability`, with which the sample took the request.
 
     Raises:
         BadInput: the traffic or the arguments.
@@ -133,8 +131,6 @@ def replay(
     table = read_together(traffic)
     frame, left_out = of_tiers(table.frame, tiers)
     notes = (*table.notes, *left_out)
-    if sample is not None and strategy != "random":
-        notes += (UNLIKE.format(strategy=strategy),)
     plan = make_plan(
         frame,
         tiers,
@@ -144,6 +140,8 @@ def replay(
         max_output_tokens=max_output_tokens,
         seed=seed,
     )
+    if plan.like_traffic < 1:
+        notes += (UNLIKE.format(strategy=strategy, share=plan.like_traffic),)
     if dry_run:
         return Replayed(plan, None, out, 0, None, notes)
     if budget is None:
@@ -156,8 +154,7 @@ def replay(
         reached = 1.0 - tally["left"] / max(len(plan.calls), 1)
         rows = _rows(frame, plan.calls, journal, reached)
     if len(rows):
-        chances = [row.pop(CHANCE) for row in rows]
-        write_rows(out, rows, read_label(traffic[0]), {CHANCE: chances})
+        write_rows(out, rows, read_label(traffic[0]))
     return Replayed(plan, tally, out, len(rows), refusal, notes)
 
 
@@ -196,13 +193,8 @@ def run_calls(
     return tally.as_json(), fatal
 
 
-def write_rows(
-    out: Path,
-    rows: Sequence[dict[str, Any]],
-    label: str | None,
-    more: Mapping[str, Sequence[float]] = MappingProxyType({}),
-) -> None:
-    """Write rows of the traffic table, and `more` columns, beside `out`, then replace it.
+def write_rows(out: Path, rows: Sequence[dict[str, Any]], label: str | None) -> None:
+    """Write rows of the traffic table beside `out`, then replace it.
 
     `label` says how ids were replaced in the table that they come from (training.log.store).
     """
@@ -212,8 +204,6 @@ def write_rows(
     if problems:
         raise BadInput(refusal(out, frame, problems))
     table = pa.Table.from_batches([to_arrow(frame)])
-    for name, values in more.items():
-        table = table.append_column(name, pa.array(values, pa.float64()))
     kept = table.replace_schema_metadata({LABEL: label} if label else None)
     with whole(out) as beside:
         pq.write_table(kept, beside, compression="zstd")
@@ -245,7 +235,7 @@ def _rows(
             "tags": [*known[request]["tags"], TAG],
             "tier": tier,
             "model": asked["model"],
-            CHANCE: chance,
+            "sample_probability": chance,
             **{name: record[name] for name in ("input_tokens", "output_tokens", "latency_ms")},
             "cost_usd": record["usd"],
             "response": record["text"],

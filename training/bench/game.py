@@ -30,6 +30,7 @@ from training.learn.members import STANDARD
 from training.learn.memory import Remembering
 from training.log.requests import Requests
 from training.measure.curve import Floats, Walk, order_walk, policy_walk
+from training.measure.world import comparable
 
 TIMED, CALLS = 30, 3
 
@@ -98,7 +99,7 @@ def play(
     """
     with step(f"seed {seed}: split"):
         ground = lay_out(requests, (), tiers, config, shares, seed)
-    test = ground.splits.test
+    test = ground.splits.test[comparable(requests)[ground.splits.test]]
     asked = requests.take(test)
     some = np.unique(np.linspace(0, len(test) - 1, TIMED).astype(np.int64))
     timed = list(asked.prompts[some])

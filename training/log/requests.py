@@ -40,6 +40,8 @@ class Requests:
         label_weight: float64[n, k], how far a score is trusted; 1 where the log does not say.
         input_tokens, output_tokens: float64[n, k].
         cost_usd: float64[n, k], as billed.
+        sample_probability: float64[n] in (0, 1], with which a sample took the request to have it
+            answered by other tiers; NaN where none did.
         signal: bool[n, k], the label rests on nothing but what users did next (`SIGNALS`), and its
             weight says how far.
     """
@@ -57,6 +59,7 @@ class Requests:
     input_tokens: NDArray[np.float64]
     output_tokens: NDArray[np.float64]
     cost_usd: NDArray[np.float64]
+    sample_probability: NDArray[np.float64]
     signal: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -135,6 +138,7 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         input_tokens=spread(frame["input_tokens"]),
         output_tokens=spread(frame["output_tokens"].fillna(length)),
         cost_usd=spread(frame["cost_usd"]),
+        sample_probability=frame.groupby(row)["sample_probability"].min().to_numpy(np.float64),
         signal=spread(_of_signals(frame)) == 1.0,
     )
 
@@ -249,6 +253,7 @@ def contents(requests: Requests) -> str:
             requests.input_tokens,
             requests.output_tokens,
             requests.cost_usd,
+            requests.sample_probability[:, None],
             requests.signal,
         ]
     )

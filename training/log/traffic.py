@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("tier", pa.string()),
         ("model", pa.string()),
         ("propensity", pa.float64()),
+        ("sample_probability", pa.float64()),
         ("input_tokens", pa.int64()),
         ("output_tokens", pa.int64()),
         ("cost_usd", pa.float64()),
@@ -55,6 +56,7 @@ NUMBERS = tuple(f.name for f in SCHEMA if f.type in (pa.float64(), pa.int64()))
 WHOLE = ("input_tokens", "output_tokens")
 SHARES = {
     "propensity": "the probability with which this tier was chosen",
+    "sample_probability": "the probability with which a sample took this request",
     "label_weight": "how far the score is trusted, beside a certain one",
 }
 EMPTY_COUNTS = ("response", "reference")  # where empty text is a value, not its absence

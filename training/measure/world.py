@@ -1,5 +1,13 @@
-"""Which world a log is of: paired (every tier's answer to a request is known) or one-sided."""
+"""Which world a log is of: paired (every tier's answer to a request is known) or one-sided.
 
+Where a sample took some requests more often than others (`suffice replay --strategy informative`),
+all of them teach, but what is measured must be measured on requests that are like the traffic.
+These are drawn from the sample by rejection (von Neumann, 1951): each is kept with the least
+probability of the sample over its own, so that any one of the traffic was as likely to be kept as
+any other. Promises, intervals and tests hold on them as they are; weights would widen each.
+"""
+
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -35,10 +43,11 @@ class World:
 
 def paired_world(requests: Requests) -> World:
     """The paired world, however many requests it has."""
-    rows = np.flatnonzero(requests.paired)
-    left = len(requests) - len(rows)
+    rows = np.flatnonzero(comparable(requests))
+    left = len(requests) - int(requests.paired.sum())
     note = f"world: paired, {len(rows)} requests with every tier's score"
-    return World(PAIRED, rows, note + f"; {left} without left out" * bool(left))
+    note += f"; {left} without left out" * bool(left)
+    return World(PAIRED, rows, note + sampled_note(requests, requests.paired))
 
 
 def pick_world(requests: Requests, least: int) -> World:
@@ -51,9 +60,9 @@ def pick_world(requests: Requests, least: int) -> World:
     Raises:
         BadInput: neither world has enough; the message says what is missing, and how to get it.
     """
-    paired = requests.paired
+    paired = comparable(requests)
     chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
-    alone = valuable(requests) & ~paired
+    alone = valuable(requests) & ~requests.paired
     rarest = int((chosen & alone[:, None]).sum(axis=0).min(initial=len(requests)))
     if paired.sum() >= max(least, rarest):
         return paired_world(requests)
@@ -62,7 +71,8 @@ def pick_world(requests: Requests, least: int) -> World:
         lost = len(requests) - len(rows)
         note = (
             f"world: one-sided, {int(alone.sum())} requests that one tier answered, with its "
-            f"propensity, and {int(paired.sum())} with every tier's score: values are estimates"
+            f"propensity, and {len(rows) - int(alone.sum())} with every tier's score: values are "
+            "estimates"
         )
         return World(ONE_SIDED, rows, note + f"; {lost} without propensity left out" * bool(lost))
     left, known = len(requests) - int(paired.sum()), int(paired.sum())
@@ -101,10 +111,53 @@ def unseen(
     return replace(world, rows=fresh[world.rows])
 
 
+def judging(requests: Requests, paired: bool) -> NDArray[np.bool_]:
+    """bool[n]: what can be judged by in the paired world, or in the one-sided one."""
+    return comparable(requests) if paired else valuable(requests)
+
+
+def comparable(requests: Requests) -> NDArray[np.bool_]:
+    """bool[n]: every tier's score is known; of what a sample took, a part like the traffic."""
+    return like_traffic(requests, requests.paired)
+
+
 def valuable(requests: Requests) -> NDArray[np.bool_]:
-    """bool[n]: every tier's score is known, or the propensity of one that answered."""
+    """bool[n]: every tier's score is known, or the propensity of one that answered.
+
+    Of those that a sample took, a part like the traffic.
+    """
     chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
-    return np.asarray(requests.paired | chosen.any(axis=1))
+    return like_traffic(requests, requests.paired | chosen.any(axis=1))
+
+
+def like_traffic(requests: Requests, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """bool[n]: of the usable requests, bool[n], those that are together like the traffic.
+
+    Where those that the sample did not take are there, too, they all are.
+    """
+    chance = requests.sample_probability
+    passed_over = usable & np.isnan(chance) & ~requests.paired
+    sampled = usable & ~np.isnan(chance)
+    if passed_over.any() or not sampled.any():
+        return usable
+    kept = usable.copy()
+    rows = np.flatnonzero(sampled)
+    odds = chance[rows].min() / chance[rows]
+    kept[rows] = [_draw(name) < odd for name, odd in zip(requests.ids[rows], odds, strict=True)]
+    return kept
+
+
+def sampled_note(requests: Requests, usable: NDArray[np.bool_]) -> str:
+    """How many of the usable requests, bool[n], are set aside by `like_traffic`, in words."""
+    aside = int(usable.sum() - like_traffic(requests, usable).sum())
+    told = f"; {aside} more, which a sample took more often than others, are learned from only"
+    return told * bool(aside)
+
+
+def _draw(request_id: str) -> float:
+    """A number in [0, 1) that is always the same for a request: no job judges by other ones."""
+    digest = hashlib.sha256(f"sample:{request_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64
 
 
 def logged(requests: Requests, unit: NDArray[np.int64] | None = None) -> Logged:

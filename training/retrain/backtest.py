@@ -38,6 +38,7 @@ from training.log.traffic import read_traffic
 from training.measure.offpolicy import interval
 from training.measure.plots import save
 from training.measure.slice_report import promise_margins
+from training.measure.world import comparable
 from training.record import describe_choice, describe_job
 from training.retrain.contest import hold
 from training.retrain.gate import judge
@@ -193,7 +194,7 @@ def _walk(
                 champion, folders[CHAMPION] = number, latest
                 folders.setdefault(ANCHOR, latest)
         period = (requests.at >= since) & (requests.at < since + length)
-        ahead = np.flatnonzero(period & requests.paired)
+        ahead = np.flatnonzero(period & comparable(requests))
         judged = requests.take(ahead)
         if latest is not None and len(judged) >= LEAST:
             status = status if champion == told else "promoted"  # perhaps in a period unjudged

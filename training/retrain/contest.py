@@ -25,7 +25,7 @@ from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
-from training.measure.world import logged, valuable
+from training.measure.world import judging, logged
 from training.retrain.gate import Entrant, Ground, Ints
 
 TIMED = 300  # prompts that the latency is measured on
@@ -61,7 +61,7 @@ def hold(
         BadInput: another artifact has a tier that the tiers file lacks.
         ArtifactError: an artifact is refused.
     """
-    known = job.requests.paired if job.world.paired else valuable(job.requests)
+    known = judging(job.requests, job.world.paired)
     rows = job.splits.test[known[job.splits.test]]
     hashes, notes = id_hashes(job.requests.ids[rows]), []
     names: dict[Path, str] = {}

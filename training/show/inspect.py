@@ -82,6 +82,7 @@ def _describe_traffic(path: Path) -> Iterator[str]:
         yield f"{who}: {len(rows)} calls, {int(labelled.sum())} labelled{mean}, {errors} failed"
     if len(answered):
         yield from _describe_worlds(answered)
+        yield from _describe_sample(answered["sample_probability"].dropna())
     yield from table.notes
 
 
@@ -100,6 +101,16 @@ def _describe_worlds(answered: pd.DataFrame) -> Iterator[str]:
     else:
         yield "0 requests carry the scores of two or more tiers: a one-sided log"
     yield from _describe_propensity(answered, one_sided=not several)
+
+
+def _describe_sample(chance: "pd.Series[float]") -> Iterator[str]:
+    """What a sample that took some requests more often than others is good for."""
+    if chance.nunique() > 1:
+        yield (
+            f"a sample took requests with probabilities from {chance.min():.3g} to "
+            f"{chance.max():.3g}: all are learned from, figures and promises rest on those that "
+            "are together like the traffic"
+        )
 
 
 def _describe_propensity(answered: pd.DataFrame, one_sided: bool) -> Iterator[str]:

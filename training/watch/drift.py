@@ -22,6 +22,7 @@ from training.learn.vectorize import estimates_of, vectorize
 from training.log.models import plain_model
 from training.log.requests import gather, of_tiers, tier_index
 from training.log.traffic import TrafficTable, read_traffic
+from training.measure.world import like_traffic
 from training.watch.baseline import fetch_baseline, sample
 from training.watch.two_sample import LEAST, RISK, Finding, compare
 
@@ -83,6 +84,8 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     frame, left_out = of_tiers(table.frame, predictor.tiers)
     table = replace(table, frame=frame)
     requests = rule.apply(gather(table.frame, predictor.tiers))
+    standing = like_traffic(requests, np.ones(len(requests), bool))
+    requests = requests.take(np.flatnonzero(standing))
     if len(requests) < LEAST:
         raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
     prompts = list(requests.prompts)

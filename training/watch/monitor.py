@@ -31,7 +31,7 @@ from training.log.requests import Requests
 from training.measure.intervals import Floats
 from training.measure.offpolicy import largest_weight, pseudo_outcomes
 from training.measure.slice_report import promise_margins
-from training.measure.world import logged, valuable
+from training.measure.world import judging, logged
 
 RISK = 0.05
 BETS = 0.9 * 0.5 ** np.arange(8)  # as shares of the largest bet that cannot ruin
@@ -102,7 +102,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
         raise BadInput(f"{traffic}: column at: the monitor needs the time of every request")
     new = ~np.isin(id_hashes(requests.ids), arrays["fitted"])
     one_sided = promise.rule == "min_quality"
-    new &= valuable(requests) if one_sided else requests.paired
+    new &= judging(requests, paired=not one_sided)
     if not new.any():
         needed = "or an answer's propensity" if one_sided else "(the promise compares answers)"
         raise BadInput(
