@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from router.tier import Tier
+from training.errors import BadInput
 from training.label.ladder import Answerer, build_ladder
 
 
@@ -61,6 +62,14 @@ def test_the_tiers_file_has_the_last_word_and_names_of_tiers_count_first():
 def test_two_snapshots_of_one_model_may_be_two_tiers():
     tiers = (Tier("old", "gpt-4o-2024-05-13", 1, 1), Tier("new", "gpt-4o-2024-08-06", 2, 2))
     assert above(["gpt-4o-2024-05-13", "gpt-4o-2024-08-06"], tiers=tiers)[0] == [False, True]
+
+
+def test_a_model_that_may_be_either_of_two_tiers_is_refused_unless_the_tier_is_named():
+    tiers = (Tier("old", "gpt-4o-2024-05-13", 1, 1), Tier("new", "gpt-4o-2024-08-06", 2, 2))
+    with pytest.raises(BadInput, match="'gpt-4o' may be tier 'old' or 'new'"):
+        above(["gpt-4o"], tiers=tiers)
+    named = [Answerer("old", "gpt-4o"), Answerer("new", "gpt-4o")]
+    assert build_ladder(named, [0.0, 0.0], tiers).above.tolist() == [[False, True], [False, False]]
 
 
 def test_what_decided_is_told():

@@ -55,8 +55,8 @@ def label(
         verdicts: more tables with scores of the same answers (a judge's, say).
 
     Raises:
-        BadInput: a table that cannot be read or is labelled already, or a grader without a single
-            reference; nothing was written.
+        BadInput: a table that cannot be read or is labelled already, a grader without a single
+            reference, or a model that stands for two tiers; nothing was written.
     """
     check_file(out, traffic, *verdicts)
     files = traffic_files(traffic)

@@ -7,14 +7,14 @@ knows is not ordered, and nothing between the two is an escalation.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.tier import Tier
-from training.log.models import plain_model
+from training.log.models import plain_model, tiers_by_model
 
 PRICE_RATIO = 1.5
 _SIZES = {
@@ -56,35 +56,41 @@ def build_ladder(
         answerers: m of them.
         usd_per_token: mean price of each in the log; 0 or NaN where it is not known.
         tiers: of a tiers file, cheapest first.
+
+    Raises:
+        BadInput: a model stands for two of the tiers, and no tier says which of them answered.
     """
-    places = _places(tiers)
-    ranks = [_rank(answerer, places) for answerer in answerers]
-    above = np.zeros((len(answerers), len(answerers)), dtype=bool)
+    ranks, names = _ranks(answerers, tiers), [answerer.name for answerer in answerers]
+    rungs = [_Rung(*known) for known in zip(names, ranks, usd_per_token, strict=True)]
+    above = np.zeros((len(rungs), len(rungs)), dtype=bool)
     told: dict[str, str] = {}
-    for i, low in enumerate(answerers):
-        for j, high in enumerate(answerers):
-            if low.name == high.name and (ranks[i] is None or ranks[j] is None):
+    for i, low in enumerate(rungs):
+        for j, high in enumerate(rungs):
+            if low.name == high.name and (low.rank is None or high.rank is None):
                 continue
-            up, by = _is_above(ranks[i], ranks[j], usd_per_token[i], usd_per_token[j], low, high)
-            above[i, j] = up
-            if up:
+            above[i, j], by = _is_above(low, high)
+            if above[i, j]:
                 told.setdefault(f"{low.name} < {high.name}", by)
     parts = [f"{pair} ({by})" for pair, by in told.items()]
     return Ladder(above, ", ".join(parts) or "none known: give --tiers")
 
 
-def _is_above(
-    low_rank: int | None,
-    high_rank: int | None,
-    low_usd: float,
-    high_usd: float,
-    low: Answerer,
-    high: Answerer,
-) -> tuple[bool, str]:
-    if low_rank is not None and high_rank is not None:
-        return high_rank > low_rank, "by the tiers file"
-    if low_usd > 0 and high_usd > 0 and max(low_usd / high_usd, high_usd / low_usd) >= PRICE_RATIO:
-        return high_usd > low_usd, "by price"
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """One who answered: by name, by the tiers file (None: not in it), by USD per token."""
+
+    name: str
+    rank: int | None
+    usd: float
+
+
+def _is_above(low: _Rung, high: _Rung) -> tuple[bool, str]:
+    """Whether the second stands above the first, and what decided."""
+    if low.rank is not None and high.rank is not None:
+        return high.rank > low.rank, "by the tiers file"
+    priced = low.usd > 0 and high.usd > 0
+    if priced and max(low.usd / high.usd, high.usd / low.usd) >= PRICE_RATIO:
+        return high.usd > low.usd, "by price"
     return _larger(low.name, high.name), "by name"
 
 
@@ -111,13 +117,9 @@ def _sized(name: str) -> tuple[tuple[str, ...], float, float]:
     return tuple(stem), size, billions
 
 
-def _places(tiers: Sequence[Tier]) -> Mapping[str, int]:
-    """Rank by plain model name, model name (two snapshots may be two tiers), tier name."""
-    by_model = {plain_model(tier.model): k for k, tier in enumerate(tiers)}
-    by_model |= {tier.model: k for k, tier in enumerate(tiers)}
-    return by_model | {tier.name: k for k, tier in enumerate(tiers)}
-
-
-def _rank(answerer: Answerer, places: Mapping[str, int]) -> int | None:
-    names = (answerer.tier, answerer.model, plain_model(answerer.model or ""))
-    return next((places[name] for name in names if name and name in places), None)
+def _ranks(answerers: Sequence[Answerer], tiers: Sequence[Tier]) -> list[int | None]:
+    """Index of each one's tier, by the tier's name, else by the model's; None where it has none."""
+    by_name = {tier.name: k for k, tier in enumerate(tiers)}
+    unnamed = {one.model for one in answerers if one.model and one.tier not in by_name}
+    by_model = tiers_by_model(sorted(unnamed), tiers)
+    return [by_name.get(one.tier or "", by_model.get(one.model or "")) for one in answerers]
