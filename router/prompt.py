@@ -18,7 +18,7 @@ SHORT_TURN, CONTEXT_CHARS = 200, 800
 HEAD_CHARS, TAIL_CHARS = 2048, 1024
 
 
-class Answer(Protocol):
+class ClientMessage(Protocol):
     """What clients return: a message that is no mapping and can become one."""
 
     def model_dump(self, *, exclude_none: bool = False) -> Mapping[str, Any]:
@@ -26,7 +26,7 @@ class Answer(Protocol):
         ...
 
 
-Messages: TypeAlias = Sequence[Mapping[str, Any] | Answer]
+Messages: TypeAlias = Sequence[Mapping[str, Any] | ClientMessage]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -97,7 +97,7 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
 
 
 def as_mapping(message: Any) -> Mapping[str, Any]:
-    """A message as a mapping: itself, or what an `Answer` that is given back as a turn holds.
+    """A message as a mapping: itself, or what a `ClientMessage` given back as a turn holds.
 
     Raises:
         TypeError: it is neither.

@@ -59,7 +59,7 @@ class PromptCache:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Ruling:
     """What the rules leave.
 
     Attributes:
@@ -111,7 +111,7 @@ class Rules:
         chars: int,
         floor: int,
         tokens: Callable[[], Sequence[float]],
-    ) -> Verdict:
+    ) -> Ruling:
         """The tiers that a request may go to.
 
         Args:
@@ -138,7 +138,7 @@ class Rules:
             below = [tier for tier in allowed if tier < floor]
             if len(below) < len(allowed):
                 allowed = _take(allowed, below, "session_floor", removed)
-        return Verdict(tuple(allowed), removed)
+        return Ruling(tuple(allowed), removed)
 
     def still(self, seen: Seen, now: float) -> Seen:
         """What of a session's last turn counts now (monotonic seconds)."""

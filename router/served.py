@@ -9,7 +9,7 @@ from router.artifact import Artifact
 from router.predictor import Predictor
 from router.prompt import Prompt
 from router.request import Request, unread_chars
-from router.rules import Rules, Verdict
+from router.rules import Rules, Ruling
 from router.sessions import Seen
 from router.tier import Tier
 from router.vectorizer import count_tokens
@@ -106,12 +106,12 @@ class Served:
             return counted
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
-        verdict = self.rules.judge(request, prompt, prompt.chars + unread, floor, tokens)
+        ruling = self.rules.judge(request, prompt, prompt.chars + unread, floor, tokens)
         cached = self._cached(prompt, request, seen, tokens)
-        if len(verdict.allowed) == 1:
-            [tier] = verdict.allowed
-            return Choice(tier, verdict.allowed, (), (), f"rule:{verdict.reason}", counted)
-        return self._under(verdict, prompt, cached, counted)
+        if len(ruling.allowed) == 1:
+            [tier] = ruling.allowed
+            return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
+        return self._under(ruling, prompt, cached, counted)
 
     def _by_policy(self, prompt: Prompt) -> Choice:
         p, usd, stage = self._estimate(prompt)
@@ -119,7 +119,7 @@ class Served:
         return Choice(tier, tuple(range(len(p))), p, usd, "policy", stage=stage)
 
     def _under(
-        self, verdict: Verdict, prompt: Prompt, cached: dict[int, float], counted: list[float]
+        self, ruling: Ruling, prompt: Prompt, cached: dict[int, float], counted: list[float]
     ) -> Choice:
         p, usd, stage = self._estimate(prompt)
         policy = self.artifact.policy
@@ -129,10 +129,10 @@ class Served:
             usd = [max(cost - cached.get(k, 0.0), 0.0) for k, cost in enumerate(usd)]
             tier = policy.choose_one(p, usd)
             reason = "policy" if tier == free else "rule:prompt_cache"
-        if tier not in verdict.allowed:
-            reason = f"rule:{verdict.removed[tier]}"
-            tier = policy.choose_among(p, usd, verdict.allowed)
-        return Choice(tier, verdict.allowed, p, usd, reason, counted, stage)
+        if tier not in ruling.allowed:
+            reason = f"rule:{ruling.removed[tier]}"
+            tier = policy.choose_among(p, usd, ruling.allowed)
+        return Choice(tier, ruling.allowed, p, usd, reason, counted, stage)
 
     def _cached(
         self, prompt: Prompt, request: Request, seen: Seen | None, tokens: Any

@@ -10,7 +10,7 @@ from router.policy import Policy, Promise
 from training.decide.operating import Step
 from training.measure.intervals import Interval
 from training.measure.plots import save
-from training.retrain.versus import Comparison, Row
+from training.retrain.versus import Figure, SideBySide
 from training.show.figures import bars, certificate, differences, dots, stacked
 
 RATES = pd.DataFrame(
@@ -83,10 +83,10 @@ def test_bars_point_to_their_side(tmp_path: Path) -> None:
 
 def test_differences_have_a_scale_each_with_zero_in_the_middle(tmp_path: Path) -> None:
     rows = (
-        Row("quality", 0.90, 0.91, Interval(0.01, 0.01, -0.02, 0.04, 0.0)),
-        Row("USD per request", 1e-4, 8e-5, Interval(-2e-5, -2e-5, -3e-5, -1e-5, 0.0)),
+        Figure("quality", 0.90, 0.91, Interval(0.01, 0.01, -0.02, 0.04, 0.0)),
+        Figure("USD per request", 1e-4, 8e-5, Interval(-2e-5, -2e-5, -3e-5, -1e-5, 0.0)),
     )
-    found = Comparison(("old", "new"), "paired", 100, rows, ())
+    found = SideBySide(("old", "new"), "paired", 100, rows, ())
     figure = differences(found.as_frame(), title="Second against first", names=found.names)
     told = [_names(axes) for axes in figure.axes]
     assert told == [["quality, points"], ["USD per 1,000 requests"]]

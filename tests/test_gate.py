@@ -7,31 +7,26 @@ import numpy as np
 from router.policy import Promise
 from training.measure.reliability import debiased_ece
 from training.measure.slices import Slice
-from training.retrain.gate import (
-    GAIN,
-    Entrant,
-    Ground,
-    Limits,
-    judge,
-)
+from training.retrain.gate import Entrant, Holdout, Limits, judge
+from training.retrain.verdict import GAIN
 
 PRICE = np.array([0.1, 1.0])
 
 
-def ground(n: int, seed: int, quality: tuple[float, float] = (0.7, 0.9)) -> Ground:
+def holdout(n: int, seed: int, quality: tuple[float, float] = (0.7, 0.9)) -> Holdout:
     rng = np.random.default_rng(seed)
     score = (rng.random((n, 2)) < quality).astype(float)
     paid = PRICE * rng.gamma(2.0, 0.5, (n, 1))
-    return Ground(("small", "large"), score, paid, np.arange(n), score, score >= 0.5)
+    return Holdout(("small", "large"), score, paid, np.arange(n), score, score >= 0.5)
 
 
-def entrant(rows: Ground, tier: np.ndarray, **more: object) -> Entrant:
+def entrant(rows: Holdout, tier: np.ndarray, **more: object) -> Entrant:
     p = np.broadcast_to(rows.quality.mean(axis=0), rows.quality.shape)
     made = Entrant(tier, p, None, None, 0.0, np.full(50, 0.3))
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-def good(rows: Ground, top: float, seed: int) -> np.ndarray:
+def good(rows: Holdout, top: float, seed: int) -> np.ndarray:
     """Choices that know something: the small tier mostly where it suffices."""
     rng = np.random.default_rng(seed)
     known = np.where(rng.random(len(rows.session)) < 0.6, rows.quality[:, 0], rng.random())
@@ -43,14 +38,14 @@ def failed(verdict: object) -> list[str]:
 
 
 def test_a_first_challenger_has_to_beat_blind_policies_only() -> None:
-    rows = ground(3000, 0)
+    rows = holdout(3000, 0)
     assert judge(rows, entrant(rows, good(rows, 0.5, 1)), {}, Limits()).passed
     blind = np.random.default_rng(2).integers(0, 2, 3000)
     assert "better than matched random" in failed(judge(rows, entrant(rows, blind), {}, Limits()))
 
 
 def test_a_constant_is_compared_with_the_other_constants() -> None:
-    rows = ground(3000, 0, (0.9, 0.9))
+    rows = holdout(3000, 0, (0.9, 0.9))
     small = entrant(rows, np.zeros(3000, np.int64), constant=0)
     assert judge(rows, small, {}, Limits()).passed  # as good, and cheaper
     large = entrant(rows, np.ones(3000, np.int64), constant=1)
@@ -58,7 +53,7 @@ def test_a_constant_is_compared_with_the_other_constants() -> None:
 
 
 def test_the_champion_s_equal_is_refused_for_that_alone() -> None:
-    rows = ground(3000, 0)
+    rows = holdout(3000, 0)
     tier = good(rows, 0.5, 1)
     verdict = judge(rows, entrant(rows, tier), {"champion": tier, "anchor": tier}, Limits())
     assert failed(verdict) == [GAIN]
@@ -66,7 +61,7 @@ def test_the_champion_s_equal_is_refused_for_that_alone() -> None:
 
 
 def test_small_losses_do_not_add_up_against_the_anchor() -> None:
-    rows = ground(20_000, 0)
+    rows = holdout(20_000, 0)
     tier = good(rows, 0.5, 1)
     lost = np.flatnonzero((tier == 1) & (rows.quality[:, 1] > rows.quality[:, 0]))[:400]
     worse = tier.copy()
@@ -77,7 +72,7 @@ def test_small_losses_do_not_add_up_against_the_anchor() -> None:
 
 
 def test_a_slice_that_falls_is_named() -> None:
-    rows = ground(10_000, 0)
+    rows = holdout(10_000, 0)
     tier = good(rows, 0.5, 1)
     inside = np.arange(1000)
     rows = replace(
@@ -90,7 +85,7 @@ def test_a_slice_that_falls_is_named() -> None:
 
 
 def test_a_broken_promise_calibration_latency_and_replay_are_refused() -> None:
-    rows = ground(5000, 0)
+    rows = holdout(5000, 0)
     tier = good(rows, 0.3, 1)
     promise = Promise("min_quality", 1.0, 0.95, 500, 1.0, 1.0, True)
     p = np.full(rows.quality.shape, 0.3)
@@ -103,7 +98,7 @@ def test_a_broken_promise_calibration_latency_and_replay_are_refused() -> None:
 
 
 def test_too_few_rows_decide_nothing() -> None:
-    rows = ground(1, 0)
+    rows = holdout(1, 0)
     assert not judge(rows, entrant(rows, np.zeros(1, np.int64)), {}, Limits()).passed
 
 
@@ -120,7 +115,7 @@ def test_it_seldom_promotes_what_is_equal_or_worse() -> None:
     """200 challengers that differ from the champion by chance alone, or for the worse."""
     promoted = 0
     for seed in range(200):
-        rows = ground(2000, seed)
+        rows = holdout(2000, seed)
         rng = np.random.default_rng(10_000 + seed)
         champion = good(rows, 0.5, seed)
         other = champion.copy()

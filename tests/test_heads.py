@@ -17,7 +17,7 @@ from training.learn.calibrate import log_loss
 from training.learn.costs import fit_tokens
 from training.learn.crossfit import (
     Lessons,
-    Line,
+    LinearBlend,
     all_linears,
     best_linear,
     cross_fit,
@@ -352,7 +352,7 @@ def test_what_tiers_differ_by_has_penalties_of_its_own(log):
 def test_the_linear_member_served_is_the_mean_of_its_penalties(log):
     lessons = lessons_of(log, log.requests.score)
     [way] = cross_fit(lessons)
-    line = Line(way, np.array([0.0, 0.0, 1.0, 0.0]), np.array([0.3, 0.0, 0.2, 0.5]))
+    line = LinearBlend(way, np.array([0.0, 0.0, 1.0, 0.0]), np.array([0.3, 0.0, 0.2, 0.5]))
     under = fit_ridges(*lessons.labelled(), line.way.ridges)
     margins = [[linear_margins(one, log.x) for one in of_tier] for of_tier in under]
     wanted = blended(line.level, line.gap, np.moveaxis(np.array(margins), 0, -1))

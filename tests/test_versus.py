@@ -4,10 +4,10 @@ import pytest
 
 from tests.traffic_makers import call, make_rows, one_sided, write_log
 from training.measure.intervals import Interval
-from training.retrain.versus import Comparison, Row
+from training.retrain.versus import Figure, SideBySide
 
 
-def between(quality: tuple[float, float], usd: tuple[float, float]) -> Comparison:
+def between(quality: tuple[float, float], usd: tuple[float, float]) -> SideBySide:
     """Two routers whose differences (second minus first) have these limits."""
     found = []
     for (low, high), base, name in (
@@ -15,8 +15,8 @@ def between(quality: tuple[float, float], usd: tuple[float, float]) -> Compariso
         (usd, 0.00124, "USD per request"),
     ):
         value = (low + high) / 2
-        found.append(Row(name, base, base + value, Interval(value, value, low, high, 0.0)))
-    return Comparison(("old", "new"), "paired", 600, tuple(found), ())
+        found.append(Figure(name, base, base + value, Interval(value, value, low, high, 0.0)))
+    return SideBySide(("old", "new"), "paired", 600, tuple(found), ())
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ SPLIT = "60/20/20"
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class BundledSample:
     """The bundled sample, ready to be trained on: its traffic table, tiers and configuration."""
 
     traffic: Path
@@ -48,7 +48,7 @@ def sample_folder() -> Path:
     raise EnvironmentProblem("the bundled sample is missing; install suffice again")
 
 
-def ingest_sample(out: Path) -> Sample:
+def ingest_sample(out: Path) -> BundledSample:
     """Ingest the bundled sample into the folder `out`."""
     sample = sample_folder()
     check_folder(out)
@@ -57,7 +57,7 @@ def ingest_sample(out: Path) -> Sample:
     with step("ingest the sample"):
         ingest([sample / "log.jsonl"], traffic, "table")
     config = read_config(sample / "train.toml", {})
-    return Sample(traffic, read_tiers(sample / "tiers.toml"), config)
+    return BundledSample(traffic, read_tiers(sample / "tiers.toml"), config)
 
 
 def demo(out: Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from training.retrain.gate import Entrant, Ground, Limits, judge
+from training.retrain.gate import Entrant, Holdout, Limits, judge
 
 pytestmark = pytest.mark.benchmark
 DRAWS, ROWS, TOP = 200, 5000, 0.4
@@ -55,7 +55,7 @@ def promoted(noise: float, shared: float, top: float = TOP) -> tuple[int, float]
         world = draw(ROWS, seed, noise, shared, top)
         p = np.broadcast_to(world.score.mean(axis=0), world.score.shape)
         entrant = Entrant(world.challenger, p, None, None, 0.0, np.full(20, 0.3))
-        ground = Ground(
+        holdout = Holdout(
             ("small", "large"),
             world.score,
             world.paid,
@@ -64,7 +64,7 @@ def promoted(noise: float, shared: float, top: float = TOP) -> tuple[int, float]
             world.score >= 0.5,
         )
         standing = {"champion": world.champion, "anchor": world.champion}
-        count += judge(ground, entrant, standing, Limits()).passed
+        count += judge(holdout, entrant, standing, Limits()).passed
     return count, float(gain.mean())
 
 

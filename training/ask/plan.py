@@ -146,7 +146,7 @@ def _draw(
     strategy: str,
     artifact: Path | None,
     rng: np.random.Generator,
-) -> sampling.Sample:
+) -> sampling.Draw:
     if strategy not in sampling.STRATEGIES:
         raise BadInput(f"--strategy {strategy}: choose one of {', '.join(sampling.STRATEGIES)}")
     if (strategy == "informative") != (artifact is not None):

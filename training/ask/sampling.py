@@ -19,24 +19,24 @@ EVERYWHERE = 0.25  # share of an informative sample that is drawn evenly: no wei
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Draw:
     """rows: int64[m], in random order; propensity: float64[m] in (0, 1], of each being taken."""
 
     rows: NDArray[np.int64]
     propensity: Floats
 
 
-def everything(n: int, rng: np.random.Generator) -> Sample:
+def everything(n: int, rng: np.random.Generator) -> Draw:
     """All n requests, in random order: a run that stops half-way has then seen a fair half."""
-    return Sample(rng.permutation(n), np.ones(n))
+    return Draw(rng.permutation(n), np.ones(n))
 
 
-def uniform(n: int, size: int, rng: np.random.Generator) -> Sample:
+def uniform(n: int, size: int, rng: np.random.Generator) -> Draw:
     """`size` of n requests, each as likely as any other."""
-    return Sample(rng.permutation(n)[:size], np.full(size, size / n))
+    return Draw(rng.permutation(n)[:size], np.full(size, size / n))
 
 
-def stratified(strata: NDArray[np.int64], size: int, rng: np.random.Generator) -> Sample:
+def stratified(strata: NDArray[np.int64], size: int, rng: np.random.Generator) -> Draw:
     """`size` requests, from each stratum (int64[n], 0 …) in proportion to the root of its size.
 
     Power allocation (Bankier, 1988) with exponent 1/2: rare kinds are seen, large ones precisely.
@@ -56,7 +56,7 @@ def stratified(strata: NDArray[np.int64], size: int, rng: np.random.Generator) -
     return _shuffled(drawn, share[strata[drawn]], rng)
 
 
-def informative(use: Floats, size: int, rng: np.random.Generator) -> Sample:
+def informative(use: Floats, size: int, rng: np.random.Generator) -> Draw:
     """`size` requests with probability proportional to `use` (float64[n], ≥ 0), a part evenly.
 
     Systematic sampling in random order (Madow, 1949): the inclusion probabilities are exact.
@@ -117,6 +117,6 @@ def _inclusion(weight: Floats, size: int) -> Floats:
             return chance
 
 
-def _shuffled(rows: NDArray[np.int64], chance: Floats, rng: np.random.Generator) -> Sample:
+def _shuffled(rows: NDArray[np.int64], chance: Floats, rng: np.random.Generator) -> Draw:
     order = rng.permutation(len(rows))
-    return Sample(rows[order], chance[order])
+    return Draw(rows[order], chance[order])

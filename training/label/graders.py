@@ -8,18 +8,16 @@ unlabelled.
 import json
 import math
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
 import regex
-from jsonschema import validators
-from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.protocols import Validator
-from referencing import Registry
 
-SEARCH_SECONDS = 0.2
+from training.label.json_schema import SEARCH_SECONDS, bounded_validator
+
 NO_REFERENCE = "no reference"
 
 _GROUPED = r"\d{1,3}(?:[,\u00a0\u202f]\d{3})+(?!\d)"
@@ -38,7 +36,7 @@ class Grade:
     why: str = ""
 
 
-class Check(Protocol):
+class Criterion(Protocol):
     """How one kind of grader compares an answer."""
 
     @property
@@ -53,14 +51,14 @@ class Check(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Grader:
-    """A named check and the rows that it is for.
+    """A named criterion and the rows that it is for.
 
     Attributes:
         where: source, tag, tier or model → patterns (`*`, `?`); each key must match one of its own.
     """
 
     name: str
-    check: Check
+    criterion: Criterion
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def takes(self, row: Mapping[str, Any]) -> bool:
@@ -74,10 +72,10 @@ class Grader:
 
     def grade(self, response: str, reference: str | None) -> Grade:
         """The grade of one answer; it does not raise."""
-        if reference is None and self.check.needs_reference:
+        if reference is None and self.criterion.needs_reference:
             return Grade(None, NO_REFERENCE)
         try:
-            return self.check.grade(response, reference or "")
+            return self.criterion.grade(response, reference or "")
         except TimeoutError:
             return Grade(None, f"the search took longer than {SEARCH_SECONDS:g} s")
 
@@ -171,17 +169,7 @@ class Schema:
         Raises:
             ValueError: it is no JSON schema.
         """
-        kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-        try:
-            kind.check_schema(schema)
-            for pattern in _patterns(schema):
-                regex.compile(pattern)
-        except SchemaError as error:
-            raise ValueError(f"no JSON schema: {error.message}") from None
-        except regex.error as error:
-            raise ValueError(f"no JSON schema: a pattern in it is invalid: {error}") from None
-        bounded = validators.extend(kind, _BOUNDED)
-        return cls(bounded(schema, registry=Registry()))
+        return cls(bounded_validator(schema))
 
     def grade(self, response: str, reference: str) -> Grade:
         fenced = _FENCE.findall(response, timeout=SEARCH_SECONDS)
@@ -243,59 +231,3 @@ def _joined(left: str, right: str) -> bool:
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _patterns(schema: Any) -> Iterator[str]:
-    """Every pattern in a schema."""
-    if isinstance(schema, list):
-        for value in schema:
-            yield from _patterns(value)
-    elif isinstance(schema, dict):
-        for key, value in schema.items():
-            if key == "pattern" and isinstance(value, str):
-                yield value
-            if key == "patternProperties" and isinstance(value, dict):
-                yield from value
-            yield from _patterns(value)
-
-
-def _search(pattern: str, text: str) -> bool:
-    return bool(regex.search(pattern, text, timeout=SEARCH_SECONDS))
-
-
-def _pattern(_: Validator, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
-    if isinstance(value, str) and not _search(pattern, value):
-        yield ValidationError(f"does not match {pattern}")
-
-
-def _pattern_properties(
-    validator: Validator, patterns: Mapping[str, Any], value: Any, _: Any
-) -> Iterator[ValidationError]:
-    if isinstance(value, dict):
-        for pattern, schema in patterns.items():
-            for key, item in value.items():
-                if _search(pattern, key):
-                    yield from validator.descend(item, schema, path=key, schema_path=pattern)
-
-
-def _additional_properties(
-    validator: Validator, allowed: Any, value: Any, schema: Mapping[str, Any]
-) -> Iterator[ValidationError]:
-    if not isinstance(value, dict):
-        return
-    patterns = schema.get("patternProperties", {})
-    for key, item in value.items():
-        if key in schema.get("properties", {}) or any(_search(p, key) for p in patterns):
-            continue
-        if allowed is False:
-            yield ValidationError(f"{key!r} is not allowed")
-        elif isinstance(allowed, dict):
-            yield from validator.descend(item, allowed, path=key)
-
-
-# The library searches with `re`, which a hostile answer can keep busy for ever.
-_BOUNDED: dict[str, Callable[..., Iterator[ValidationError]]] = {
-    "pattern": _pattern,
-    "patternProperties": _pattern_properties,
-    "additionalProperties": _additional_properties,
-}

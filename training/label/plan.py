@@ -11,7 +11,7 @@ import regex
 
 from training.errors import BadInput
 from training.label.commands import Command
-from training.label.graders import Check, Contains, Exact, Grader, Matches, Numeric, Schema
+from training.label.graders import Contains, Criterion, Exact, Grader, Matches, Numeric, Schema
 from training.toml import read_toml
 
 # How far a label of this source alone is trusted: 1 − 2 × (the share of it that is wrong). Guesses
@@ -99,10 +99,12 @@ def _grader(table: Any, place: str, folder: Path) -> Grader:
     name = table.get("name", kind)
     if not isinstance(name, str):
         raise BadInput(f"{place}: name must be text")
-    return Grader(name, _check(kind, table, place, folder), _where(table.get("where", {}), place))
+    return Grader(
+        name, _criterion(kind, table, place, folder), _where(table.get("where", {}), place)
+    )
 
 
-def _check(kind: str, table: Mapping[str, Any], place: str, folder: Path) -> Check:
+def _criterion(kind: str, table: Mapping[str, Any], place: str, folder: Path) -> Criterion:
     if kind == "exact":
         return Exact(_switch(table, "case_sensitive", place))
     if kind == "numeric":

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceReport:
     """What one source said: rows, their share of the answered calls, the mean of its scores.
 
     `weight` is the mean weight that its words had, as `stated`, or as measured on the `overlap`
@@ -52,7 +52,7 @@ class LabelReport:
     failed: int
     labelled: int
     conflicts: int
-    sources: tuple[Source, ...]
+    sources: tuple[SourceReport, ...]
     pairs: tuple[Pair, ...]
     ungraded: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
@@ -132,7 +132,7 @@ def build_report(
         said = scores[name][~np.isnan(scores[name])]
         share, mean = len(said) / max(answered, 1), float(said.mean())
         stated, overlap = plan.weight(name), trusts[name].overlap
-        sources.append(Source(name, stated, overlap, weight, len(said), share, mean))
+        sources.append(SourceReport(name, stated, overlap, weight, len(said), share, mean))
     unknown = [name for name in labels.sources if name not in WEIGHTS and not plan.states(name)]
     if unknown:
         notes = [*notes, f"no weight is set for {', '.join(unknown)}: counted as feedback"]

@@ -122,7 +122,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LinearBlend:
     """How the linear member is learned.
 
     Attributes:
@@ -183,7 +183,7 @@ def cross_fit(lessons: Lessons) -> list[Way]:
     return [apart, Way(folds, (best,), together=True)]
 
 
-def best_linear(ways: list[Way], lessons: Lessons) -> Line:
+def best_linear(ways: list[Way], lessons: Lessons) -> LinearBlend:
     """Way and penalty with the least cross-fitted loss, and the penalties' weights for the gap."""
     way, best = min(
         ((way, ridge) for way in ways for ridge in range(len(way.ridges))),
@@ -200,7 +200,7 @@ def best_linear(ways: list[Way], lessons: Lessons) -> Line:
     )
     share = np.exp(losses.min() - losses)
     share[share < LEAST_SHARE] = 0.0
-    return Line(way, alone[best], share @ alone[tried] / share.sum())
+    return LinearBlend(way, alone[best], share @ alone[tried] / share.sum())
 
 
 def best_forest(ways: list[Way], lessons: Lessons) -> Way:
@@ -208,7 +208,7 @@ def best_forest(ways: list[Way], lessons: Lessons) -> Way:
     return min(ways, key=lambda way: lessons.loss(way.forest()))
 
 
-def all_linears(lessons: Lessons, line: Line) -> list[Linear]:
+def all_linears(lessons: Lessons, line: LinearBlend) -> list[Linear]:
     """Each tier's linear member, fitted on all rows."""
     if line.way.together:
         return fit_linears(*lessons.labelled(), line.penalty)

@@ -20,7 +20,7 @@ from training.learn.blending import blend_members
 from training.learn.calibrate import calibrate
 from training.learn.crossfit import (
     Lessons,
-    Line,
+    LinearBlend,
     Way,
     all_boosters,
     all_linears,
@@ -152,7 +152,7 @@ def fit_heads(
     )
 
 
-def _choices(line: Line, width: float, blend: Blend) -> dict[str, float]:
+def _choices(line: LinearBlend, width: float, blend: Blend) -> dict[str, float]:
     """What cross-fitting chose, by name."""
     penalty = line.penalty
     return {"ridge_c": penalty.c, "ridge_dense": penalty.dense, "width": width} | {

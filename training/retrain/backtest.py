@@ -248,7 +248,7 @@ def _challenger(
 def _passes(made: _Made, others: dict[str, Path], settings: Settings) -> bool:
     """What the gate says."""
     contest = hold(made.ground, made.x, made.folder, others, settings.config.label)
-    return judge(contest.ground, contest.entrant, contest.standing, settings.limits).passed
+    return judge(contest.holdout, contest.entrant, contest.standing, settings.limits).passed
 
 
 def _judge(

@@ -16,7 +16,7 @@ from router.vectorizer import SURFACE
 from training.errors import BadInput
 from training.export import id_hashes
 from training.golden import golden_prompts, replay
-from training.ground import Ground as Job
+from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.costs import account
 from training.learn.members import Matrix
@@ -26,23 +26,23 @@ from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
 from training.measure.world import judging, logged
-from training.retrain.gate import Entrant, Ground, Ints
+from training.retrain.gate import Entrant, Holdout, Ints
 
 TIMED = 300  # prompts that the latency is measured on
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The ground, the challenger on it, and the choices of those that it meets."""
+    """The holdout, the challenger on it, and the choices of those that it meets."""
 
-    ground: Ground
+    holdout: Holdout
     entrant: Entrant
     standing: Mapping[str, Ints]
     notes: tuple[str, ...]
 
 
 def hold(
-    job: Job,
+    ground: Ground,
     vectors: Matrix,
     challenger: Path,
     others: Mapping[str, Path],
@@ -51,7 +51,7 @@ def hold(
     """Let an exported challenger and other artifacts decide the test rows that none has seen.
 
     Args:
-        job: requests and splits.
+        ground: requests and splits.
         vectors: of all requests, as the challenger sees them.
         challenger: its folder.
         others: {``champion``, ``anchor``: folder}.
@@ -61,9 +61,9 @@ def hold(
         BadInput: another artifact has a tier that the tiers file lacks.
         ArtifactError: an artifact is refused.
     """
-    known = judging(job.requests, job.world.paired)
-    rows = job.splits.test[known[job.splits.test]]
-    hashes, notes = id_hashes(job.requests.ids[rows]), []
+    known = judging(ground.requests, ground.world.paired)
+    rows = ground.splits.test[known[ground.splits.test]]
+    hashes, notes = id_hashes(ground.requests.ids[rows]), []
     names: dict[Path, str] = {}
     for name, folder in others.items():  # the champion may be the anchor
         names.setdefault(folder, name)
@@ -75,18 +75,18 @@ def hold(
                 f"{int(seen.sum())} test rows were known to the {names[folder]} and are left out"
             )
         rows, hashes = rows[~seen], hashes[~seen]
-    used, x = job.requests.take(rows), vectors.take(rows)
+    used, x = ground.requests.take(rows), vectors.take(rows)
     ours = read_artifact(challenger)[0]
     estimates = estimate(ours.predictor, list(used.prompts))
     tier = ours.policy.choose(estimates.p, estimates.usd)
-    paid = account(x, used, ours.predictor.tokens, job.tiers)
-    paired = job.world.paired
+    paid = account(x, used, ours.predictor.tokens, ground.tiers)
+    paired = ground.world.paired
     quality = used.score if paired else pseudo_outcomes(logged(used), estimates.p)
-    ground = Ground(
-        names=tuple(one.name for one in job.tiers),
+    holdout = Holdout(
+        names=tuple(one.name for one in ground.tiers),
         quality=quality,
         paid=paid,
-        session=coarsest(job.splits.units[:, rows]),
+        session=coarsest(ground.splits.units[:, rows]),
         observed=used.score,
         sufficed=rule.sufficed(used.score) if paired else None,
         slices=slices_of(used, x.dense[:, :SURFACE]),
@@ -100,10 +100,11 @@ def hold(
         latency_ms=_times(Router(ours), used),
     )
     choices = {
-        folder: _choices(one, used, job.tiers, names[folder]) for folder, (one, _) in rivals.items()
+        folder: _choices(one, used, ground.tiers, names[folder])
+        for folder, (one, _) in rivals.items()
     }
     standing = {name: choices[folder] for name, folder in others.items()}
-    return Contest(ground, entrant, standing, tuple(notes))
+    return Contest(holdout, entrant, standing, tuple(notes))
 
 
 def _choices(artifact: Artifact, used: Requests, tiers: tuple[Tier, ...], name: str) -> Ints:

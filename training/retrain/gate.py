@@ -4,8 +4,8 @@ Every comparison is paired: all policies are judged on the same test rows, which
 fitted or chosen on. Intervals are Student's t, requests of one session taken together.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf, nan
 
 import numpy as np
@@ -17,6 +17,7 @@ from training.measure.offpolicy import interval
 from training.measure.reliability import debiased_ece
 from training.measure.slice_report import promise_margins
 from training.measure.slices import Slice
+from training.retrain.verdict import GAIN, Check, Verdict
 
 Ints = NDArray[np.int64]
 REFUTED_AT = 0.05
@@ -46,8 +47,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """The n test rows on which policies are compared, and k tiers.
+class Holdout:
+    """The n held-out test rows on which policies are compared, and k tiers.
 
     Attributes:
         names: of the tiers, cheapest first.
@@ -70,7 +71,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """The challenger as the gate sees it on the ground.
+    """The challenger as the gate sees it on the holdout.
 
     Attributes:
         tier: int64[n], its choices.
@@ -89,51 +90,8 @@ class Entrant:
     latency_ms: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row of the gate: what was measured, what it had to reach, and how sure that is."""
-
-    name: str
-    value: float
-    limit: float
-    passed: bool
-    sure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """All checks; the challenger may pass where every one of them does."""
-
-    checks: tuple[Check, ...]
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was refused."""
-        return all(check.passed for check in self.checks)
-
-    @property
-    def only_equal(self) -> bool:
-        """Whether all that is missing is to be shown cheaper or better than the champion."""
-        failed = [check.name for check in self.checks if not check.passed]
-        return failed == [GAIN]
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """What was refused, in words."""
-        return tuple(
-            f"{check.name}: {check.value:.4g} against {check.limit:.4g}"
-            f"{f' ({check.sure})' if check.sure else ''}"
-            for check in self.checks
-            if not check.passed
-        )
-
-
-GAIN = "cheaper or better than the champion"
-
-
 def judge(
-    ground: Ground,
+    holdout: Holdout,
     entrant: Entrant,
     standing: Mapping[str, Ints],
     limits: Limits,
@@ -141,23 +99,23 @@ def judge(
     """Hold a challenger against every limit.
 
     Args:
-        ground: the test rows.
+        holdout: the test rows.
         entrant: the challenger.
         standing: {``champion``, ``anchor``: int64[n] choices}, as far as there are any.
         limits: what to reach.
     """
-    rows = len(ground.session)
+    rows = len(holdout.session)
     checks = [Check("test rows", rows, limits.min_rows, rows >= limits.min_rows)]
     if rows < 2:
         return Verdict(tuple(checks))
-    checks += _against_blind(ground, entrant, limits)
+    checks += _against_blind(holdout, entrant, limits)
     for name in ("champion", "anchor"):
         if name in standing:
-            checks += _against(ground, entrant.tier, standing[name], name, limits)
+            checks += _against(holdout, entrant.tier, standing[name], name, limits)
     if "champion" in standing:
-        checks += _slices(ground, entrant.tier, standing["champion"], limits)
-    checks += _calibration(ground, entrant.p, limits)
-    checks += _promise(ground, entrant)
+        checks += _slices(holdout, entrant.tier, standing["champion"], limits)
+    checks += _calibration(holdout, entrant.p, limits)
+    checks += _promise(holdout, entrant)
     checks += [
         Check("golden replay, largest difference", entrant.golden, 1e-6, entrant.golden <= 1e-6),
         _latency(entrant.latency_ms, limits),
@@ -165,9 +123,9 @@ def judge(
     return Verdict(tuple(checks))
 
 
-def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Check]:
+def _against_blind(holdout: Holdout, entrant: Entrant, limits: Limits) -> list[Check]:
     """Against matched random, and every constant: shown better, or shown cheaper."""
-    quality, paid, tier = ground.quality, ground.paid, entrant.tier
+    quality, paid, tier = holdout.quality, holdout.paid, entrant.tier
     own, spent = _taken(quality, tier), _taken(paid, tier)
     checks = []
     if entrant.constant is None:
@@ -175,15 +133,15 @@ def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Che
         mean = quality.mean(axis=0)
         # The shares are estimated, too: their part of the influence function is mean[tier].
         gain = own - mean[tier] + share @ mean - quality @ share
-        found = interval(gain, ground.session, limits.confidence)
+        found = interval(gain, holdout.session, limits.confidence)
         checks.append(
             Check("better than matched random", found.value, 0.0, found.low > 0, _words(found))
         )
-    for k, name in enumerate(ground.names):
+    for k, name in enumerate(holdout.names):
         if k == entrant.constant:
             continue
-        better = interval(own - quality[:, k], ground.session, limits.confidence)
-        cheaper = interval(spent - paid[:, k], ground.session, limits.confidence)
+        better = interval(own - quality[:, k], holdout.session, limits.confidence)
+        cheaper = interval(spent - paid[:, k], holdout.session, limits.confidence)
         if better.low > 0 or cheaper.high >= 0:
             passed, told = better.low > 0, (better, "quality")
         else:
@@ -200,10 +158,10 @@ def _against_blind(ground: Ground, entrant: Entrant, limits: Limits) -> list[Che
     return checks
 
 
-def _against(ground: Ground, tier: Ints, other: Ints, name: str, limits: Limits) -> list[Check]:
+def _against(holdout: Holdout, tier: Ints, other: Ints, name: str, limits: Limits) -> list[Check]:
     """Non-inferior in quality; to the champion also shown cheaper or shown better."""
-    gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
-    better = interval(gain, ground.session, limits.confidence)
+    gain = _taken(holdout.quality, tier) - _taken(holdout.quality, other)
+    better = interval(gain, holdout.session, limits.confidence)
     checks = [
         Check(
             f"quality not below the {name}'s",
@@ -214,24 +172,24 @@ def _against(ground: Ground, tier: Ints, other: Ints, name: str, limits: Limits)
         )
     ]
     if name == "champion":
-        saved = _taken(ground.paid, tier) - _taken(ground.paid, other)
-        cheaper = interval(saved, ground.session, limits.confidence)
+        saved = _taken(holdout.paid, tier) - _taken(holdout.paid, other)
+        cheaper = interval(saved, holdout.session, limits.confidence)
         passed = better.low > 0 or cheaper.high < 0
         sure = f"quality {_words(better)}; USD {_words(cheaper)}"
         checks.append(Check(GAIN, better.value, 0.0, passed, sure))
     return checks
 
 
-def _slices(ground: Ground, tier: Ints, other: Ints, limits: Limits) -> list[Check]:
+def _slices(holdout: Holdout, tier: Ints, other: Ints, limits: Limits) -> list[Check]:
     """No slice may be shown to fall by more than the margin, corrected for how many there are."""
-    judged = [part for part in ground.slices if len(part.rows) >= limits.slice_rows]
+    judged = [part for part in holdout.slices if len(part.rows) >= limits.slice_rows]
     if not judged:
         return []
-    gain = _taken(ground.quality, tier) - _taken(ground.quality, other)
+    gain = _taken(holdout.quality, tier) - _taken(holdout.quality, other)
     sure = 1 - 2 * (1 - limits.confidence) / len(judged)  # one-sided
     found = []
     for part in judged:
-        change = interval(gain[part.rows], ground.session[part.rows], sure)
+        change = interval(gain[part.rows], holdout.session[part.rows], sure)
         found.append((float(np.nan_to_num(change.high, nan=inf)), part, change))
     upper, part, change = min(found, key=lambda item: item[0])
     return [
@@ -245,13 +203,13 @@ def _slices(ground: Ground, tier: Ints, other: Ints, limits: Limits) -> list[Che
     ]
 
 
-def _calibration(ground: Ground, p: Floats, limits: Limits) -> list[Check]:
+def _calibration(holdout: Holdout, p: Floats, limits: Limits) -> list[Check]:
     checks = []
-    for k, name in enumerate(ground.names):
-        seen = ~np.isnan(ground.observed[:, k])
+    for k, name in enumerate(holdout.names):
+        seen = ~np.isnan(holdout.observed[:, k])
         if seen.sum() < limits.ece_rows:
             continue
-        error = debiased_ece(p[seen, k], ground.observed[seen, k])
+        error = debiased_ece(p[seen, k], holdout.observed[seen, k])
         words = f"debiased, {int(seen.sum())} rows"
         checks.append(
             Check(f"calibration of {name}", error, limits.max_ece, error <= limits.max_ece, words)
@@ -259,15 +217,17 @@ def _calibration(ground: Ground, p: Floats, limits: Limits) -> list[Check]:
     return checks
 
 
-def _promise(ground: Ground, entrant: Entrant) -> list[Check]:
+def _promise(holdout: Holdout, entrant: Entrant) -> list[Check]:
     promise = entrant.promise
-    if promise is None or (promise.rule == "max_bad_downgrade" and ground.sufficed is None):
+    if promise is None or (promise.rule == "max_bad_downgrade" and holdout.sufficed is None):
         return []
-    sufficed = np.ones(ground.quality.shape, bool) if ground.sufficed is None else ground.sufficed
-    margins = promise_margins(promise, entrant.tier, ground.quality, sufficed)
+    sufficed = holdout.sufficed
+    if sufficed is None:  # no two tiers are seen together, and this promise does not ask it
+        sufficed = np.ones(holdout.quality.shape, bool)
+    margins = promise_margins(promise, entrant.tier, holdout.quality, sufficed)
     if margins is None:
         return []
-    found = interval(margins, ground.session, 1 - 2 * REFUTED_AT)  # one-sided
+    found = interval(margins, holdout.session, 1 - 2 * REFUTED_AT)  # one-sided
     refuted = found.high < 0
     words = f"95 % upper limit {found.high:+.4f}"
     return [Check("the promise is not refuted", found.value, 0.0, not refuted, words)]
@@ -287,17 +247,3 @@ def _taken(values: Floats, tier: Ints) -> Floats:
 def _words(found: Interval) -> str:
     digits = ".4f" if abs(found.value) > 1e-3 or found.value == 0 else ".2e"
     return f"{found.low:+{digits}} to {found.high:+{digits}}"
-
-
-def as_table(checks: Sequence[Check]) -> list[dict[str, object]]:
-    """Checks as JSON rows."""
-    return [
-        {
-            "check": check.name,
-            "value": check.value if check.value == check.value else None,
-            "limit": check.limit,
-            "passed": check.passed,
-            "sure": check.sure,
-        }
-        for check in checks
-    ]

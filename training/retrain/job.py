@@ -26,7 +26,7 @@ from training.log.traffic import TrafficTable, read_traffic
 from training.record import describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
-from training.retrain.gate import Verdict, as_table, judge
+from training.retrain.gate import judge
 from training.retrain.lock import alone
 from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry, Version
 from training.retrain.right import JOB, amiss, put_right, served
@@ -40,6 +40,7 @@ from training.retrain.shown import (
     version_tags,
     worth_of,
 )
+from training.retrain.verdict import Verdict, as_table
 from training.retrain.window import cut, decay
 from training.show.page.words import count
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, has_store, look
@@ -56,7 +57,7 @@ PICKED = "suffice.retrain.picked"  # tag of the challenger that met the gate
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """What a job came to.
 
     Attributes:
@@ -82,7 +83,7 @@ class Outcome:
         return values | {"checks": checks, "notes": list(self.lines)}
 
 
-def retrain(config: Path, dry_run: bool = False) -> Outcome:
+def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
     """Run the job that `config` (retrain.toml) describes.
 
     Raises:
@@ -114,7 +115,7 @@ def retrain(config: Path, dry_run: bool = False) -> Outcome:
             say(line)
         if (done := _same_job(mlflow, key)) is not None:
             told = f"nothing new since run {done} ({store}): same log, same configuration"
-            return Outcome(NOTHING_NEW, (told,), run_id=done)
+            return JobOutcome(NOTHING_NEW, (told,), run_id=done)
         weighed = decay(requests, settings.window.half_life_days)
         with step("split"):
             ground = lay_out(weighed, notes, tiers, settings.config, settings.shares, settings.seed)
@@ -139,7 +140,7 @@ def _finish(
     table: TrafficTable,
     best: Challenger,
     run_id: str,
-) -> Outcome:
+) -> JobOutcome:
     """Choose the operating point, export, hold against the champion, register, promote."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, champion = Path(scratch) / "artifact", registry.of(CHAMPION)
@@ -148,7 +149,7 @@ def _finish(
             others = _others(registry, settings, Path(scratch))
             rule = settings.config.label
             contest = hold(ground, best.features.x, folder, others, rule)
-            verdict = judge(contest.ground, contest.entrant, contest.standing, settings.limits)
+            verdict = judge(contest.holdout, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
         worth, name = worth_of(made), made.version
         headline = f"{status.capitalize()}. {worth}"
@@ -168,12 +169,12 @@ def _finish(
             version = registry.register(folder, name, tags, told)
         if not verdict.passed:
             lines = (*verdict.reasons, worth)
-            return Outcome(status, lines, verdict, version.number, name, run_id)
+            return JobOutcome(status, lines, verdict, version.number, name, run_id)
         with step("promote"), placing(folder, settings.folder):
             registry.promote(version)
     was = f", was {champion.artifact} (version {champion.number})" if champion else ""
     told = f"champion: {name} (version {version.number}){was}; served from {settings.folder}"
-    return Outcome(status, (told, worth), verdict, version.number, name, run_id)
+    return JobOutcome(status, (told, worth), verdict, version.number, name, run_id)
 
 
 def _export(
@@ -251,7 +252,7 @@ def _same_job(mlflow: Any, key: str) -> str | None:
 
 def _plan(
     settings: Settings, requests: Requests, champion: Version | None, done: str | None
-) -> Outcome:
+) -> JobOutcome:
     """What the job would do; `done` is the run that did it already."""
     now = served(settings.folder)
     lines = [f"{len(requests)} labelled requests in the window", *amiss(settings, champion, now)]
@@ -264,7 +265,7 @@ def _plan(
             f"hold the best against {rival or 'no champion'}"
         )
         lines.append(f"where it passes: make it the champion, and serve it from {settings.folder}")
-    return Outcome(PLANNED, tuple(lines))
+    return JobOutcome(PLANNED, tuple(lines))
 
 
 def _key(settings: Settings, requests: Requests, tiers: Path) -> str:

@@ -19,8 +19,8 @@ from training.measure.report import Report
 from training.measure.subject import prepare_table
 from training.measure.valuation import Valuation
 from training.retrain.challengers import Challenger
-from training.retrain.gate import Verdict, as_table
 from training.retrain.settings import Settings
+from training.retrain.verdict import Verdict, as_table
 from training.show.answer import answer_lines
 from training.show.page.html import page_of
 from training.tracking import plain_name

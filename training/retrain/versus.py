@@ -34,7 +34,7 @@ USD = "USD per request"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Figure:
     """One figure of both routers, and the second minus the first with its 95 % interval."""
 
     name: str
@@ -42,20 +42,20 @@ class Row:
     second: float
     difference: Interval
 
-    def per_1k(self) -> "Row":
+    def per_1k(self) -> "Figure":
         """A cost of one request as that of 1,000."""
         known = (1000 * self.first, 1000 * self.second, self.difference.times(1000))
-        return Row("USD per 1,000", *known)
+        return Figure("USD per 1,000", *known)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class SideBySide:
     """What two routers differ by: on how many requests, in which world, and how sure."""
 
     names: tuple[str, str]
     world: str
     requests: int
-    rows: tuple[Row, ...]
+    rows: tuple[Figure, ...]
     notes: tuple[str, ...]
 
     def as_text(self) -> list[str]:
@@ -114,7 +114,7 @@ class Comparison:
         return told | {"requests": self.requests, "figures": rows, "notes": list(self.notes)}
 
 
-def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
+def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     """Compare two routers, paired.
 
     Args:
@@ -159,7 +159,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> Comparison:
     sufficed = rule.sufficed(used.score) if world.paired else None
     figures = _figures(choices, quality, paid, [tier.name for tier in tiers], sufficed)
     told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
-    return Comparison(
+    return SideBySide(
         names=(_called(first, one), _called(second, other)),
         world=world.name,
         requests=len(used),
@@ -201,9 +201,9 @@ def _shown(found: Interval, more: str, less: str, what: str) -> str:
     return f"{what} not shown to differ"
 
 
-def _rows(figures: Mapping[str, list[Floats]], session: Any) -> tuple[Row, ...]:
+def _rows(figures: Mapping[str, list[Floats]], session: Any) -> tuple[Figure, ...]:
     return tuple(
-        Row(name, float(a.mean()), float(b.mean()), interval(b - a, session))
+        Figure(name, float(a.mean()), float(b.mean()), interval(b - a, session))
         for name, (a, b) in figures.items()
     )
 

@@ -27,8 +27,8 @@ SHOWN_CHARS = 1_200
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What either world knows of the m requests of a page, k tiers.
+class Decided:
+    """The m requests of a page as an artifact decides them, in either world; k tiers.
 
     Attributes:
         artifact: whose decisions they are.
@@ -63,7 +63,7 @@ def paired_examples(measured: Measured) -> dict[str, Any]:
     """Prompts nearest the threshold and worst mistakes, as JSON values for the page."""
     rows, subject = measured.rows, measured.subject
     tier = subject.artifact.policy.choose(rows.p, rows.usd)
-    known = Known(
+    decided = Decided(
         subject.artifact,
         subject.requests,
         subject.world.rows,
@@ -73,14 +73,14 @@ def paired_examples(measured: Measured) -> dict[str, Any]:
         rows.score,
         rows.sufficed,
     )
-    return _examples(known, tier, [*_nearest(known), *_mistakes(measured, tier)])
+    return _examples(decided, tier, [*_nearest(decided), *_mistakes(measured, tier)])
 
 
 def one_sided_examples(valued: Valued) -> dict[str, Any]:
     """Prompts nearest the threshold: a mistake takes two outcomes to see."""
     subject, p, usd = valued.subject, valued.estimates.p, valued.estimates.usd
     score = subject.used.score
-    known = Known(
+    decided = Decided(
         subject.artifact,
         subject.requests,
         subject.world.rows,
@@ -90,13 +90,13 @@ def one_sided_examples(valued: Valued) -> dict[str, Any]:
         score,
         subject.rule.sufficed(score),
     )
-    return _examples(known, subject.artifact.policy.choose(p, usd), _nearest(known))
+    return _examples(decided, subject.artifact.policy.choose(p, usd), _nearest(decided))
 
 
-def _nearest(known: Known) -> list[Listing]:
-    if known.artifact.policy.constant is not None:
+def _nearest(decided: Decided) -> list[Listing]:
+    if decided.artifact.policy.constant is not None:
         return []
-    margin = _margin(known.artifact.policy, known.p, known.usd)
+    margin = _margin(decided.artifact.policy, decided.p, decided.usd)
     words = "a hair more or less, and another tier would have been chosen"
     return [Listing("Nearest the threshold", words, np.argsort(margin, kind="stable")[:LISTED])]
 
@@ -125,21 +125,21 @@ def _mistakes(measured: Measured, tier: NDArray[np.int64]) -> list[Listing]:
     ]
 
 
-def _examples(known: Known, tier: NDArray[np.int64], chosen: list[Listing]) -> dict[str, Any]:
+def _examples(decided: Decided, tier: NDArray[np.int64], chosen: list[Listing]) -> dict[str, Any]:
     """The listings that are not empty and their prompts; tier: int64[m], the policy's choice."""
     chosen = [listing for listing in chosen if len(listing.rows)]
     listed = list(dict.fromkeys(int(row) for listing in chosen for row in listing.rows))
-    pool = _pool(known.requests)
-    neighbours = _neighbours(known, pool, listed)
+    pool = _pool(decided.requests)
+    neighbours = _neighbours(decided, pool, listed)
     return {
-        "tiers": [one.name for one in known.artifact.predictor.tiers],
-        "pool": _told(len(pool), len(known.requests)),
+        "tiers": [one.name for one in decided.artifact.predictor.tiers],
+        "pool": _told(len(pool), len(decided.requests)),
         "lists": [
             {"title": one.title, "words": one.words, "rows": [listed.index(r) for r in one.rows]}
             for one in chosen
         ],
         "prompts": [
-            _prompt(known, row, int(tier[row])) | {"near": near}
+            _prompt(decided, row, int(tier[row])) | {"near": near}
             for row, near in zip(listed, neighbours, strict=True)
         ],
     }
@@ -153,18 +153,18 @@ def _margin(
     return np.asarray(worth[:, -1] - worth[:, -2])
 
 
-def _prompt(known: Known, row: int, tier: int) -> dict[str, Any]:
-    request = int(known.usable[row])
-    seen = ~np.isnan(known.score[row])
+def _prompt(decided: Decided, row: int, tier: int) -> dict[str, Any]:
+    request = int(decided.usable[row])
+    seen = ~np.isnan(decided.score[row])
     return {
-        "text": _text(known.requests.prompts[request]),
-        "id": str(known.requests.ids[request]),
-        "source": known.requests.source[request] or "",
+        "text": _text(decided.requests.prompts[request]),
+        "id": str(decided.requests.ids[request]),
+        "source": decided.requests.source[request] or "",
         "tier": tier,
-        "p": [percent(v, 0) for v in known.p[row]],
-        "usd": [dollars(1000 * v) for v in known.usd[row]],
-        "score": _scores(known.score[row]),
-        "good": [int(v) if s else None for v, s in zip(known.sufficed[row], seen, strict=True)],
+        "p": [percent(v, 0) for v in decided.p[row]],
+        "usd": [dollars(1000 * v) for v in decided.usd[row]],
+        "score": _scores(decided.score[row]),
+        "good": [int(v) if s else None for v, s in zip(decided.sufficed[row], seen, strict=True)],
     }
 
 
@@ -185,18 +185,18 @@ def _told(pool: int, logged: int) -> str:
 
 
 def _neighbours(
-    known: Known, pool: NDArray[np.int64], listed: list[int]
+    decided: Decided, pool: NDArray[np.int64], listed: list[int]
 ) -> Iterator[list[dict[str, Any]]]:
     """Of each listed row, the requests of the pool nearest to it by their embeddings' cosine."""
     if not listed:
         return
-    requests, vectorizer = known.requests, known.artifact.predictor.vectorizer
+    requests, vectorizer = decided.requests, decided.artifact.predictor.vectorizer
     columns = slice(SURFACE, SURFACE + vectorizer.embedder.dim)
     logged = _unit(vectorize(vectorizer, list(requests.prompts[pool])).dense[:, columns])
-    asked = _unit(known.dense[np.array(listed, dtype=np.int64)][:, columns])
+    asked = _unit(decided.dense[np.array(listed, dtype=np.int64)][:, columns])
     for row, vector in zip(listed, asked, strict=True):
         near = logged @ vector
-        near[pool == known.usable[row]] = -np.inf
+        near[pool == decided.usable[row]] = -np.inf
         best = np.argsort(-near, kind="stable")[:NEIGHBOURS]
         yield [
             {
