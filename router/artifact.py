@@ -29,7 +29,7 @@ from router.policy import Policy
 from router.predictor import Predictor
 from router.prompt import Prompt
 from router.rules import Rules
-from router.rules_file import parse_rules
+from router.rules_file import stated_rules
 from router.tier import parse_tiers
 
 FILES: Final = (
@@ -115,8 +115,7 @@ def read_artifact(path: Path) -> tuple[Artifact, Mapping[str, NDArray[Any]]]:
         reader = predictor if predictor.second is None else predictor.second.predictor
         if not reader.vectorizer.static:
             _check_machine(reader, golden)
-        stated = manifest.get("rules")
-        rules = None if stated is None else parse_rules(stated, predictor.tiers)
+        rules = stated_rules(manifest.get("rules"), predictor.tiers)
     except KeyError as error:
         raise ArtifactError(f"{path}: {error} is missing in the manifest or heads.npz") from error
     except Exception as error:

@@ -33,6 +33,15 @@ def load_rules(path: Path, tiers: Sequence[Tier]) -> Rules:
     return parse_rules(table.get("rules", {}), tiers, f"{path}: [rules]")
 
 
+def stated_rules(table: Any, tiers: Sequence[Tier]) -> Rules | None:
+    """The rules of a manifest or a configuration; None where it states none.
+
+    Raises:
+        RulesError: see `load_rules`.
+    """
+    return None if table is None else parse_rules(table, tiers)
+
+
 def parse_rules(table: Any, tiers: Sequence[Tier], place: str = "[rules]") -> Rules:
     """Check a rules table against the tiers that it names.
 

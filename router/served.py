@@ -1,11 +1,14 @@
 """One artifact at work: everything that a decision reads, so that a swap replaces it at once."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
+from time import perf_counter
 from typing import Any
 
 from router.artifact import Artifact
+from router.decision import Decision
 from router.predictor import Predictor
 from router.prompt import Prompt
 from router.request import Request, unread_chars
@@ -112,6 +115,28 @@ class Served:
             [tier] = ruling.allowed
             return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
         return self._under(ruling, prompt, cached, counted)
+
+    def stand_in(self, request: Request, reason: str, started: float) -> Decision:
+        """The top tier, or the highest that the request is not denied, without asking the model.
+
+        started: of `perf_counter`, when the decision began.
+        """
+        top = len(self.tiers) - 1
+        if self.rules is not None:
+            with suppress(Exception):  # a tenant whose own methods fail
+                top = self.rules.top(request)
+        tier = self.tiers[top]
+        return Decision(
+            tier=tier.name,
+            model=tier.model,
+            p_suffices={},
+            expected_cost_usd={},
+            reason=reason,
+            propensity=1.0,
+            router_version=self.artifact.version,
+            prompt_hash=None,
+            latency_us=(perf_counter() - started) * 1e6,
+        )
 
     def _by_policy(self, prompt: Prompt) -> Choice:
         p, usd, stage = self._estimate(prompt)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from router.artifact import Artifact
 from router.decision import Decision
@@ -18,10 +18,9 @@ from router.request import Request
 from router.rules_file import load_rules
 from router.served import Served
 from router.sessions import Seen, Sessions
+from router.source import Source
 from router.switch import Switch
 from router.watch import Watcher, load_settled
-
-_REGISTRY: Final = "models:/"
 
 
 class Options(TypedDict, total=False):
@@ -94,7 +93,7 @@ class Router:
         self._switch = Switch()
         self._observers: tuple[Callable[[Decision], object], ...] = ()
         self._watcher: Watcher | None = None
-        self._source = _lasting(str(artifact.path))
+        self._source = Source(str(artifact.path)).lasting()
         self._served = self._prepared(artifact)
         self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
@@ -114,9 +113,9 @@ class Router:
             RulesError: the file `rules` is not one of rules for the artifact's tiers.
         """
         key = os.environ.get("SUFFICE_KEY")
-        source = os.fspath(path)
-        router = cls(load_settled(_found(source)), os.fsencode(key) if key else None, **options)
-        router._source = _lasting(source)
+        source = Source(os.fspath(path))
+        router = cls(load_settled(source.find()), os.fsencode(key) if key else None, **options)
+        router._source = source.lasting()
         return router
 
     @property
@@ -150,10 +149,10 @@ class Router:
         Raises:
             ValueError: `seconds` is not a number above 0.
         """
-        source = self._source if path is None else _lasting(os.fspath(path))
-        pause = (60.0 if source.startswith(_REGISTRY) else 5.0) if seconds is None else seconds
+        source = self._source if path is None else Source(os.fspath(path)).lasting()
+        pause = source.pause if seconds is None else seconds
         before = self._watcher
-        self._watcher = Watcher(self, lambda: _found(source), self._rules_file, pause)
+        self._watcher = Watcher(self, source.find, self._rules_file, pause)
         if before is not None:
             before.stop()
         return self
@@ -216,13 +215,13 @@ class Router:
         read: Prompt | None = None
         try:
             if self._switch.off:
-                decision = self._stand_in(served, request, "kill_switch", started)
+                decision = served.stand_in(request, "kill_switch", started)
             else:
                 read = Prompt.of(prompt, tools)
                 decision = self._decide(served, prompt, read, request, started)
         except Exception as error:  # whatever it is, the service must go on
             reason = f"fallback:{type(error).__name__}"
-            decision = self._stand_in(served, request, reason, started)
+            decision = served.stand_in(request, reason, started)
         if self._log is not None:
             self._log.offer(decision, prompt, request, self._shadowed(read, request))
         for callback in self._observers:
@@ -305,43 +304,10 @@ class Router:
         seen = self._sessions.last(request.tenant, request.session)
         return None if seen is None else served.rules.still(seen.among(served.names), monotonic())
 
-    def _stand_in(self, served: Served, request: Request, reason: str, started: float) -> Decision:
-        """The top tier, or the highest that the request is not denied."""
-        top = len(served.tiers) - 1
-        if served.rules is not None:
-            with suppress(Exception):  # a tenant whose own methods fail
-                top = served.rules.top(request)
-        tier = served.tiers[top]
-        return Decision(
-            tier=tier.name,
-            model=tier.model,
-            p_suffices={},
-            expected_cost_usd={},
-            reason=reason,
-            propensity=1.0,
-            router_version=served.artifact.version,
-            prompt_hash=None,
-            latency_us=(perf_counter() - started) * 1e6,
-        )
-
     def _hash(self, text: str) -> str | None:
         if self._key is None:
             return None
         return hmac.digest(self._key, text.encode("utf-8"), "sha256").hex()[:32]
-
-
-def _lasting(source: str) -> str:
-    """The same artifact, also where the service has changed its working folder."""
-    return source if source.startswith(_REGISTRY) else str(Path(source).absolute())
-
-
-def _found(source: str) -> Path:
-    """The folder of an artifact; that of a registry is fetched."""
-    if not source.startswith(_REGISTRY):
-        return Path(source)
-    from router.integrations.mlflow import fetch
-
-    return fetch(source)
 
 
 def _log(log: Any) -> DecisionLog | None:

@@ -8,7 +8,7 @@ from typing import Any
 from router.hints import did_you_mean, hint
 from router.rules import CAPABILITIES
 from router.rules_file import KEYS as RULES
-from router.rules_file import RulesError, parse_rules
+from router.rules_file import RulesError, stated_rules
 from router.tier import Tier, parse_tiers
 from training.decide.goals import KEYS, NAMES, Goal, MinQuality, parse_goal
 from training.errors import BadInput
@@ -62,10 +62,8 @@ def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:
 
 def check_rules(config: Config, tiers: Sequence[Tier]) -> None:
     """Raise BadInput where a rule of the configuration does not fit the tiers."""
-    if config.rules is None:
-        return
     try:
-        parse_rules(config.rules, tiers)
+        stated_rules(config.rules, tiers)
     except RulesError as error:
         raise BadInput(str(error)) from error
 

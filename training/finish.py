@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from router.assembly import SECOND
 from router.policy import Policy
 from router.predictor import Estimates
-from router.rules_file import parse_rules
+from router.rules_file import stated_rules
 from router.vectorizer import SURFACE
 from training.config import Config, rules_for
 from training.console import step
@@ -251,8 +251,7 @@ def report_on(
     predictor, tiers = learned.predictor, learned.tiers
     estimates = estimates_on(ground, features, learned, policy, test)
     paid = account(asked, used, predictor.tokens, tiers)
-    stated = rules_for(config, tiers)
-    rules = None if stated is None else parse_rules(stated, tiers)
+    rules = stated_rules(rules_for(config, tiers), tiers)
     told = rule_notes(rules, predictor, policy, used, estimates, paid)
     notes = (*config.label.warnings(), *told)
     if not world.paired:

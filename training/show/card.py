@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from router.policy import Policy
-from router.rules_file import parse_rules
+from router.rules_file import stated_rules
 from router.tier import Tier
 from training.decide.operating import NOTHING_CHEAPER
 from training.decide.promises import BY_DEFINITION
@@ -79,9 +79,10 @@ def _stages(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rules(facts: Mapping[str, Any], tiers: Sequence[Tier]) -> list[str]:
-    if facts.get("rules") is None:
+    rules = stated_rules(facts.get("rules"), tiers)
+    if rules is None:
         return []
-    told = [f"- {line}" for line in parse_rules(facts["rules"], tiers).describe()]
+    told = [f"- {line}" for line in rules.describe()]
     return ["", "Rules come first, which the promise and the figures here do not know:", "", *told]
 
 
