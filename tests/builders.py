@@ -210,7 +210,7 @@ def make_artifact(
     card = "# Built by tests/builders.py\n\nOf random numbers; it knows nothing of any traffic.\n"
     fitted = np.arange(3, dtype=np.uint64)
     facts = {"label": {"threshold": 0.5}}
-    export(out, predictor, embedder, policy, lines, card, fitted, facts, second=second)
+    export(out, predictor, policy, lines, card, fitted, facts)
     return out
 
 

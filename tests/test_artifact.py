@@ -109,12 +109,10 @@ def test_an_export_that_differs_from_training_is_not_put_in_place(
     predictor = make_predictor()
     names = [tier.name for tier in predictor.tiers]
     golden = json.dumps({"messages": "hi", "p_suffices": dict.fromkeys(names, wrong)}) + "\n"
-    embedder = predictor.vectorizer.embedder
     with pytest.raises((ParityError, ArtifactError)):
         export(
             tmp_path / "new",
             predictor,
-            embedder,  # type: ignore[arg-type]
             POLICY,
             golden,
             "card",

@@ -182,7 +182,7 @@ def test_heads_that_are_all_constants(tmp_path: Path) -> None:
     predictor = replace(predictor, heads=heads, neighbours=none)
     stated = predictor.estimate(golden_prompts()).p
     golden = golden_lines(stated, [tier.name for tier in predictor.tiers])
-    export(tmp_path / "a", predictor, embedder, POLICY, golden, "card", np.zeros(0, np.uint64), {})
+    export(tmp_path / "a", predictor, POLICY, golden, "card", np.zeros(0, np.uint64), {})
     told = explain(tmp_path / "a", "hi")
     assert told.contributions is None
     assert told.p.tolist() == [0.4, 0.7, 0.95]

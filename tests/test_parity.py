@@ -73,7 +73,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     predictor = Predictor(TIERS, vectorizer, heads.neighbours, heads.heads, heads.blend, tokens)
     golden = golden_lines(probabilities(heads, vectorize(vectorizer, golden_prompts())), names)
     out = tmp_path_factory.mktemp("parity") / "artifact"
-    export(out, predictor, embedder, Policy(1.0), golden, "card", np.zeros(0, np.uint64), {})
+    export(out, predictor, Policy(1.0), golden, "card", np.zeros(0, np.uint64), {})
     return Trained(heads, vectorizer, Router.load(out))
 
 

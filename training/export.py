@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +28,6 @@ from router.head import Constant
 from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import Tier
-from router.vectorizer import Vectorizer
 from training.errors import BadInput, SufficeError
 from training.files import check_folder
 from training.golden import TOLERANCE, replay
@@ -45,45 +45,43 @@ class ParityError(SufficeError):
 def export(
     out: Path,
     predictor: Predictor,
-    embedder: Embedder,
     policy: Policy,
     golden: str,
     card: str,
     fitted: NDArray[np.uint64],
     facts: Mapping[str, Any],
     references: Mapping[str, NDArray[Any]] = MappingProxyType({}),
-    second: Embedder | None = None,
-) -> str:
+) -> Artifact:
     """Write the artifact folder `out`, replacing an older artifact there.
 
     Args:
+        predictor: of one stage or of two, its embedders with it.
+        policy: the operating point.
         golden: JSON lines, see `training.golden`.
         card: the model card, Markdown.
         fitted: uint64[·], hashes of the request ids used for fitting and choosing.
         references: arrays for explanations, see `training.learn.reference`.
         facts: the rest of the manifest: label rule, training window, counts, metrics, libraries.
-        second: the embedder of a second stage, where the predictor has one.
 
     Returns:
-        The artifact's version.
+        The artifact, as `router` reads it.
 
     Raises:
         BadInput: `out` exists and is not an artifact.
         ParityError: a golden probability differs by more than 1e-6.
     """
     with _beside(out) as folder:
-        (folder / "embedder").mkdir()
         arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
-        embedder.save(folder / "embedder")
-        for name, more in (("second", second), ("encoder", predictor.vectorizer.encoder)):
-            if more is not None:
-                (folder / name).mkdir()
-                more.save(folder / name)
+        embedders = _embedders(predictor)
+        for name, embedder in embedders.items():
+            (folder / name).mkdir()
+            embedder.save(folder / name)
         (folder / "golden.jsonl").write_text(golden, encoding="utf-8")
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        _write_manifest(folder, predictor.tiers, policy, facts, predictor.vectorizer, second)
-        return _verified(folder)
+        _write_manifest(folder, predictor.tiers, policy, facts, embedders)
+        artifact = _verified(folder)
+    return replace(artifact, path=out)
 
 
 def reissue(
@@ -95,7 +93,7 @@ def reissue(
     chosen: Requests | None,
     facts: Mapping[str, Any],
     stages: Stages | None = None,
-) -> str:
+) -> Artifact:
     """Write an artifact with the same heads and embedder under another policy or other prices.
 
     Args:
@@ -106,7 +104,7 @@ def reissue(
         stages: whose dials and floors the gate between two stages gets.
 
     Returns:
-        The new artifact's version.
+        The new artifact, as `router` reads it.
 
     Raises:
         BadInput: `out` exists and is not an artifact.
@@ -126,10 +124,9 @@ def reissue(
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
         np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
-        more = source.predictor.second
-        second = None if more is None else more.predictor.vectorizer.embedder
-        _write_manifest(folder, tiers, policy, facts, source.predictor.vectorizer, second)
-        return _verified(folder)
+        _write_manifest(folder, tiers, policy, facts, _embedders(source.predictor))
+        artifact = _verified(folder)
+    return replace(artifact, path=out)
 
 
 def place(source: Path, out: Path) -> str:
@@ -152,7 +149,7 @@ def placing(source: Path, out: Path) -> Iterator[str]:
     """
     with _beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        yield _verified(folder)
+        yield _verified(folder).version
 
 
 @contextmanager
@@ -170,8 +167,8 @@ def _beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _verified(folder: Path) -> str:
-    """The version of the artifact in `folder`, loaded through `router` and replayed."""
+def _verified(folder: Path) -> Artifact:
+    """The artifact in `folder`, loaded through `router` and replayed."""
     artifact = load_artifact(folder)
     difference = replay(artifact.predictor, artifact.golden)
     if not difference <= TOLERANCE:  # NaN is no parity either
@@ -179,7 +176,7 @@ def _verified(folder: Path) -> str:
             f"the exported heads differ from training by {difference:.2g} on a golden prompt "
             f"(allowed: {TOLERANCE:g}); please report this with the library versions"
         )
-    return artifact.version
+    return artifact
 
 
 def check_out(out: Path) -> None:
@@ -238,16 +235,24 @@ def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
+def _embedders(predictor: Predictor) -> dict[str, Embedder]:
+    """The embedders of a predictor by the folder, and the manifest's entry, of each."""
+    found = {"embedder": predictor.vectorizer.embedder}
+    if predictor.second is not None:
+        found["second"] = predictor.second.predictor.vectorizer.embedder
+    if predictor.vectorizer.encoder is not None:
+        found["encoder"] = predictor.vectorizer.encoder
+    return found
+
+
 def _write_manifest(
     folder: Path,
     tiers: Sequence[Tier],
     policy: Policy,
     facts: Mapping[str, Any],
-    vectorizer: Vectorizer,
-    second: Embedder | None,
+    embedders: Mapping[str, Embedder],
 ) -> None:
-    made = {"embedder": vectorizer.embedder, "second": second, "encoder": vectorizer.encoder}
-    entries = {name: one.entry for name, one in made.items() if one is not None}
+    entries = {name: embedder.entry for name, embedder in embedders.items()}
     manifest = {
         "protocol": protocol_of(entries),
         "tiers": [tier.to_dict() for tier in tiers],

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from router.embedder import Embedder
 from router.vectorizer import Vectorizer
 from training.console import step
@@ -14,10 +11,7 @@ from training.ground import Ground
 from training.learn.embedders import resolve_stages, resolve_tuning
 from training.learn.finetune import Tuning, finetune
 from training.learn.members import Matrix
-from training.learn.stages import Stages
 from training.learn.vectorize import fit_ngrams, vectorize
-from training.learned import Learned
-from training.log.requests import Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +19,16 @@ class Features:
     """Vectors of all n requests, and what makes them.
 
     Attributes:
-        embedder: as exported.
-        vectorizer: with the n-grams of the fit rows.
+        vectorizer: the embedder, as exported, and the n-grams of the fit rows.
         x: n rows, those of `Ground.requests`.
         second: of two stages the second's; the other attributes are the first's then.
         notes: of fine-tuning, in words.
     """
 
-    embedder: Embedder
     vectorizer: Vectorizer
     x: Matrix
     second: "Features | None" = None
     notes: tuple[str, ...] = ()
-
-    def stages(
-        self, learned: Learned, requests: Requests, rows: NDArray[np.int64]
-    ) -> Stages | None:
-        """What a second stage says of some of the requests; None where there is one stage only."""
-        second = None if self.second is None else self.second.x.take(rows)
-        return learned.stages(self.x.take(rows), second, list(requests.take(rows).prompts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +92,4 @@ def featurize(ground: Ground, embedders: Sequence[Embedder], seed: int) -> Featu
     ngrams = fit_ngrams(embedder, list(ground.fit_rows.prompts), seed)
     vectorizer = Vectorizer(embedder, ngrams)
     x = vectorize(vectorizer, list(ground.requests.prompts))
-    return Features(embedder, vectorizer, x, featurize(ground, more, seed) if more else None)
+    return Features(vectorizer, x, featurize(ground, more, seed) if more else None)

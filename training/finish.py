@@ -2,28 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.artifact import Artifact
 from router.assembly import SECOND
 from router.policy import Policy
-from router.predictor import Estimates
 from router.rules_file import stated_rules
 from router.vectorizer import SURFACE
 from training.config import Config, rules_for
 from training.console import step
-from training.decide.evidence import FILE, Evidence, gather_evidence, save_evidence, served
-from training.decide.operating import Course, choose
+from training.decide.choice import Choice
+from training.decide.evidence import gather_evidence, served
+from training.decide.operating import choose
 from training.errors import BadInput
 from training.export import export, id_hashes
 from training.features import Features
-from training.fit import worth_of
+from training.fit import Fitted, worth_of
 from training.golden import golden_lines, golden_prompts
-from training.ground import Ground
 from training.learn.costs import account, expected
 from training.learn.heads import probabilities
 from training.learn.memory import Remembering
@@ -35,12 +34,11 @@ from training.learn.vectorize import vectorize
 from training.learned import Learned
 from training.measure import baselines
 from training.measure.members import as_metrics
-from training.measure.overlap import certifiable
 from training.measure.report import Report, Rows, build_report
 from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import judging, like_traffic, logged
-from training.record import describe_choice, describe_job
+from training.record import Provenance, describe_choice, describe_job
 from training.show.card import model_card
 from training.watch.baseline import FITTED, Sample, sample, save_baseline
 
@@ -48,56 +46,44 @@ TIMED = 40  # prompts on which two stages are timed
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """An operating point, and what it was chosen by."""
-
-    policy: Policy
-    course: Course
-    evidence: Evidence
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
-    """An exported artifact: its version, operating point, manifest facts, report and notes.
+    """An exported artifact, and what is to be said of it.
 
-    details: of the heads' members, for who tunes them.
+    Attributes:
+        artifact: as `router` reads it.
+        report: on the test rows, if there is one.
+        notes: what a reader must know.
+        details: of the heads' members, for who tunes them.
     """
 
-    version: str
-    policy: Policy
-    facts: dict[str, Any]
+    artifact: Artifact
     report: Report | Valuation | None
     notes: tuple[str, ...]
     details: tuple[str, ...]
 
 
-def settle(ground: Ground, features: Features, learned: Learned, config: Config) -> Settled:
+def settle(fitted: Fitted, config: Config) -> Choice:
     """The operating point, chosen on the choose rows."""
-    names = tuple(tier.name for tier in ground.tiers)
-    choose_rows, part = ground.requests.take(ground.chosen), features.x.take(ground.chosen)
-    p = probabilities(learned.heads, part)
-    outcomes = None if ground.world.paired else certifiable(logged(choose_rows), p, names)
-    models = learned.predictor.tokens
-    stages = features.stages(learned, ground.requests, ground.chosen)
-    units = ground.splits.units[:, ground.chosen]
-    known = (choose_rows, units, models, ground.tiers, config.label, outcomes, stages)
-    evidence = gather_evidence(p, part, *known)
+    ground, learned = fitted.ground, fitted.learned
+    rows = ground.chosen
+    x = fitted.features.x.take(rows)
+    evidence, untried = gather_evidence(
+        probabilities(learned.heads, x),
+        x,
+        ground.requests.take(rows),
+        ground.splits.units[:, rows],
+        learned.predictor,
+        config.label,
+        ground.world.paired,
+        fitted.stages(rows),
+    )
     course = learned.course
-    policy = choose(config.policy, course, evidence, names)
-    return Settled(policy, course, evidence, outcomes.notes if outcomes else ())
+    policy = choose(config.policy, course, evidence, [tier.name for tier in ground.tiers])
+    return Choice(policy, config.policy, course, evidence, learned.basis, untried)
 
 
 def finish(
-    ground: Ground,
-    features: Features,
-    learned: Learned,
-    config: Config,
-    embedder_name: str,
-    seed: int,
-    started: datetime,
-    out: Path,
-    kept: Path,
+    fitted: Fitted, config: Config, provenance: Provenance, out: Path, kept: Path
 ) -> Finished:
     """Choose the operating point, report, and export to `out`; evidence and baseline to `kept`.
 
@@ -105,30 +91,29 @@ def finish(
         BadInput: the goal is impossible, or `out` is something else than an artifact.
         ParityError: the export does not repeat what was fitted.
     """
+    ground, features, learned = fitted.ground, fitted.features, fitted.learned
     with step("operating point"):
-        settled = settle(ground, features, learned, config)
-    policy = settled.policy
+        choice = settle(fitted, config)
+    policy = choice.policy
     with step("report"):
-        report, refused = report_on(ground, features, learned, policy, config)
-    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
+        report, refused = report_on(fitted, policy, config)
+    notes = [*ground.notes, *choice.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
     members = learned.members or worth_of(ground, learned)
     notes += compare_original(features, learned, policy)
     notes += list(report.notes) if report else [refused]
-    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
-    requests, rule = ground.requests, config.label
     details = [*weights_of(learned), *(member.describe() for member in members)]
-    told = (notes, details)
-    facts = describe_job(requests, rule, sizes, *told, report, started, embedder_name, seed)
+    about = (ground.requests, ground.splits, config.label, provenance)
+    facts = describe_job(*about, notes, details, report)
     facts["metrics"] = facts["metrics"] | as_metrics(members)
-    if (stages := time_stages(ground, learned, settled)) is not None:
+    if (stages := time_stages(fitted, choice)) is not None:
         facts["stages"] = stages
-    sha256 = save_evidence(kept / FILE, settled.evidence, learned.basis)
-    save_baseline(kept, baseline_of(ground, features, learned, policy))
-    facts |= describe_choice(config.policy, settled.course, sha256, rules_for(config, ground.tiers))
+    sha256 = choice.save(kept)
+    save_baseline(kept, baseline_of(fitted, policy))
+    facts |= describe_choice(choice, sha256, rules_for(config, ground.tiers))
     with step("export"):
-        version = write_artifact(out, ground, features, learned, policy, facts, report)
-    return Finished(version, policy, facts, report, tuple(notes), tuple(details))
+        artifact = write_artifact(out, fitted, policy, facts, report)
+    return Finished(artifact, report, tuple(notes), tuple(details))
 
 
 def weights_of(learned: Learned) -> list[str]:
@@ -139,73 +124,55 @@ def weights_of(learned: Learned) -> list[str]:
     return told
 
 
-def baseline_of(ground: Ground, features: Features, learned: Learned, policy: Policy) -> Sample:
+def baseline_of(fitted: Fitted, policy: Policy) -> Sample:
     """What recent traffic is compared with later: the rows of training, also those of its tests."""
+    ground, learned = fitted.ground, fitted.learned
     standing = like_traffic(ground.requests, np.ones(len(ground.requests), bool))
-    fitted = ground.splits.fit[learned.heads.whole]
+    own = ground.splits.fit[learned.heads.whole]
     others = np.concatenate([ground.splits.choose, ground.splits.test])
     others = others[standing[others]]
-    rows = np.concatenate([fitted[standing[fitted]], others])
-    by = estimates_on(ground, features, learned, policy, others)
+    rows = np.concatenate([own[standing[own]], others])
+    by = fitted.estimates(others, policy)
     cross_fitted = served(learned.basis.p, learned.usd, learned.basis.stages, policy)
     return sample(
         ground.requests.take(rows),
-        features.x.take(rows),
-        np.concatenate([cross_fitted[standing[fitted]], by.p]),
+        fitted.features.x.take(rows),
+        np.concatenate([cross_fitted[standing[own]], by.p]),
         np.concatenate([np.full(len(rows) - len(others), FITTED), policy.choose(by.p, by.usd)]),
         learned.predictor,
     )
 
 
-def estimates_on(
-    ground: Ground,
-    features: Features,
-    learned: Learned,
-    policy: Policy,
-    rows: NDArray[np.int64],
-) -> Estimates:
-    """Estimates as they are served under a policy, of rows that were not fitted on, int64[m]."""
-    x = features.x.take(rows)
-    usd = expected(x, learned.predictor.tokens, learned.tiers)
-    stages = features.stages(learned, ground.requests, rows)
-    return Estimates(served(probabilities(learned.heads, x), usd, stages, policy), usd)
-
-
 def write_artifact(
     out: Path,
-    ground: Ground,
-    features: Features,
-    learned: Learned,
+    fitted: Fitted,
     policy: Policy,
     facts: Mapping[str, Any],
     report: Report | Valuation | None,
-) -> str:
-    """Export to the folder `out`; returns the artifact's version."""
-    names = tuple(tier.name for tier in ground.tiers)
-    learned = learned.served(policy)
+) -> Artifact:
+    """Export to the folder `out`."""
+    ground, features = fitted.ground, fitted.features
+    learned = fitted.learned.served(policy)
     p, *second = golden_answers(features, learned)
-    lines = golden_lines(p, names, *second)
+    lines = golden_lines(p, tuple(tier.name for tier in ground.tiers), *second)
     card = model_card(ground.tiers, policy, facts, report)
     used = np.concatenate([ground.splits.fit, ground.splits.choose])
     hashes = id_hashes(ground.requests.ids[used])
     kept = reference_arrays(learned.references, learned.predictor.learned)
-    kept |= {"seen": sketch(features.embedder, list(ground.requests.prompts[used]))}
-    embedder = None
+    kept |= {"seen": sketch(features.vectorizer.embedder, list(ground.requests.prompts[used]))}
     if learned.second is not None:
         own = reference_arrays(learned.second.references, learned.second.predictor.learned)
         kept |= {f"{SECOND}{name}": array for name, array in own.items()}
-        embedder = learned.second.embedder
-    made = (policy, lines, card, hashes, facts, kept, embedder)
-    return export(out, learned.predictor, features.embedder, *made)
+    return export(out, learned.predictor, policy, lines, card, hashes, facts, kept)
 
 
-def time_stages(ground: Ground, learned: Learned, settled: Settled) -> dict[str, float] | None:
+def time_stages(fitted: Fitted, choice: Choice) -> dict[str, float] | None:
     """How long both stages take, and what the gate does on the choose rows; None with one stage."""
+    ground, learned = fitted.ground, fitted.learned
     if learned.second is None:
         return None
     some = list(ground.requests.take(ground.splits.choose[:TIMED]).prompts)
-    pace = measure_pace(learned.predictor, learned.second.predictor, some)
-    return settled.evidence.stage_facts(settled.policy, pace)
+    return choice.stage_facts(measure_pace(learned.predictor, learned.second.predictor, some))
 
 
 def golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:
@@ -220,7 +187,7 @@ def compare_original(features: Features, learned: Learned, policy: Policy) -> tu
     """What quantising the encoder to int8 changes on the golden prompts, in words."""
     if features.second is not None and learned.second is not None:
         return compare_original(features.second, learned.second, policy)
-    embedder = features.embedder
+    embedder = features.vectorizer.embedder
     if not isinstance(embedder, Remembering) or embedder.original is None:
         return ()
     ours = vectorize(features.vectorizer, golden_prompts())
@@ -238,18 +205,19 @@ def compare_original(features: Features, learned: Learned, policy: Policy) -> tu
 
 
 def report_on(
-    ground: Ground, features: Features, learned: Learned, policy: Policy, config: Config
+    fitted: Fitted, policy: Policy, config: Config
 ) -> tuple[Report | Valuation | None, str]:
     """The report on the test rows, in the world of the choice; or None, and why there is none."""
-    requests, splits, world, x = ground.requests, ground.splits, ground.world, features.x
+    ground, x = fitted.ground, fitted.features.x
+    requests, splits, world = ground.requests, ground.splits, ground.world
     known = judging(requests, world.paired)
     test = splits.test[known[splits.test]]
     used, asked = requests.take(test), x.take(test)
     unit = coarsest(splits.units[:, test])
     if len(np.unique(unit)) < 2:  # an interval needs two independent requests
         return None, "fewer than two independent test requests: no report"
-    predictor, tiers = learned.predictor, learned.tiers
-    estimates = estimates_on(ground, features, learned, policy, test)
+    predictor, tiers = fitted.learned.predictor, ground.tiers
+    estimates = fitted.estimates(test, policy)
     paid = account(asked, used, predictor.tokens, tiers)
     rules = stated_rules(rules_for(config, tiers), tiers)
     told = rule_notes(rules, predictor, policy, used, estimates, paid)

@@ -75,7 +75,7 @@ def lay_out(
 def _check_sizes(splits: Splits) -> None:
     largest = int(np.unique(splits.group, return_counts=True)[1].max())
     for part, least in (("fit", 100), ("choose", 20)):
-        rows = len(getattr(splits, part))
+        rows = splits.sizes[part]
         if rows < least:
             tied = (
                 f"; {largest} of {len(splits.group)} stay in one part, tied by their session_id or "

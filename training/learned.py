@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedder import Embedder
 from router.head import Head
 from router.policy import Policy
 from router.predictor import Predictor, Second
@@ -32,7 +31,6 @@ class Learned:
     Attributes:
         predictor: what `router` serves.
         heads: with the cross-fitted probabilities of the fit rows.
-        embedder: as exported.
         basis: what the fit rows say of the order in which to try operating points.
         references: what explanations compare with, one per learned head.
         notes: what the log does not tell, in words.
@@ -42,7 +40,6 @@ class Learned:
 
     predictor: Predictor
     heads: FittedHeads
-    embedder: Embedder
     basis: Basis
     references: tuple[Reference, ...]
     notes: tuple[str, ...]
@@ -97,7 +94,6 @@ def learn(
     requests: Requests,
     group: NDArray[np.int64],
     tiers: tuple[Tier, ...],
-    embedder: Embedder,
     vectorizer: Vectorizer,
     seed: int,
     recipe: Recipe = STANDARD,
@@ -108,6 +104,8 @@ def learn(
         x: vectors of the fit rows.
         requests: the fit rows.
         group: int64[m], rows that must stay in one fold.
+        tiers: cheapest first.
+        vectorizer: what made `x`.
         seed: of folds, trees and clusters.
         recipe: the members' parameters.
 
@@ -143,7 +141,7 @@ def learn(
     )
     learned = [head for head in heads.heads if isinstance(head, Head)]
     references = references_of(learned, heads.neighbours, x, heads.growths)
-    return Learned(predictor, heads, embedder, basis, references, notes)
+    return Learned(predictor, heads, basis, references, notes)
 
 
 def join(first: Learned, second: Learned, x: Matrix, requests: Requests) -> Learned:
@@ -156,7 +154,7 @@ def join(first: Learned, second: Learned, x: Matrix, requests: Requests) -> Lear
         requests: the fit rows.
     """
     p, prompts = (first.heads.p, second.heads.p), list(requests.prompts)
-    limit = float(second.embedder.entry["max_tokens"])
+    limit = float(second.predictor.vectorizer.embedder.entry["max_tokens"])
     gate = fit_gate(*p, requests.score, requests.weight, x.dense, limit)
     stages = read_stages(gate, x.dense, *p, prompts, x.tokens)
     dials = plan_course(stages.p, first.usd).dials

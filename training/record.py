@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from router.policy import Policy
-from router.tier import Tier
+from router.artifact import Artifact
+from training.decide.choice import Choice
 from training.decide.evidence import FILE
-from training.decide.goals import Goal, goal_as_dict
-from training.decide.operating import Course
+from training.decide.goals import goal_as_dict
 from training.files import write_json
 from training.label.rule import LabelRule
+from training.learn.splits import Splits
 from training.log.requests import Requests, fingerprint
 from training.measure.pictures import save_plots
 from training.measure.report import Report
@@ -26,42 +27,47 @@ from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, log_run
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
 
 
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a job was called: the embedder's name as given, the seed, and when it started."""
+
+    embedder: str
+    seed: int
+    started: datetime
+
+
 def describe_job(
     requests: Requests,
+    splits: Splits,
     rule: LabelRule,
-    sizes: Mapping[str, int],
-    notes: Sequence[str],
-    details: Sequence[str],
-    report: Report | Valuation | None,
-    started: datetime,
-    embedder_name: str,
-    seed: int,
+    provenance: Provenance,
+    notes: Sequence[str] = (),
+    details: Sequence[str] = (),
+    report: Report | Valuation | None = None,
 ) -> dict[str, Any]:
     """The manifest's part that tells where the artifact comes from.
 
     Args:
         requests: of the whole log.
+        splits: of these.
         rule: what sufficing means.
-        sizes: {part: rows}.
+        provenance: how the job was called.
         notes: what a reader must know.
         details: what only who tunes the heads wants to know; not on the card.
         report: on the test rows, if there is one.
-        started: when.
-        embedder_name: as given.
-        seed: as given.
     """
     times = requests.at[~np.isnat(requests.at)]
     ends = [str(edge) + "Z" for edge in (times.min(), times.max())] if len(times) else [None, None]
     return {
-        **describe_making(started),
+        **describe_making(provenance.started),
         "label": rule.as_dict(),
         "training": {
             "since": ends[0],
             "until": ends[1],
-            "rows": dict(sizes),
+            "rows": splits.sizes,
             "fingerprint": fingerprint(requests),
-            "embedder": _named(embedder_name),
-            "seed": seed,
+            "embedder": _named(provenance.embedder),
+            "seed": provenance.seed,
             "notes": list(notes),
             "details": list(details),
         },
@@ -87,33 +93,25 @@ def describe_making(started: datetime | None = None) -> dict[str, Any]:
 
 
 def describe_choice(
-    goal: Goal | None,
-    course: Course | None,
-    sha256: str | None,
-    rules: Mapping[str, Any] | None = None,
+    choice: Choice, sha256: str | None, rules: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The manifest's part by which the operating point can be chosen again.
 
     Args:
-        goal: what was asked for; None (and so the course) in artifacts of before 0.2.
-        course: in which order operating points were tried.
+        choice: its goal and course are None in artifacts of before 0.2.
         sha256: of evidence.npz, by which its run is found; None where there is none.
         rules: what comes before the model, as the configuration states it.
     """
     return {
         **({} if rules is None else {"rules": rules}),
-        "goal": None if goal is None else goal_as_dict(goal),
-        "course": None if course is None else course.to_dict(),
+        "goal": None if choice.goal is None else goal_as_dict(choice.goal),
+        "course": None if choice.course is None else choice.course.to_dict(),
         "evidence": sha256,
     }
 
 
 def track(
-    out: Path,
-    name: str,
-    facts: Mapping[str, Any],
-    policy: Policy,
-    tiers: Sequence[Tier],
+    artifact: Artifact,
     evidence: Path | None,
     safe: str,
     report: Report | Valuation | None = None,
@@ -123,11 +121,7 @@ def track(
     """Log an exported artifact as a run; returns the run's id and the store.
 
     Args:
-        out: the artifact folder.
-        name: its version.
-        facts: of its manifest.
-        policy: its operating point.
-        tiers: cheapest first.
+        artifact: as it was exported.
         evidence: folder that holds evidence.npz.
         safe: what is told to be in place if MLflow refuses the run.
         report: of a training job, for its plots.
@@ -136,6 +130,7 @@ def track(
     Raises:
         EnvironmentProblem: MLflow refused the run.
     """
+    facts, policy, tiers = artifact.manifest, artifact.policy, artifact.predictor.tiers
     told = {
         **(parameters or {}),
         **(facts["goal"] or {}),
@@ -154,13 +149,13 @@ def track(
         }
     tags = {
         "suffice.version": facts["suffice_version"],
-        ARTIFACT_TAG: name,
+        ARTIFACT_TAG: artifact.version,
         "suffice.fingerprint": facts["training"]["fingerprint"],
         "suffice.policy": describe_policy(policy, tiers),
-        "mlflow.note.content": (out / "CARD.md").read_text(encoding="utf-8"),
+        "mlflow.note.content": (artifact.path / "CARD.md").read_text(encoding="utf-8"),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {"artifact": out}
+        folders = {"artifact": artifact.path}
         if evidence is not None and (evidence / FILE).is_file():
             folders["evidence"] = evidence
             tags[EVIDENCE_TAG] = facts["evidence"]
@@ -170,4 +165,4 @@ def track(
             folders["plots"].mkdir()
             save_plots(report, folders["plots"])
             write_json(folders["report"] / "report.json", report.as_json())
-        return log_run(f"suffice {name}", told, measured, tags, folders, safe)
+        return log_run(f"suffice {artifact.version}", told, measured, tags, folders, safe)

@@ -23,7 +23,7 @@ from training.measure.members import microseconds
 from training.measure.propensities import estimate_propensities
 from training.measure.report import Report
 from training.measure.valuation import Valuation
-from training.record import track
+from training.record import Provenance, track
 from training.show.card import describe_policy, describe_rule, next_step
 from training.tracking import check_store
 
@@ -66,7 +66,7 @@ def train(
         EnvironmentProblem: MLflow's store cannot be used; nothing was written. Or it refused the
             run after all (the artifact is in place).
     """
-    started = datetime.now(UTC)
+    provenance = Provenance(embedder_name, seed, datetime.now(UTC))
     check_out(out)
     sources = resolve(embedder_name, tuning)
     with step("read traffic"):
@@ -80,12 +80,12 @@ def train(
     check_store()
     features = prepare(ground, sources, seed)
     with step("heads"):
-        features, learned = fit(ground, features, seed, STANDARD)
+        fitted = fit(ground, features, seed, STANDARD)
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch)
-        made = finish(ground, features, learned, config, embedder_name, seed, started, out, kept)
-        policy = made.policy
-        times = microseconds(learned.predictor, golden_prompts())
+        made = finish(fitted, config, provenance, out, kept)
+        artifact, policy = made.artifact, made.artifact.policy
+        times = microseconds(fitted.learned.predictor, golden_prompts())
         summary = (
             *made.notes,
             *made.details,
@@ -98,18 +98,14 @@ def train(
         with step("MLflow run"):
             asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)
-            chosen = {f"heads.{key}": value for key, value in learned.heads.choices.items()}
+            chosen = {f"heads.{key}": value for key, value in fitted.learned.heads.choices.items()}
             chosen |= {f"members.{name}.microseconds": value for name, value in times.items()}
             run_id, store = track(
-                out,
-                made.version,
-                made.facts,
-                policy,
-                tiers,
+                artifact,
                 evidence=kept,
                 safe=f"the artifact is in {out}, without the run that drift and reprice need",
                 report=made.report,
                 parameters=asked,
                 metrics=chosen,
             )
-    return Trained(out, made.version, policy, made.report, run_id, store, summary)
+    return Trained(out, artifact.version, policy, made.report, run_id, store, summary)

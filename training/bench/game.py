@@ -144,12 +144,14 @@ def _suffice(
     timed: Sequence[Prompt],
 ) -> tuple[Standing, Floats, Floats]:
     """How Suffice stands on the test rows; expected costs there, and the account: float64[m, k]."""
-    features, learned = fit(ground, features, seed, STANDARD)
-    policy = settle(ground, features, learned, config).policy
+    fitted = fit(ground, features, seed, STANDARD)
+    features, learned = fitted.features, fitted.learned
+    policy = settle(fitted, config).policy
     x = features.x.take(ground.splits.test)
     p, usd = probabilities(learned.heads, x), expected(x, learned.predictor.tokens, learned.tiers)
     gain, dollar = _walks(p, usd)
-    vectorizer = replace(features.vectorizer, embedder=_forgetful(features.embedder))
+    vectorizer = features.vectorizer
+    vectorizer = replace(vectorizer, embedder=_forgetful(vectorizer.embedder))
     predictor = replace(learned.predictor, vectorizer=vectorizer)
 
     def decide(prompt: Prompt) -> int:

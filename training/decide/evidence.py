@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.cost import TokenModel
 from router.policy import Policy
+from router.predictor import Predictor
 from router.tier import Tier
 from training.errors import BadInput
 from training.label.rule import LabelRule
@@ -23,7 +23,8 @@ from training.learn.costs import account, expected_tokens, priced, used_tokens
 from training.learn.members import Matrix
 from training.learn.stages import Pace, Stages
 from training.log.requests import Requests
-from training.measure.overlap import Outcomes
+from training.measure.overlap import certifiable
+from training.measure.world import logged
 
 Floats = NDArray[np.float64]
 FILE = "evidence.npz"
@@ -137,25 +138,27 @@ def gather_evidence(
     x: Matrix,
     requests: Requests,
     units: NDArray[np.int64],
-    models: Sequence[TokenModel],
-    tiers: Sequence[Tier],
+    predictor: Predictor,
     rule: LabelRule,
-    outcomes: Outcomes | None = None,
-    stages: Stages | None = None,
-) -> Evidence:
-    """What n choose rows tell.
+    paired: bool,
+    stages: Stages | None,
+) -> tuple[Evidence, tuple[str, ...]]:
+    """What n choose rows tell, and what a one-sided log never tried, in words.
 
     Args:
         p: float64[n, k], P(tier suffices).
         x: vectors of the rows.
-        requests: the rows; without `outcomes` every tier's score is known on them.
+        requests: the rows.
         units: int64[partitions, n], see `training.learn.splits.independent`.
-        models: of each tier's tokens.
-        tiers: cheapest first.
+        predictor: its tiers and their token models.
         rule: what counts as sufficing.
-        outcomes: doubly robust scores, of one-sided rows.
-        stages: what a second stage says of the rows.
+        paired: every tier's score is known on the rows; else they count by doubly robust scores.
+        stages: what a second stage says of the rows; None where there is one only.
+
+    Raises:
+        BadInput: see `training.measure.overlap.certifiable`.
     """
+    models, tiers = predictor.tokens, predictor.tiers
     tokens = expected_tokens(x, models)
     evidence = Evidence(
         p=p,
@@ -168,9 +171,11 @@ def gather_evidence(
         stages=stages,
         units=units,
     )
-    if outcomes is None:
-        return replace(evidence, sufficed=rule.sufficed(requests.score))
-    return replace(evidence, score=outcomes.score, low=outcomes.low, high=outcomes.high)
+    if paired:
+        return replace(evidence, sufficed=rule.sufficed(requests.score)), ()
+    found = certifiable(logged(requests), p, tuple(tier.name for tier in tiers))
+    evidence = replace(evidence, score=found.score, low=found.low, high=found.high)
+    return evidence, found.notes
 
 
 def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:

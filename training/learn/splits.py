@@ -45,6 +45,11 @@ class Splits:
     units: NDArray[np.int64]
     leakage: str
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each part, by its name."""
+        return {"fit": len(self.fit), "choose": len(self.choose), "test": len(self.test)}
+
 
 def parse_shares(text: str) -> tuple[float, float, float]:
     """Read ``75/15/10`` (percent) as shares of fit, choose and test.

@@ -39,7 +39,7 @@ from training.measure.offpolicy import interval
 from training.measure.plots import save
 from training.measure.slice_report import promise_margins
 from training.measure.world import comparable
-from training.record import describe_choice, describe_job
+from training.record import Provenance, describe_choice, describe_job
 from training.retrain.contest import hold
 from training.retrain.gate import judge
 from training.retrain.registry import ANCHOR, CHAMPION
@@ -232,17 +232,16 @@ def _challenger(
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed, twin)
     features = prepare(ground, resolve(settings.embedders[0], settings.tuning), settings.seed)
-    features, learned = fit(ground, features, settings.seed, STANDARD)
-    settled = settle(ground, features, learned, config)
-    sizes = {part: len(getattr(ground.splits, part)) for part in ("fit", "choose", "test")}
-    made, embedder = datetime.now(UTC), settings.embedders[0]
-    facts = describe_job(known, config.label, sizes, [], [], None, made, embedder, settings.seed)
-    facts |= describe_choice(config.policy, settled.course, None, rules_for(config, tiers))
-    write_artifact(folder, ground, features, learned, settled.policy, facts, None)
+    fitted = fit(ground, features, settings.seed, STANDARD)
+    choice = settle(fitted, config)
+    provenance = Provenance(settings.embedders[0], settings.seed, datetime.now(UTC))
+    facts = describe_job(known, ground.splits, config.label, provenance)
+    facts |= describe_choice(choice, None, rules_for(config, tiers))
+    write_artifact(folder, fitted, choice.policy, facts, None)
     test = ground.splits.test
     kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))
     ground = replace(ground, requests=ground.requests.take(test), splits=kept)
-    return _Made(folder, ground, features.x.take(test))
+    return _Made(folder, ground, fitted.features.x.take(test))
 
 
 def _passes(made: _Made, others: dict[str, Path], settings: Settings) -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 import optuna
 
 from training.errors import BadInput
-from training.features import Features, Sources, prepare
-from training.fit import fit
+from training.features import Sources, prepare
+from training.fit import Fitted, fit
 from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.calibrate import FIRM_ROWS, log_loss
@@ -38,16 +38,14 @@ class Challenger:
         name: its embedder, its label rule and its number in the search.
         embedder: name or folder.
         parameters: what the search chose, by name.
-        features: vectors of all requests.
-        learned: heads and token models.
+        fitted: features, heads and token models.
         merits: cross-fitted figures of the fit rows; the one compared is `merit`.
     """
 
     name: str
     embedder: str
     parameters: Mapping[str, Any]
-    features: Features
-    learned: Learned
+    fitted: Fitted
     merits: dict[str, float]
 
     @property
@@ -96,12 +94,12 @@ def train_challengers(
             trial = study.ask()
             embedder, learns, parameters = _suggest(trial, embedders, rules)
         recipe = _recipe(parameters, learns, rule)
-        used, learned = fit(ground, features[embedder], seed, recipe)
+        fitted = fit(ground, features[embedder], seed, recipe)
         made_of = embedder if rules == (ALL,) else f"{embedder}, {learns} labels"
         name = f"{made_of}, {'standard' if trial is None else f'trial {trial.number + 1}'}"
         told = {"embedder": embedder, "labels": learns, **parameters}
-        merits = _merits(learned, ground.fit_rows)
-        made = Challenger(name, embedder, told, used, learned, merits)
+        merits = _merits(fitted.learned, ground.fit_rows)
+        made = Challenger(name, embedder, told, fitted, merits)
         if trial is not None:
             study.tell(trial, made.merit)
         yield made

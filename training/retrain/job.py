@@ -23,7 +23,7 @@ from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
 from training.log.requests import Requests, contents
 from training.log.traffic import TrafficTable, read_traffic
-from training.record import describe_making
+from training.record import Provenance, describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import judge
@@ -144,14 +144,14 @@ def _finish(
     """Choose the operating point, export, hold against the champion, register, promote."""
     with tempfile.TemporaryDirectory() as scratch:
         folder, champion = Path(scratch) / "artifact", registry.of(CHAMPION)
-        made = _export(mlflow, settings, ground, best, folder, Path(scratch))
+        made = _export(mlflow, settings, best, folder, Path(scratch))
         with step("gate"):
             others = _others(registry, settings, Path(scratch))
             rule = settings.config.label
-            contest = hold(ground, best.features.x, folder, others, rule)
+            contest = hold(ground, best.fitted.features.x, folder, others, rule)
             verdict = judge(contest.holdout, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
-        worth, name = worth_of(made), made.version
+        worth, name = worth_of(made), made.artifact.version
         headline = f"{status.capitalize()}. {worth}"
         with step("register"):
             show(
@@ -178,24 +178,16 @@ def _finish(
 
 
 def _export(
-    mlflow: Any, settings: Settings, ground: Ground, best: Challenger, folder: Path, scratch: Path
+    mlflow: Any, settings: Settings, best: Challenger, folder: Path, scratch: Path
 ) -> Finished:
     """The challenger's artifact in `folder`, its evidence logged."""
     kept = scratch / "evidence"
     kept.mkdir()
-    made = finish(
-        ground,
-        best.features,
-        best.learned,
-        settings.config,
-        best.embedder,
-        settings.seed,
-        datetime.now(UTC),
-        folder,
-        kept,
-    )
+    provenance = Provenance(best.embedder, settings.seed, datetime.now(UTC))
+    made = finish(best.fitted, settings.config, provenance, folder, kept)
     mlflow.log_artifacts(str(kept), "evidence")
-    mlflow.set_tags({ARTIFACT_TAG: made.version, EVIDENCE_TAG: made.facts["evidence"]})
+    artifact = made.artifact
+    mlflow.set_tags({ARTIFACT_TAG: artifact.version, EVIDENCE_TAG: artifact.manifest["evidence"]})
     return made
 
 

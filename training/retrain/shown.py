@@ -37,8 +37,7 @@ def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: G
     }
     told["tiers"] = ", ".join(f"{tier.name}={tier.model}" for tier in ground.tiers)
     told["world"] = ground.world.name
-    for part in ("fit", "choose", "test"):
-        told[f"rows.{part}"] = len(getattr(ground.splits, part))
+    told |= {f"rows.{part}": rows for part, rows in ground.splits.sizes.items()}
     mlflow.log_params({plain_name(name): value for name, value in told.items()})
     mlflow.set_tags(window_tags(ground.requests))
     frame = table.frame[["request_id", "tier", "model", "score"]]
