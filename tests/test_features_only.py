@@ -23,10 +23,13 @@ from training.forget import forget
 from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.learn.splits import near_duplicates, parse_shares, split
-from training.log.imprint import Imprinter, MadeBy, fingerprint, imprints
+from training.log.imprint import MadeBy, fingerprint, imprints
+from training.log.imprinter import Imprinter
 from training.log.ingest import ingest
+from training.log.layout import to_arrow
+from training.log.normalise import normalise
 from training.log.requests import gather
-from training.log.traffic import normalise, read_traffic, to_arrow
+from training.log.traffic import read_traffic
 
 untracked = test_train.untracked
 

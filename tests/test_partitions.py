@@ -18,7 +18,8 @@ from tests.traffic_makers import call, make_rows, write_log
 from training.errors import BadInput
 from training.log import ledger, partitions
 from training.log.ingest import ingest
-from training.log.traffic import JOURNAL, hashes_of, read_traffic
+from training.log.layout import JOURNAL, hashes_of
+from training.log.traffic import read_traffic
 
 HEADER = ["request_id", "at", "prompt", "model", "score", "user_id"]
 

@@ -9,8 +9,9 @@ import pytest
 from training.label.ladder import build_ladder
 from training.label.signals import find_signals, similarity
 from training.label.turns import TurnReader, user_turns
+from training.log.layout import to_arrow
+from training.log.normalise import normalise
 from training.log.requests import SIGNALS
-from training.log.traffic import normalise, to_arrow
 
 ASK = "How many litres of paint do I need for a room of 4 by 5 metres?"
 OTHER = "What is the capital of the country north of Peru?"

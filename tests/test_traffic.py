@@ -18,8 +18,10 @@ from tests.traffic_makers import make_rows
 from training.errors import BadInput
 from training.log.columns import numbers, tags, times
 from training.log.keys import resolve, row_hashes
+from training.log.layout import SCHEMA, to_arrow
 from training.log.messages import canonical_messages
-from training.log.traffic import SCHEMA, normalise, read_traffic, require_scores, to_arrow
+from training.log.normalise import normalise
+from training.log.traffic import read_traffic, require_scores
 
 
 def _write(path: Path, **columns: Any) -> Path:

@@ -8,8 +8,8 @@ from scipy.special import expit, logit
 from tests.traffic_makers import TIERS
 from training.learn.calibrate import FIRM_ROWS, calibrate, level_rows
 from training.learn.weak import matched_labels, weak_labels
+from training.log.normalise import normalise
 from training.log.requests import gather
-from training.log.traffic import normalise
 
 NAN = float("nan")
 

@@ -57,7 +57,7 @@ def test_the_export_repeats_lightgbm_on_unseen_rows(shared_data: Path, tmp_path:
     embedder = resolve_embedder("static")
     vectorizer = Vectorizer(embedder, fit_ngrams(embedder, list(fit.prompts), 0))
     x = vectorize(vectorizer, list(fit.prompts))
-    learned = learn(x, fit, splits.group[splits.fit], tiers, embedder, vectorizer, 0)
+    learned = learn(x, fit, splits.group[splits.fit], tiers, vectorizer, 0)
     ours = learned.predictor.estimate(list(test.prompts))
     theirs = probabilities(learned.heads, vectorize(vectorizer, list(test.prompts)))
     dials = dial_grid(learned.heads.p, learned.usd)

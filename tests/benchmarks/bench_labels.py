@@ -180,7 +180,7 @@ def test_signals_and_a_tenth_of_the_grades(users: str, shared_data: Path, tmp_pa
             requests, _ = load_requests(tmp_path / f"{name}.parquet", tiers, LabelRule())
             number = np.array([int(one.split("-")[0]) for one in requests.ids])
             fitted = x.take(number)
-            heads = learn(fitted, requests, number, tiers, embedder, vectorizer, seed).heads
+            heads = learn(fitted, requests, number, tiers, vectorizer, seed).heads
             p = probabilities(heads, asked)
             walk = order_walk(p[:, 1] - p[:, 0])
             found = values(curve_metrics(walk, quality, np.ones_like(quality)), len(p))

@@ -272,7 +272,7 @@ def learned_world(
     embedder = resolve_embedder("static")
     vectorizer = Vectorizer(embedder, fit_ngrams(embedder, list(fit.prompts), 0))
     x, y = (vectorize(vectorizer, list(part.prompts)) for part in parts)
-    learned = learn(x, fit, np.arange(len(fit)), tiers, embedder, vectorizer, 0)
+    learned = learn(x, fit, np.arange(len(fit)), tiers, vectorizer, 0)
     models = learned.predictor.tokens
     population = Evidence(
         p=np.array([learned.predictor.probabilities(vector) for vector in y.vectors()]),

@@ -29,9 +29,9 @@ from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
 from training.errors import BadInput, Refused, SufficeError
 from training.files import check_file
+from training.log.layout import SCHEMA
 from training.log.requests import CHARS_PER_TOKEN, of_tiers
 from training.log.store import read_label
-from training.log.traffic import SCHEMA
 from training.rate import Rate
 
 SOURCE = "judge"

@@ -23,9 +23,10 @@ from training.ask.plan import Plan, make_plan
 from training.ask.together import read_together
 from training.errors import BadInput, Refused, SufficeError
 from training.files import check_file, whole
+from training.log.layout import to_arrow
+from training.log.normalise import normalise, refusal
 from training.log.requests import of_tiers
 from training.log.store import LABEL, read_label
-from training.log.traffic import normalise, refusal, to_arrow
 
 TAG = "replay"
 UNLIKE = (

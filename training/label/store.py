@@ -14,8 +14,9 @@ from training.files import whole
 from training.label.combine import Labels
 from training.label.turns import user_turns
 from training.log.imprint import is_featured, needs_text
+from training.log.layout import SCHEMA, arrow_columns, to_arrow
+from training.log.normalise import normalise, refusal
 from training.log.store import stored_files
-from training.log.traffic import SCHEMA, arrow_columns, normalise, refusal, to_arrow
 
 BATCH_ROWS = 2048
 LABELS = ("score", "score_source", "label_weight")

@@ -1,6 +1,6 @@
 """Log files → the traffic table, in constant memory (24 bytes a row, the hashes of keys).
 
-Rows stream through an adapter and `training.log.traffic.normalise` into a Parquet file beside the
+Rows stream through an adapter and `training.log.normalise` into a Parquet file beside the
 target; duplicates are resolved at the end, in a second pass where there are any; then the file is
 renamed over the target. A row that cannot be read goes to a quarantine file with its line and the
 reason, and more than `max_bad` of them refuse the whole run: the target stays as it was.
@@ -21,8 +21,11 @@ from training.errors import BadInput, EnvironmentProblem
 from training.log.adapters import Bad, Row, Skip, read_mapping
 from training.log.adapters.files import RAW_LIMIT
 from training.log.adapters.records import kind_of
-from training.log.imprint import Imprinter, MadeBy, featured, made_by
+from training.log.imprint import MadeBy, made_by
+from training.log.imprinter import Imprinter, featured
+from training.log.layout import SCHEMA, to_arrow
 from training.log.ledger import COUNTS, FileReport, Ledger
+from training.log.normalise import Problem, normalise
 from training.log.partitions import Folder
 from training.log.place import alone, table_place
 from training.log.pseudonyms import Pseudonyms
@@ -30,7 +33,6 @@ from training.log.quarantine import Quarantine
 from training.log.redact import mask_values
 from training.log.sources import Group, Source, find_sources
 from training.log.store import OneFile, labelled, read_label, stored_files
-from training.log.traffic import SCHEMA, Problem, normalise, to_arrow
 
 BATCH_ROWS, BATCH_CHARS = 4096, 2**23
 

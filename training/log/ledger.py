@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from training.log.keys import repeated, resolve
-from training.log.traffic import hashes_of, key_hashes_of
+from training.log.layout import hashes_of, key_hashes_of
 
 COUNTS = ("read", "ingested", "failed", "duplicate", "skipped", "quarantined")
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from training.log.layout import JOURNAL, KEYS
 from training.log.store import (
     GROUP_BYTES,
     Writer,
@@ -23,7 +24,6 @@ from training.log.store import (
     stored_files,
     wanted_rows,
 )
-from training.log.traffic import JOURNAL, KEYS
 
 UNTIMED = "__HIVE_DEFAULT_PARTITION__"  # where rows without a time go, as Hive and Arrow name it
 OPEN_FILES, PENDING_BYTES = 128, 2 * GROUP_BYTES

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from training.errors import BadInput
 from training.log.imprint import MADE_BY, is_featured
+from training.log.layout import KEYS, arrow_columns, to_arrow
+from training.log.normalise import normalise, refusal
 from training.log.parquet import open_parquet
-from training.log.traffic import KEYS, arrow_columns, normalise, refusal, to_arrow
 
 GROUP_ROWS, GROUP_BYTES, GROUP_BATCHES = 2**15, 2**25, 64
 BATCH_ROWS = 4096

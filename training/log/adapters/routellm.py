@@ -13,8 +13,8 @@ from training.errors import BadInput
 from training.log.adapters.files import csv_records, plain_name
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.adapters.table import Mapping, csv_header
+from training.log.layout import SCHEMA
 from training.log.messages import bare_prompt
-from training.log.traffic import SCHEMA
 
 TIERS = ("small", "large")
 

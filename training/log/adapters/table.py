@@ -19,9 +19,9 @@ from training.log.adapters.names import question
 from training.log.adapters.records import kind_of, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.imprint import is_featured
+from training.log.layout import SCHEMA
 from training.log.messages import bare_prompt, is_chat
 from training.log.parquet import open_parquet
-from training.log.traffic import SCHEMA
 from training.toml import read_toml
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
