@@ -13,12 +13,12 @@ from router.artifact import Artifact
 from router.decision import Decision
 from router.explore import Exploration
 from router.log import DecisionLog, Sink
+from router.origin import Origin
 from router.prompt import Messages, Prompt
 from router.request import Request
 from router.rules_file import load_rules
 from router.served import Served
 from router.sessions import Seen, Sessions
-from router.source import Source
 from router.switch import Switch
 from router.watch import Watcher, load_settled
 
@@ -51,7 +51,7 @@ class Router:
 
     __slots__ = (
         *("__weakref__", "_explore", "_key", "_log", "_observers", "_rules_file", "_served"),
-        *("_sessions", "_shadow", "_source", "_switch", "_watcher"),
+        *("_sessions", "_shadow", "_origin", "_switch", "_watcher"),
     )
 
     def __init__(
@@ -93,7 +93,7 @@ class Router:
         self._switch = Switch()
         self._observers: tuple[Callable[[Decision], object], ...] = ()
         self._watcher: Watcher | None = None
-        self._source = Source(str(artifact.path)).lasting()
+        self._origin = Origin(str(artifact.path)).lasting()
         self._served = self._prepared(artifact)
         self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
@@ -113,9 +113,9 @@ class Router:
             RulesError: the file `rules` is not one of rules for the artifact's tiers.
         """
         key = os.environ.get("SUFFICE_KEY")
-        source = Source(os.fspath(path))
-        router = cls(load_settled(source.find()), os.fsencode(key) if key else None, **options)
-        router._source = source.lasting()
+        origin = Origin(os.fspath(path))
+        router = cls(load_settled(origin.find()), os.fsencode(key) if key else None, **options)
+        router._origin = origin.lasting()
         return router
 
     @property
@@ -149,10 +149,10 @@ class Router:
         Raises:
             ValueError: `seconds` is not a number above 0.
         """
-        source = self._source if path is None else Source(os.fspath(path)).lasting()
-        pause = source.pause if seconds is None else seconds
+        origin = self._origin if path is None else Origin(os.fspath(path)).lasting()
+        pause = origin.pause if seconds is None else seconds
         before = self._watcher
-        self._watcher = Watcher(self, source.find, self._rules_file, pause)
+        self._watcher = Watcher(self, origin.find, self._rules_file, pause)
         if before is not None:
             before.stop()
         return self

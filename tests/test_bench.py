@@ -11,7 +11,7 @@ from router.tier import Tier
 from tests.traffic_makers import TIERS, call, make_rows, one_sided, write_log, write_tiers
 from training.bench import bench, game
 from training.bench.factorisation import fit_factorisation
-from training.bench.peers import PEERS, Fitted, Peer, fit_peer
+from training.bench.peers import PEERS, FittedPeer, Peer, fit_peer
 from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.log.requests import gather
@@ -227,7 +227,7 @@ def test_peers_never_see_a_test_row(workdir, capsys, quick, monkeypatch):
             asked_of.append({row.tobytes() for row in asked})
             return np.zeros((len(asked), 2))
 
-        return Fitted(worth, {})
+        return FittedPeer(worth, {})
 
     monkeypatch.setattr(game, "fit_peer", watched)
     assert call(capsys, "bench", *log, "--seeds", 1).code == 0

@@ -15,7 +15,8 @@ from training.log.traffic import read_traffic
 from training.measure.evaluate import evaluate, score
 from training.measure.pictures import save_plots
 from training.measure.reliability import debiased_ece
-from training.measure.report import DOLLAR, GAIN, Rows, build_report
+from training.measure.report import DOLLAR, GAIN, build_report
+from training.measure.rows import Rows
 from training.show.page import views
 from training.show.tables import report_tables
 

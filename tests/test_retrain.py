@@ -22,7 +22,7 @@ from router.artifact import load_artifact
 from tests.traffic_makers import call, make_rows, requests_of, write_log, write_tiers
 from training.errors import BadInput
 from training.learn import heads
-from training.log.requests import contents, fingerprint
+from training.log.fingerprint import contents, fingerprint
 from training.log.traffic import read_traffic
 from training.retrain.job import retrain
 from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry, end_orphans

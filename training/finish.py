@@ -15,9 +15,9 @@ from router.rules_file import stated_rules
 from router.vectorizer import SURFACE
 from training.config import Config, rules_for
 from training.console import step
-from training.decide.choice import Choice
 from training.decide.evidence import gather_evidence, served
 from training.decide.operating import choose
+from training.decide.settled import Settled
 from training.errors import BadInput
 from training.export import export, id_hashes
 from training.features import Features
@@ -34,7 +34,8 @@ from training.learn.vectorize import vectorize
 from training.learned import Learned
 from training.measure import baselines
 from training.measure.members import as_metrics
-from training.measure.report import Report, Rows, build_report
+from training.measure.report import Report, build_report
+from training.measure.rows import Rows
 from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import judging, like_traffic, logged
@@ -62,7 +63,7 @@ class Finished:
     details: tuple[str, ...]
 
 
-def settle(fitted: Fitted, config: Config) -> Choice:
+def settle(fitted: Fitted, config: Config) -> Settled:
     """The operating point, chosen on the choose rows."""
     ground, learned = fitted.ground, fitted.learned
     rows = ground.chosen
@@ -79,7 +80,7 @@ def settle(fitted: Fitted, config: Config) -> Choice:
     )
     course = learned.course
     policy = choose(config.policy, course, evidence, [tier.name for tier in ground.tiers])
-    return Choice(policy, config.policy, course, evidence, learned.basis, untried)
+    return Settled(policy, config.policy, course, evidence, learned.basis, untried)
 
 
 def finish(
@@ -93,11 +94,11 @@ def finish(
     """
     ground, features, learned = fitted.ground, fitted.features, fitted.learned
     with step("operating point"):
-        choice = settle(fitted, config)
-    policy = choice.policy
+        settled = settle(fitted, config)
+    policy = settled.policy
     with step("report"):
         report, refused = report_on(fitted, policy, config)
-    notes = [*ground.notes, *choice.notes, ground.splits.leakage]
+    notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
     members = learned.members or worth_of(ground, learned)
     notes += compare_original(features, learned, policy)
@@ -106,11 +107,11 @@ def finish(
     about = (ground.requests, ground.splits, config.label, provenance)
     facts = describe_job(*about, notes, details, report)
     facts["metrics"] = facts["metrics"] | as_metrics(members)
-    if (stages := time_stages(fitted, choice)) is not None:
+    if (stages := time_stages(fitted, settled)) is not None:
         facts["stages"] = stages
-    sha256 = choice.save(kept)
+    sha256 = settled.save(kept)
     save_baseline(kept, baseline_of(fitted, policy))
-    facts |= describe_choice(choice, sha256, rules_for(config, ground.tiers))
+    facts |= describe_choice(settled, sha256, rules_for(config, ground.tiers))
     with step("export"):
         artifact = write_artifact(out, fitted, policy, facts, report)
     return Finished(artifact, report, tuple(notes), tuple(details))
@@ -166,13 +167,13 @@ def write_artifact(
     return export(out, learned.predictor, policy, lines, card, hashes, facts, kept)
 
 
-def time_stages(fitted: Fitted, choice: Choice) -> dict[str, float] | None:
+def time_stages(fitted: Fitted, settled: Settled) -> dict[str, float] | None:
     """How long both stages take, and what the gate does on the choose rows; None with one stage."""
     ground, learned = fitted.ground, fitted.learned
     if learned.second is None:
         return None
     some = list(ground.requests.take(ground.splits.choose[:TIMED]).prompts)
-    return choice.stage_facts(measure_pace(learned.predictor, learned.second.predictor, some))
+    return settled.stage_facts(measure_pace(learned.predictor, learned.second.predictor, some))
 
 
 def golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:

@@ -11,7 +11,7 @@ from router.policy import Policy
 from router.tier import Tier
 from training.config import held_to
 from training.console import step
-from training.decide.choice import Choice
+from training.decide.settled import Settled
 from training.errors import BadInput
 from training.export import placing, reissue
 from training.learn.seen import newest
@@ -54,7 +54,7 @@ def issue(
     artifact: Artifact,
     out: Path,
     tiers: tuple[Tier, ...],
-    choice: Choice,
+    settled: Settled,
     note: str,
     notes: tuple[str, ...],
     spent: Spent | None = None,
@@ -67,7 +67,7 @@ def issue(
         artifact: the version before.
         out: folder of the new one.
         tiers: the same, maybe at other prices.
-        choice: the operating point.
+        settled: the operating point.
         note: what was done, kept in the manifest.
         notes: what else is told.
         spent: what it was chosen on; None: on nothing that the artifact does not know.
@@ -76,20 +76,20 @@ def issue(
         BadInput: the artifact does not say on what it was trained.
         EnvironmentProblem: MLflow refused the run; nothing was written.
     """
-    old, policy, evidence = artifact.manifest, choice.policy, choice.evidence
+    old, policy, evidence = artifact.manifest, settled.policy, settled.evidence
     training = _retold(old, note, spent)
     metrics = {k: v for k, v in old.get("metrics", {}).items() if not k.startswith(OF_A_POINT)}
     facts = {"label": old["label"], "training": training, "metrics": metrics} | describe_making()
-    facts |= _stages(old, choice)
+    facts |= _stages(old, settled)
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "evidence"
         kept.mkdir()
-        sha256 = choice.save(kept)
+        sha256 = settled.save(kept)
         if sha256 is not None and (known := find_baseline(artifact)) is not None:
             same = (sha256, policy) == (old.get("evidence"), artifact.policy)
             looked_at = None if spent is None else spent.sample
             save_baseline(kept, known if same else carried(known, looked_at))
-        facts |= describe_choice(choice, sha256, held_to(old.get("rules"), tiers))
+        facts |= describe_choice(settled, sha256, held_to(old.get("rules"), tiers))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
@@ -120,10 +120,10 @@ def _retold(manifest: Mapping[str, Any], note: str, spent: Spent | None) -> dict
     return training
 
 
-def _stages(old: Mapping[str, Any], choice: Choice) -> dict[str, dict[str, float]]:
+def _stages(old: Mapping[str, Any], settled: Settled) -> dict[str, dict[str, float]]:
     """The manifest's part on two stages, at the times that the training took."""
     known = old.get("stages")
     if known is None:
         return {}
-    found = choice.stage_facts(Pace(known["first_us"], known["second_us_per_token"]))
+    found = settled.stage_facts(Pace(known["first_us"], known["second_us_per_token"]))
     return {} if found is None else {"stages": found}

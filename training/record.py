@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from router.artifact import Artifact
-from training.decide.choice import Choice
 from training.decide.evidence import FILE
 from training.decide.goals import goal_as_dict
+from training.decide.settled import Settled
 from training.files import write_json
 from training.label.rule import LabelRule
 from training.learn.splits import Splits
-from training.log.requests import Requests, fingerprint
+from training.log.fingerprint import fingerprint
+from training.log.requests import Requests
 from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.valuation import Valuation
@@ -93,19 +94,19 @@ def describe_making(started: datetime | None = None) -> dict[str, Any]:
 
 
 def describe_choice(
-    choice: Choice, sha256: str | None, rules: Mapping[str, Any] | None
+    settled: Settled, sha256: str | None, rules: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The manifest's part by which the operating point can be chosen again.
 
     Args:
-        choice: its goal and course are None in artifacts of before 0.2.
+        settled: its goal and course are None in artifacts of before 0.2.
         sha256: of evidence.npz, by which its run is found; None where there is none.
         rules: what comes before the model, as the configuration states it.
     """
     return {
         **({} if rules is None else {"rules": rules}),
-        "goal": None if choice.goal is None else goal_as_dict(choice.goal),
-        "course": None if choice.course is None else choice.course.to_dict(),
+        "goal": None if settled.goal is None else goal_as_dict(settled.goal),
+        "course": None if settled.course is None else settled.course.to_dict(),
         "evidence": sha256,
     }
 

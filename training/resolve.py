@@ -14,7 +14,6 @@ import numpy as np
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.tier import Tier
 from training.console import step
-from training.decide.choice import Choice
 from training.decide.evidence import (
     FILE,
     Basis,
@@ -24,6 +23,7 @@ from training.decide.evidence import (
 )
 from training.decide.goals import Goal, parse_goal
 from training.decide.operating import Course, check_units, choice_world, choose, plan_course
+from training.decide.settled import Settled
 from training.errors import BadInput
 from training.export import check_out, id_hashes
 from training.issue import Reissued, Spent, issue
@@ -91,9 +91,9 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     notes += untried
     notes += (again.note,) if again else ()
     found = _fetch(artifact)
-    choice = Choice(policy, goal, course, evidence, found[1] if found else None, untried)
+    settled = Settled(policy, goal, course, evidence, found[1] if found else None, untried)
     looked_at = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
-    return issue(artifact, out, predictor.tiers, choice, note, notes, Spent(used, looked_at))
+    return issue(artifact, out, predictor.tiers, settled, note, notes, Spent(used, looked_at))
 
 
 def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued:
@@ -124,15 +124,15 @@ def reprice(artifact_path: Path, tiers: tuple[Tier, ...], out: Path) -> Reissued
             )
             why = f"{artifact.policy.why}; since then the prices changed, and its promise is void"
             policy = replace(artifact.policy, promise=None, why=why)
-            choice = Choice(policy, goal, _course(artifact), None, None)
+            settled = Settled(policy, goal, _course(artifact), None, None)
         else:
             note = "new prices; operating point chosen again on the choose rows of its training"
             old, basis = found
             evidence = old.repriced(artifact.predictor.tiers, tiers)
             course, evidence, basis = _replanned(evidence, basis, tiers)
             policy = choose(goal, course, evidence, [tier.name for tier in tiers])
-            choice = Choice(policy, goal, course, evidence, basis)
-    return issue(artifact, out, tiers, choice, note, notes)
+            settled = Settled(policy, goal, course, evidence, basis)
+    return issue(artifact, out, tiers, settled, note, notes)
 
 
 def _replanned(

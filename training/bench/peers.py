@@ -44,7 +44,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedPeer:
     """A peer that has learned, and the settings that cross-fitting chose."""
 
     worth: Worth
@@ -53,7 +53,7 @@ class Fitted:
 
 def fit_peer(
     peer: Peer, embedding: Embedded, score: Floats, group: NDArray[np.int64], seed: int
-) -> Fitted:
+) -> FittedPeer:
     """Tune on the training rows and fit on all of them.
 
     Args:
@@ -75,7 +75,7 @@ def fit_peer(
         return float((((worth - worth[:, -1:]) - (score - score[:, -1:])) ** 2).sum())
 
     settings = peer.settings[0] if len(peer.settings) == 1 else min(peer.settings, key=error)
-    return Fitted(peer.fit(embedding, score, settings, seed), settings)
+    return FittedPeer(peer.fit(embedding, score, settings, seed), settings)
 
 
 def _neighbours(

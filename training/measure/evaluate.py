@@ -12,7 +12,8 @@ from router.artifact import load_artifact
 from training.console import step
 from training.files import check_file, check_folder, whole, write_json
 from training.learn.vectorize import estimate
-from training.log.requests import fingerprint, prompts_of
+from training.log.fingerprint import fingerprint
+from training.log.requests import prompts_of
 from training.log.traffic import read_traffic
 from training.measure.pictures import save_plots
 from training.measure.report import Report

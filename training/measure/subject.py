@@ -23,7 +23,8 @@ from training.log.requests import Requests
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure import baselines
 from training.measure.propensities import estimate_propensities
-from training.measure.report import Report, Rows, build_report
+from training.measure.report import Report, build_report
+from training.measure.rows import Rows
 from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
 from training.measure.world import World, logged, pick_world, unseen

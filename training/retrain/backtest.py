@@ -8,14 +8,12 @@ asked is whether retraining pays, not which parameters do.
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
 
@@ -36,90 +34,17 @@ from training.learn.vectorize import check_embedder, estimates_of, imprinted, ve
 from training.log.requests import Requests
 from training.log.traffic import read_traffic
 from training.measure.offpolicy import interval
-from training.measure.plots import save
 from training.measure.slice_report import promise_margins
 from training.measure.world import comparable
 from training.record import Provenance, describe_choice, describe_job
 from training.retrain.contest import hold
 from training.retrain.gate import judge
+from training.retrain.periods import Backtest, Period
 from training.retrain.registry import ANCHOR, CHAMPION
 from training.retrain.settings import Settings, read_settings
 from training.retrain.window import cut, decay
 
 LEAST = 30  # requests in a period
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """What one period came to, served by the champion of its beginning.
-
-    Attributes:
-        since, until: UTC.
-        requests: paired ones, on which it is judged.
-        champion: number of the step that trained it; None: always the top tier.
-        status: what the gate said of the challenger of the period's beginning.
-        usd, usd_top: cost of all requests, as routed and had the top tier answered all.
-        quality, quality_top: mean scores.
-        broken: whether the promise is shown to be broken in this period (one-sided 95 %).
-    """
-
-    since: str
-    until: str
-    requests: int
-    champion: int | None
-    status: str
-    usd: float
-    usd_top: float
-    quality: float
-    quality_top: float
-    broken: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Backtest:
-    """All periods, and what they add up to."""
-
-    periods: tuple[Period, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """For a machine."""
-        return {"total": self.total, "periods": [asdict(period) for period in self.periods]}
-
-    @property
-    def total(self) -> dict[str, float]:
-        """Money saved, quality kept, promotions and broken promises over all periods."""
-        usd, top = (sum(getattr(p, name) for p in self.periods) for name in ("usd", "usd_top"))
-        weight = sum(p.requests for p in self.periods)
-        quality, best = (
-            sum(getattr(p, name) * p.requests for p in self.periods) / weight
-            for name in ("quality", "quality_top")
-        )
-        return {
-            "usd": usd,
-            "usd_always_top": top,
-            "saved": 1 - usd / top if top > 0 else 0.0,
-            "quality": quality,
-            "quality_always_top": best,
-            "promotions": sum(p.status == "promoted" for p in self.periods),
-            "broken_promises": sum(p.broken for p in self.periods),
-        }
-
-    def as_text(self) -> list[str]:
-        """For a terminal."""
-        lines = [
-            f"{p.since[:10]} to {p.until[:10]}: {p.requests} requests, challenger {p.status}, "
-            f"champion {'always top' if p.champion is None else f'of step {p.champion}'}: "
-            f"{p.usd:.4g} USD of {p.usd_top:.4g}, quality {p.quality:.4f} of {p.quality_top:.4f}"
-            + (", PROMISE BROKEN" if p.broken else "")
-            for p in self.periods
-        ]
-        told = self.total
-        return [
-            *lines,
-            f"in all: {told['saved']:.1%} of {told['usd_always_top']:.4g} USD saved, quality "
-            f"{told['quality']:.4f} of {told['quality_always_top']:.4f}, {told['promotions']:g} "
-            f"promotions, {told['broken_promises']:g} broken promises",
-        ]
 
 
 def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
@@ -154,7 +79,7 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
         )
     found = Backtest(tuple(periods))
     if plot is not None:
-        _draw(found, plot)
+        found.draw(plot)
     return found
 
 
@@ -233,11 +158,11 @@ def _challenger(
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed, twin)
     features = prepare(ground, resolve(settings.embedders[0], settings.tuning), settings.seed)
     fitted = fit(ground, features, settings.seed, STANDARD)
-    choice = settle(fitted, config)
+    settled = settle(fitted, config)
     provenance = Provenance(settings.embedders[0], settings.seed, datetime.now(UTC))
     facts = describe_job(known, ground.splits, config.label, provenance)
-    facts |= describe_choice(choice, None, rules_for(config, tiers))
-    write_artifact(folder, fitted, choice.policy, facts, None)
+    facts |= describe_choice(settled, None, rules_for(config, tiers))
+    write_artifact(folder, fitted, settled.policy, facts, None)
     test = ground.splits.test
     kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))
     ground = replace(ground, requests=ground.requests.take(test), splits=kept)
@@ -286,27 +211,3 @@ def _judge(
         quality_top=float(judged.score[:, top].mean()),
         broken=bool(broken),
     )
-
-
-def _draw(found: Backtest, path: Path) -> None:
-    """Quality and the share of cost over time, promotions marked."""
-    from matplotlib.figure import Figure
-
-    at = pd.to_datetime([p.since for p in found.periods])
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    above.step(at, [p.quality for p in found.periods], where="post", label="as routed")
-    above.step(at, [p.quality_top for p in found.periods], where="post", label="always top")
-    above.set_ylabel("mean score")
-    shares = [p.usd / p.usd_top if p.usd_top > 0 else 1.0 for p in found.periods]
-    below.step(at, shares, where="post")
-    below.set_ylabel("cost, share of always top")
-    below.set_ylim(0, 1.05)
-    for period, time in zip(found.periods, at, strict=True):
-        if period.status == "promoted":
-            below.axvline(time, color="grey", linewidth=0.8, linestyle=":")
-        if period.broken:
-            above.axvline(time, color="tab:red", linewidth=0.8)
-    above.legend(frameon=False)
-    above.set_title("What retraining would have done (dotted: promotions; red: promise broken)")
-    save(figure, path, dpi=120)

@@ -21,7 +21,8 @@ from training.features import Sources, resolve
 from training.finish import Finished, finish
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
-from training.log.requests import Requests, contents
+from training.log.fingerprint import contents
+from training.log.requests import Requests
 from training.log.traffic import TrafficTable, read_traffic
 from training.record import Provenance, describe_making
 from training.retrain.challengers import Challenger, train_challengers

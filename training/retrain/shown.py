@@ -12,7 +12,8 @@ from training.errors import BadInput
 from training.files import write_json
 from training.finish import Finished
 from training.ground import Ground
-from training.log.requests import Requests, fingerprint
+from training.log.fingerprint import fingerprint
+from training.log.requests import Requests
 from training.log.traffic import TrafficTable
 from training.measure.pictures import save_plots
 from training.measure.report import Report

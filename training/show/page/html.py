@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from router.artifact import Artifact, read_artifact
 from training.files import check_file, write_json, write_text
 from training.label.rule import LabelRule
-from training.log.requests import fingerprint
+from training.log.fingerprint import fingerprint
 from training.measure.report import Report
 from training.measure.subject import (
     Measured,

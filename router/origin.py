@@ -8,7 +8,7 @@ _REGISTRY: Final = "models:/"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Origin:
     """The address of an artifact: a path, or ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``."""
 
     address: str
@@ -23,9 +23,9 @@ class Source:
         """Seconds between two looks for a new artifact."""
         return 60.0 if self.registered else 5.0
 
-    def lasting(self) -> "Source":
+    def lasting(self) -> "Origin":
         """The same artifact, also where the service has changed its working folder."""
-        return self if self.registered else Source(str(Path(self.address).absolute()))
+        return self if self.registered else Origin(str(Path(self.address).absolute()))
 
     def find(self) -> Path:
         """The folder of the artifact; that of a registry is fetched.

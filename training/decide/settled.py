@@ -11,7 +11,7 @@ from training.learn.stages import Pace
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Settled:
     """An operating point and what it was chosen by; None of what is lost, or was never kept.
 
     Attributes:
