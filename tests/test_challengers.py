@@ -49,9 +49,11 @@ def test_a_head_estimates_the_score_whatever_its_members_learned(tmp_path):
     assert searched.name.endswith("labels, trial 1")
     score = ground.fit_rows.score
     for one in (plain, sufficed):
-        np.testing.assert_allclose(one.learned.heads.p.mean(axis=0), score.mean(axis=0), atol=0.02)
+        np.testing.assert_allclose(
+            one.fitted.learned.heads.p.mean(axis=0), score.mean(axis=0), atol=0.02
+        )
     # The members learned other things: a score of 0.6 and one of 1.0 are the same to the second.
-    bias = [one.learned.heads.heads[0].linear.bias for one in (plain, sufficed)]
+    bias = [one.fitted.learned.heads.heads[0].linear.bias for one in (plain, sufficed)]
     assert abs(bias[0] - bias[1]) > 0.05
     assert set(plain.merits) == set(sufficed.merits)
 
@@ -66,7 +68,9 @@ def test_a_firm_challenger_knows_nothing_of_weak_labels(tmp_path):
     everything, firm = challengers(ground, (ALL, FIRM), 2)
     blank = replace(ground, requests=firm_only(ground.requests))
     (without,) = challengers(blank, (ALL,), 1)
-    ridges = [one.learned.heads.heads[0].linear.weights for one in (firm, without, everything)]
+    ridges = [
+        one.fitted.learned.heads.heads[0].linear.weights for one in (firm, without, everything)
+    ]
     np.testing.assert_array_equal(ridges[0], ridges[1])
     assert not np.array_equal(ridges[0], ridges[2])
     assert firm.merits == without.merits  # compared on the trusted scores alone
@@ -90,7 +94,7 @@ def test_the_search_moves_both_learned_members(tmp_path):
         assert 0.3 <= told["ridge_strength"] <= 3.0
         assert 0.5 <= told["ridge_dense"] <= 2.0
         assert 7 <= told["num_leaves"] <= 31
-        chosen = trial.learned.heads.choices["ridge_c"] / told["ridge_strength"]
+        chosen = trial.fitted.learned.heads.choices["ridge_c"] / told["ridge_strength"]
         assert np.isclose(chosen, (0.3, 1.0, 3.0)).any()
     again = challengers(ground, (ALL,), 2)[1]
     assert again.parameters == trials[0].parameters

@@ -19,11 +19,12 @@ from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
 from training.ask import asking
 from training.ask.journal import Journal
 from training.ask.plan import make_plan
-from training.ask.replay import journal_path
+from training.ask.run import journal_path
+from training.ask.sampling import Sampling
 from training.log.traffic import read_traffic
 
 ROOT = Path(__file__).parents[1]
-LIMITS = {"sample": None, "strategy": "random", "artifact": None, "max_output_tokens": 4096}
+LONGEST = 4096
 
 
 @pytest.fixture(autouse=True)
@@ -275,13 +276,13 @@ def test_bad_arguments_are_refused(workdir, capsys):
 def test_an_informative_sample_follows_the_router_and_states_its_chances(job, workdir):
     frame = read_traffic(job.fresh).frame
     frame = frame[frame["tier"] == "small"].reset_index(drop=True)
-    wanted = LIMITS | {"sample": 20, "strategy": "informative", "artifact": job.artifact}
-    plan = make_plan(frame, TIERS, **wanted, seed=0)
+    how = Sampling(20, "informative", job.artifact)
+    plan = make_plan(frame, TIERS, how, LONGEST)
     chances = [one.facts["propensity"] for one in plan.calls]
     assert len(plan.calls) == 20
     assert len(set(chances)) > 5
     assert all(0 < chance <= 1 for chance in chances)
-    assert [c.key for c in make_plan(frame, TIERS, **wanted, seed=0).calls] == [
+    assert [c.key for c in make_plan(frame, TIERS, how, LONGEST).calls] == [
         c.key for c in plan.calls
     ]
 
@@ -293,7 +294,7 @@ def test_what_cannot_be_asked_as_it_was_is_left_out_and_counted(tmp_path):
     rows[1]["input_tokens"] = 10_000
     tiers = (TIERS[0], replace(TIERS[1], context_window=8192))
     frame = read_traffic(write_log(tmp_path / "log.parquet", rows)).frame
-    plan = make_plan(frame, tiers, **LIMITS, seed=0)
+    plan = make_plan(frame, tiers, Sampling(), LONGEST)
     assert sorted(one.request_id for one in plan.calls) == ["r2", "r3"]
     assert list(plan.skipped.values()) == [1, 1]
 

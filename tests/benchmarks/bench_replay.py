@@ -20,7 +20,8 @@ ONE_RUN = """
 import json, sys, time
 from pathlib import Path
 from training.ask import asking
-from training.ask.replay import Upstream, replay
+from training.ask.replay import replay
+from training.ask.run import Upstream
 from training.config import read_tiers
 ask_all = asking.ask_all
 told = {}
@@ -33,8 +34,7 @@ asking.ask_all = timed
 folder, url, timeout = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 started = time.perf_counter()
 replay([folder / "log.parquet"], read_tiers(folder / "tiers.toml"), folder / "new.parquet", 100.0,
-    sample=None, strategy="random", artifact=None, upstream=Upstream(url, None, timeout, 8),
-    max_output_tokens=4096, seed=0, dry_run=False)
+    upstream=Upstream(url, None, timeout, 8))
 print(json.dumps(told | {"whole": time.perf_counter() - started}))
 """
 

@@ -24,7 +24,7 @@ from training.ask.journal import Journal
 from training.ask.outcome import Outcome, agreement, in_pairs, single
 from training.ask.providers import list_price
 from training.ask.questions import Question
-from training.ask.replay import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
+from training.ask.run import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
 from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
 from training.errors import BadInput, Refused, SufficeError

@@ -111,16 +111,16 @@ def find_candidates(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Candidates:
 def make_plan(
     frame: pd.DataFrame,
     tiers: Sequence[Tier],
-    *,
-    sample: int | None,
-    strategy: str,
-    artifact: Path | None,
+    how: sampling.Sampling,
     max_output_tokens: int,
-    seed: int,
 ) -> Plan:
-    """Sample the candidates of a checked traffic frame and price a call for each missing answer."""
+    """Sample the candidates of a checked traffic frame and price a call for each missing answer.
+
+    Raises:
+        BadInput: a row is of no tier in the tiers file, or nothing can be drawn as `how` says.
+    """
     found = find_candidates(frame, tiers)
-    drawn = _draw(frame, tiers, found, sample, strategy, artifact, np.random.default_rng(seed))
+    drawn = _draw(frame, tiers, found, how)
     output = _output_tokens(frame, tiers)
     ids, texts = frame["request_id"].to_numpy(), frame["messages"].to_numpy()
     calls = []
@@ -130,7 +130,7 @@ def make_plan(
             got = min(output[k], max_output_tokens)
             sent = found.input_tokens[i]
             usd = tiers[k].input_usd_per_mtok * sent + tiers[k].output_usd_per_mtok * got
-            facts = {"propensity": chance, "strategy": strategy if sample else "all"}
+            facts = {"propensity": chance, "strategy": how.strategy if how.size else "all"}
             request = ids[found.first[i]]
             calls.append(Call(request, tiers[k], messages, usd / 1e6, max_output_tokens, facts))
     chance = drawn.propensity
@@ -142,24 +142,21 @@ def _draw(
     frame: pd.DataFrame,
     tiers: Sequence[Tier],
     found: Candidates,
-    size: int | None,
-    strategy: str,
-    artifact: Path | None,
-    rng: np.random.Generator,
+    how: sampling.Sampling,
 ) -> sampling.Draw:
-    if strategy not in sampling.STRATEGIES:
-        raise BadInput(f"--strategy {strategy}: choose one of {', '.join(sampling.STRATEGIES)}")
-    if (strategy == "informative") != (artifact is not None):
+    if how.strategy not in sampling.STRATEGIES:
+        raise BadInput(f"--strategy {how.strategy}: choose one of {', '.join(sampling.STRATEGIES)}")
+    if (how.strategy == "informative") != (how.artifact is not None):
         raise BadInput("--strategy informative and --artifact belong together")
-    n = len(found.first)
+    n, size, rng = len(found.first), how.size, np.random.default_rng(how.seed)
     if size is None or size >= n:
         return sampling.everything(n, rng)
     rows = frame.iloc[found.first]
-    if strategy == "stratified":
+    if how.strategy == "stratified":
         kinds = rows["source"].fillna("").astype(str) + "\0" + tier_index(rows, tiers).astype(str)
         return sampling.stratified(pd.factorize(kinds)[0].astype(np.int64), size, rng)
-    if artifact is not None:
-        use = _usefulness(artifact, tiers, rows["messages"].tolist())
+    if how.artifact is not None:
+        use = _usefulness(how.artifact, tiers, rows["messages"].tolist())
         return sampling.informative(use, size, rng)
     return sampling.uniform(n, size, rng)
 

@@ -5,48 +5,33 @@ is made from it and from the log, and may be made again at any time. Give the sa
 go on after a kill, a spent budget or an outage.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from router.tier import Tier
-from training.ask.calls import Call, estimate
-from training.ask.client import Client, open_client
+from training.ask.calls import Call
+from training.ask.client import open_client
 from training.ask.journal import Journal
 from training.ask.plan import Plan, make_plan
+from training.ask.run import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
+from training.ask.sampling import Sampling
 from training.ask.together import read_together
-from training.errors import BadInput, Refused, SufficeError
-from training.files import check_file, whole
-from training.log.layout import to_arrow
-from training.log.normalise import normalise, refusal
+from training.errors import BadInput, SufficeError
+from training.files import check_file
 from training.log.requests import of_tiers
-from training.log.store import LABEL, read_label
+from training.log.store import read_label
 
 TAG = "replay"
 UNLIKE = (
     "a {strategy} sample is not like the traffic: all of it is learned from, but figures and "
     "promises will rest on about {share:.0%} of it, which together are (column sample_probability)"
 )
+ALL = Sampling()
 COPIED = ("at", "session_id", "user_id", "messages", "reference", "source")
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Where and how to ask: see `ask.client.open_client`; `timeout`: seconds per attempt."""
-
-    base_url: str | None = None
-    key_variable: str | None = None
-    timeout: float = 120.0
-    concurrency: int = 8
-
-
-DEFAULT = Upstream()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +77,15 @@ class Replayed:
         return [*told, *self.notes]
 
 
-def tally_line(tally: dict[str, Any]) -> str:
-    """What a run did, in a sentence."""
-    line = (
-        f"{tally['answered']} answered, {tally['failed']} failed, {tally['known']} known from "
-        f"before, {tally['left']} not asked; {tally['again']} repeated attempts; "
-        f"${tally['usd']:.4f} spent in all"
-    )
-    if tally["in_flight"]:
-        line += f"; {tally['in_flight']} were in flight when a run was killed, and were asked again"
-    return line
-
-
 def replay(
     traffic: Sequence[Path],
     tiers: Sequence[Tier],
     out: Path,
     budget: float | None,
     *,
-    sample: int | None = None,
-    strategy: str = "random",
-    artifact: Path | None = None,
+    sampling: Sampling = ALL,
     upstream: Upstream = DEFAULT,
     max_output_tokens: int = 4096,
-    seed: int = 0,
     dry_run: bool = False,
 ) -> Replayed:
     """Ask each sampled request's missing tiers and write canonical rows to `out`.
@@ -128,21 +98,13 @@ def replay(
         BadInput: the traffic or the arguments.
         EnvironmentProblem: the extra `replay` or a key is missing.
     """
-    check_file(out, *traffic, artifact)
+    check_file(out, *traffic, sampling.artifact)
     table = read_together(traffic)
     frame, left_out = of_tiers(table.frame, tiers)
     notes = (*table.notes, *left_out)
-    plan = make_plan(
-        frame,
-        tiers,
-        sample=sample,
-        strategy=strategy,
-        artifact=artifact,
-        max_output_tokens=max_output_tokens,
-        seed=seed,
-    )
+    plan = make_plan(frame, tiers, sampling, max_output_tokens)
     if plan.like_traffic < 1:
-        notes += (UNLIKE.format(strategy=strategy, share=plan.like_traffic),)
+        notes += (UNLIKE.format(strategy=sampling.strategy, share=plan.like_traffic),)
     if dry_run:
         return Replayed(plan, None, out, 0, None, notes)
     if budget is None:
@@ -157,57 +119,6 @@ def replay(
     if len(rows):
         write_rows(out, rows, read_label(traffic[0]))
     return Replayed(plan, tally, out, len(rows), refusal, notes)
-
-
-def journal_path(out: Path) -> Path:
-    """Where the journal of an output file is."""
-    return out.with_name(f"{out.name}.journal.jsonl")
-
-
-def run_calls(
-    calls: Sequence[Call],
-    client: Client,
-    journal: Journal,
-    budget: float,
-    concurrency: int,
-    follow: Callable[[Call, str], Call | None] = lambda call, text: None,
-) -> tuple[dict[str, Any], SufficeError | None]:
-    """Check the budget, ask, and say what was done and why it did not get to its end, if so."""
-    from training.ask.asking import Tally, ask_all, unasked  # it needs the extra
-
-    left = [call for first in calls if (call := unasked(first, journal, follow))]
-    price = estimate(left)
-    if price > budget - journal.spent:
-        spent = f", ${journal.spent:.4f} of it spent by earlier runs" if journal.spent else ""
-        told = (
-            f"{len(left)} calls cost about ${price:.4f}, the budget is ${budget:g}{spent}; nothing "
-            "was asked. Raise --budget, or ask less"
-        )
-        known = len(calls) - len(left)
-        return Tally(known=known, left=len(left), usd=journal.spent).as_json(), Refused(told)
-    tally, fatal = asyncio.run(ask_all(calls, client, journal, budget, concurrency, follow))
-    if fatal is None and tally.stopped:
-        fatal = Refused(
-            f"{tally.stopped}: {tally.left} calls were not made; the answers so far are kept. "
-            "Give the same command again to go on"
-        )
-    return tally.as_json(), fatal
-
-
-def write_rows(out: Path, rows: Sequence[dict[str, Any]], label: str | None) -> None:
-    """Write rows of the traffic table beside `out`, then replace it.
-
-    `label` says how ids were replaced in the table that they come from (training.log.store).
-    """
-    names = {name for row in rows for name in row}
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    frame, problems = normalise(columns, len(rows))
-    if problems:
-        raise BadInput(refusal(out, frame, problems))
-    table = pa.Table.from_batches([to_arrow(frame)])
-    kept = table.replace_schema_metadata({LABEL: label} if label else None)
-    with whole(out) as beside:
-        pq.write_table(kept, beside, compression="zstd")
 
 
 def _rows(

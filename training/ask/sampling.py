@@ -5,6 +5,7 @@ known: each strategy gives exact inclusion probabilities, and none of them is ev
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,23 @@ Floats = NDArray[np.float64]
 
 STRATEGIES = ("random", "stratified", "informative")
 EVERYWHERE = 0.25  # share of an informative sample that is drawn evenly: no weight above 4x
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How requests are drawn.
+
+    Attributes:
+        size: how many; None: all of them.
+        strategy: one of `STRATEGIES`.
+        artifact: by which ``informative`` tells what is worth knowing; None with the others.
+        seed: of the draw.
+    """
+
+    size: int | None = None
+    strategy: str = "random"
+    artifact: Path | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,9 @@ def replay(
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
-    from training.ask.replay import Upstream
     from training.ask.replay import replay as run
+    from training.ask.run import Upstream
+    from training.ask.sampling import Sampling
     from training.config import read_tiers
 
     _check_budget(budget)
@@ -86,12 +87,9 @@ def replay(
             read_tiers(tiers),
             out,
             budget,
-            sample=sample,
-            strategy=strategy,
-            artifact=artifact,
+            sampling=Sampling(sample, strategy, artifact, seed),
             upstream=upstream,
             max_output_tokens=max_output_tokens,
-            seed=seed,
             dry_run=dry_run,
         )
     _tell_run(done, as_json)
@@ -121,7 +119,7 @@ def judge(
     Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
     """
     from training.ask.judge import judge as run
-    from training.ask.replay import Upstream
+    from training.ask.run import Upstream
     from training.config import read_tiers
 
     _check_budget(budget)

@@ -155,16 +155,7 @@ def _finish(
         worth, name = worth_of(made), made.artifact.version
         headline = f"{status.capitalize()}. {worth}"
         with step("register"):
-            show(
-                mlflow,
-                folder,
-                verdict,
-                headline,
-                contest.notes,
-                table,
-                made.report,
-                Path(scratch),
-            )
+            show(mlflow, made, verdict, headline, contest.notes, table, Path(scratch))
             tags = version_tags(verdict, best, ground.requests)
             told = f"{headline}\n\n{verdict_table(verdict)}"
             version = registry.register(folder, name, tags, told)

@@ -74,18 +74,19 @@ def ending(mlflow: Any, started: str) -> Iterator[None]:
 
 def show(
     mlflow: Any,
-    folder: Path,
+    made: Finished,
     verdict: Verdict,
     headline: str,
     notes: tuple[str, ...],
     table: TrafficTable,
-    report: Report | Valuation | None,
     scratch: Path,
 ) -> None:
     """What a reviewer decides by: the gate, the report, figures, the page and the model card.
 
     headline: first line of the run's description.
+    notes: of the contest.
     """
+    folder, report = made.artifact.path, made.report
     card = (folder / "CARD.md").read_text(encoding="utf-8")
     told = f"# {headline}\n\n{verdict_table(verdict, notes)}\n{card}"
     mlflow.set_tag("mlflow.note.content", told)
