@@ -31,7 +31,7 @@ from router.tier import Tier
 from training.errors import BadInput, SufficeError
 from training.files import check_folder
 from training.golden import TOLERANCE, replay
-from training.learn.seen import added
+from training.learn.seen import added, id_hashes
 from training.learn.stages import Stages
 from training.log.requests import Requests
 
@@ -227,12 +227,6 @@ def arrays_of(predictor: Predictor) -> dict[str, NDArray[Any]]:
         gate = predictor.second.gate
         arrays |= {f"gate.{name}": getattr(gate, name) for name in gate.__dataclass_fields__}
     return {name: np.asarray(value) for name, value in arrays.items()}
-
-
-def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
-    """64-bit hashes of request ids, in their order."""
-    digests = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
 
 def _embedders(predictor: Predictor) -> dict[str, Embedder]:

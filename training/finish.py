@@ -19,7 +19,7 @@ from training.decide.evidence import gather_evidence, served
 from training.decide.operating import choose
 from training.decide.settled import Settled
 from training.errors import BadInput
-from training.export import export, id_hashes
+from training.export import export
 from training.features import Features
 from training.fit import Fitted, worth_of
 from training.golden import golden_lines, golden_prompts
@@ -27,7 +27,7 @@ from training.learn.costs import account, expected
 from training.learn.heads import probabilities
 from training.learn.memory import Remembering
 from training.learn.reference import reference_arrays
-from training.learn.seen import sketch
+from training.learn.seen import id_hashes, sketch
 from training.learn.splits import coarsest
 from training.learn.stages import measure_pace
 from training.learn.vectorize import vectorize

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from router.artifact import ArtifactError, read_artifact
 from training.errors import BadInput, EnvironmentProblem
-from training.export import id_hashes
+from training.learn.seen import id_hashes
 from training.log.partitions import commit, recover
 from training.log.place import alone
 from training.log.pseudonyms import PLAIN, Pseudonyms

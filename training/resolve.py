@@ -25,11 +25,11 @@ from training.decide.goals import Goal, parse_goal
 from training.decide.operating import Course, check_units, choice_world, choose, plan_course
 from training.decide.settled import Settled
 from training.errors import BadInput
-from training.export import check_out, id_hashes
+from training.export import check_out
 from training.issue import Reissued, Spent, issue
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import check_prices, priced
-from training.learn.seen import recognise
+from training.learn.seen import known_ids, recognise
 from training.learn.splits import independent
 from training.learn.stages import fit_floors, stages_of
 from training.learn.vectorize import vectorize
@@ -63,7 +63,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         requests, notes = load_requests(traffic, predictor.tiers, rule)
         requests, weak = firm_requests(requests)
         notes += weak
-        known = np.isin(id_hashes(requests.ids), arrays["fitted"])
+        known = known_ids(arrays, requests)
         world = unseen(requests, known, partial(choice_world, goal, rule), str(traffic))
         rows = world.rows
         used = requests.take(rows)

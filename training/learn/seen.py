@@ -1,6 +1,7 @@
-"""Which prompts an artifact knows: enough to tell that a log is an old one under new ids.
+"""Which requests an artifact knows: those that it was fitted or chosen on, by ids and by prompts.
 
-A table of bits, eight for each prompt that was fitted or chosen on, one of them set by its hash (a
+Of ids it keeps hashes. Of prompts, enough to tell that a log is an old one under new ids:
+a table of bits, eight for each prompt that was fitted or chosen on, one of them set by its hash (a
 filter of one hash: Bloom, CACM 1970). A prompt that nobody used finds its bit set once in eight
 times: so a log gives itself away, and no single prompt does.
 """
@@ -58,6 +59,17 @@ class Known:
             if self.later
             else ": what is said of them is better than it is on new ones"
         )
+
+
+def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+    """64-bit hashes of request ids, in their order."""
+    digests = [blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def known_ids(arrays: Mapping[str, NDArray[Any]], requests: Requests) -> NDArray[np.bool_]:
+    """bool[n], the requests that an artifact with these `arrays` knows by their ids."""
+    return np.isin(id_hashes(requests.ids), arrays["fitted"])
 
 
 def sketch(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[np.uint8]:

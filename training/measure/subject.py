@@ -11,11 +11,10 @@ from sklearn.model_selection import GroupKFold
 from router.artifact import Artifact, read_artifact
 from router.predictor import Estimates
 from router.vectorizer import SURFACE
-from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, labelled_requests
 from training.learn.costs import account, length_notes
 from training.learn.members import Matrix
-from training.learn.seen import recognise
+from training.learn.seen import known_ids, recognise
 from training.learn.splits import several_units
 from training.learn.stages import Pace, read_tokens, stages_in_words
 from training.learn.vectorize import estimates_of, vectorize
@@ -117,7 +116,7 @@ def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate:
     requests, notes = labelled_requests(table, predictor.tiers, rule)
     requests, weak = firm_requests(requests)
     notes += weak
-    known = np.isin(id_hashes(requests.ids), arrays["fitted"])
+    known = known_ids(arrays, requests)
     if estimate:
         requests, estimated = estimate_propensities(requests, predictor.vectorizer.embedder)
         notes += estimated

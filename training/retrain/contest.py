@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +15,12 @@ from router.prompt import Prompt
 from router.tier import Tier
 from router.vectorizer import SURFACE
 from training.errors import BadInput
-from training.export import id_hashes
 from training.golden import golden_prompts, replay
 from training.ground import Ground
 from training.label.rule import LabelRule
 from training.learn.costs import account
 from training.learn.members import Matrix
+from training.learn.seen import known_ids
 from training.learn.splits import coarsest
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
@@ -61,20 +62,12 @@ def hold(
         BadInput: another artifact has a tier that the tiers file lacks.
         ArtifactError: an artifact is refused.
     """
-    known = judging(ground.requests, ground.world.paired)
-    rows = ground.splits.test[known[ground.splits.test]]
-    hashes, notes = id_hashes(ground.requests.ids[rows]), []
     names: dict[Path, str] = {}
     for name, folder in others.items():  # the champion may be the anchor
         names.setdefault(folder, name)
     rivals = {folder: read_artifact(folder) for folder in names}
-    for folder, (_, arrays) in rivals.items():
-        seen = np.isin(hashes, arrays["fitted"])
-        if seen.any():
-            notes.append(
-                f"{int(seen.sum())} test rows were known to the {names[folder]} and are left out"
-            )
-        rows, hashes = rows[~seen], hashes[~seen]
+    known = {names[folder]: arrays for folder, (_, arrays) in rivals.items()}
+    rows, notes = _unknown(ground, known)
     used, x = ground.requests.take(rows), vectors.take(rows)
     ours = read_artifact(challenger)[0]
     estimates = estimate(ours.predictor, list(used.prompts))
@@ -104,7 +97,24 @@ def hold(
         for folder, (one, _) in rivals.items()
     }
     standing = {name: choices[folder] for name, folder in others.items()}
-    return Contest(holdout, entrant, standing, tuple(notes))
+    return Contest(holdout, entrant, standing, notes)
+
+
+def _unknown(
+    ground: Ground, known: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> tuple[Ints, tuple[str, ...]]:
+    """The test rows that can judge and that no rival knows, and what was left out, in words.
+
+    known: arrays of the rivals' artifacts, by their names.
+    """
+    usable = judging(ground.requests, ground.world.paired)
+    rows, notes = ground.splits.test[usable[ground.splits.test]], []
+    for name, arrays in known.items():
+        seen = known_ids(arrays, ground.requests.take(rows))
+        if seen.any():
+            notes.append(f"{int(seen.sum())} test rows were known to the {name} and are left out")
+        rows = rows[~seen]
+    return rows, tuple(notes)
 
 
 def _choices(artifact: Artifact, used: Requests, tiers: tuple[Tier, ...], name: str) -> Ints:

@@ -15,10 +15,9 @@ from rich.table import Table
 from router.artifact import Artifact, read_artifact
 from training.console import render
 from training.errors import BadInput
-from training.export import id_hashes
 from training.label.rule import LabelRule, firm_requests, load_requests
 from training.learn.costs import account
-from training.learn.seen import recognise
+from training.learn.seen import known_ids, recognise
 from training.learn.splits import several_units
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
@@ -140,8 +139,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     rule = LabelRule(**one.manifest["label"])
     requests, notes = load_requests(traffic, tiers, rule)
     requests, weak = firm_requests(requests)
-    hashes = id_hashes(requests.ids)
-    seen = np.isin(hashes, np.union1d(known["fitted"], known_too["fitted"]))
+    seen = known_ids(known, requests) | known_ids(known_too, requests)
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
     unit = several_units(used)

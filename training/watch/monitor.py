@@ -22,9 +22,9 @@ from router.artifact import read_artifact
 from router.policy import Promise
 from training.decide.bounds import per_unit
 from training.errors import BadInput
-from training.export import id_hashes
 from training.files import check_file, write_json
 from training.label.rule import LabelRule, firm_requests, load_requests
+from training.learn.seen import known_ids
 from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
@@ -100,7 +100,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     requests, _ = firm_requests(requests)
     if np.isnat(requests.at).any():
         raise BadInput(f"{traffic}: column at: the monitor needs the time of every request")
-    new = ~np.isin(id_hashes(requests.ids), arrays["fitted"])
+    new = ~known_ids(arrays, requests)
     one_sided = promise.rule == "min_quality"
     new &= judging(requests, paired=not one_sided)
     if not new.any():
