@@ -123,9 +123,10 @@ def _walk(
         judged = requests.take(ahead)
         if latest is not None and len(judged) >= LEAST:
             status = status if champion == told else "promoted"  # perhaps in a period unjudged
-            ends, told = (str(since), str(since + length)), champion
-            serving, unit = folders.get(CHAMPION), coarsest(independent(judged, twin[ahead]))
-            yield _judge(judged, unit, serving, latest, champion, status, ends, settings)
+            told, serving = champion, folders.get(CHAMPION)
+            unit = coarsest(independent(judged, twin[ahead]))
+            figures = _judge(judged, unit, serving, latest, settings)
+            yield Period(str(since), str(since + length), len(judged), champion, status, *figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +181,12 @@ def _judge(
     unit: NDArray[np.int64],
     serving: Path | None,
     latest: Path,
-    champion: int | None,
-    status: str,
-    ends: tuple[str, str],
     settings: Settings,
-) -> Period:
-    """What the champion would have done in the period; `unit`: as of `coarsest`."""
+) -> tuple[float, float, float, float, bool]:
+    """What the champion would have done in a period: the figures of `Period`, from `usd` on.
+
+    unit: int64[n], as of `coarsest`. latest: whose token models tell costs with no champion.
+    """
     rows, top, broken = np.arange(len(judged)), judged.score.shape[1] - 1, False
     tier: NDArray[np.int64] = np.full(len(judged), top)
     artifact = load_artifact(serving or latest)
@@ -199,15 +200,10 @@ def _judge(
         good = settings.config.label.sufficed(judged.score)
         margins = promise_margins(artifact.policy.promise, tier, judged.score, good)
         broken = margins is not None and interval(margins, unit, 0.9).high < 0
-    return Period(
-        since=ends[0],
-        until=ends[1],
-        requests=len(judged),
-        champion=champion,
-        status=status,
-        usd=float(paid[rows, tier].sum()),
-        usd_top=float(paid[:, top].sum()),
-        quality=float(judged.score[rows, tier].mean()),
-        quality_top=float(judged.score[:, top].mean()),
-        broken=bool(broken),
+    return (
+        float(paid[rows, tier].sum()),
+        float(paid[:, top].sum()),
+        float(judged.score[rows, tier].mean()),
+        float(judged.score[:, top].mean()),
+        bool(broken),
     )
