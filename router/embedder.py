@@ -130,7 +130,10 @@ class StaticEmbedder:
         return self._words.places(text)
 
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Weighted sum of the token vectors, scaled to length one; of long texts head and tail."""
+        """Weighted sum of the token vectors, float32[dim] of length one, or zeros without a token.
+
+        Of long texts head and tail count.
+        """
         ids = cut_tokens(ids)
         if not len(ids):
             return np.zeros(self.dim, dtype=np.float32)
@@ -141,7 +144,7 @@ class StaticEmbedder:
 
 
 def cut_tokens(ids: NDArray[np.int64], limit: int = MAX_TOKENS) -> NDArray[np.int64]:
-    """Of more than `limit` tokens (512) keep the first three quarters and the last one."""
+    """Of more tokens, int64[t], than `limit` (512) keep the first three quarters and the last."""
     if len(ids) <= limit:
         return ids
     tail = limit // 4

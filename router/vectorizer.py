@@ -90,7 +90,10 @@ class Vectorizer:
         return self.weigh(Reading.of(self.embedder, prompt), self.read(prompt))
 
     def weigh(self, reading: Reading, read: NDArray[np.float32] = UNREAD) -> Vector:
-        """Put what is learned of n-grams to what was read, and what the encoder said."""
+        """Put what is learned of n-grams to what was read, and what the encoder said.
+
+        read: float32[learned tiers], see `Vector`; empty where there is no encoder.
+        """
         known, weights = self.ngrams.weigh(reading.buckets, reading.frequency)
         parts = [reading.surface, reading.embedding, self.ngrams.reduce(known, weights)]
         return Vector(np.concatenate(parts), known, weights, reading.tokens, read)

@@ -64,7 +64,10 @@ def in_pairs(questions: Sequence[Question], verdicts: Sequence[str | None]) -> O
 
 
 def agreement(outcome: Outcome, gold: NDArray[np.float64]) -> Concordance | None:
-    """Judge against gold: who won, where there are pairs; else whether an answer suffices (0.5)."""
+    """Judge against gold: who won, where there are pairs; else whether an answer suffices (0.5).
+
+    gold: float64[n], people's scores of the rows; NaN where there is none.
+    """
     if outcome.first_wins is not None:
         pairs = [pair for pair in outcome.won if not np.isnan(gold[list(pair)]).any()]
         sign = {1: "won", 0: "tied", -1: "lost"}

@@ -34,7 +34,9 @@ def per_unit(
 
 
 def upper_rate(losses: NDArray[np.int64], n: int, risk: float) -> NDArray[np.float64]:
-    """Upper confidence limits of rates, each from a count of n independent losses of 0 or 1.
+    """Upper confidence limits of rates, float64[m], each from a count of n losses of 0 or 1.
+
+    losses: int64[m], of independent rows.
 
     Exact binomial (Clopper & Pearson 1934): below the true rate with probability at most `risk`.
     """

@@ -97,7 +97,10 @@ def plan_course(p: NDArray[np.float64], usd: NDArray[np.float64]) -> Course:
 
 
 def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most 60 rising dials μ, evenly spread over the prompts that change tier."""
+    """At most 60 rising dials μ, evenly spread over the prompts that change tier.
+
+    p, usd: float64[n, k], P(tier suffices) and expected cost.
+    """
     walk = policy_walk(p, usd)
     steps = np.unique(np.linspace(0, len(walk.mu), STEPS).astype(np.int64))
     dials = np.array([walk.dial(int(step)) for step in steps])

@@ -35,6 +35,8 @@ class Pair:
 def compare(scores: Mapping[str, Floats], order: Sequence[str], sufficed_at: float) -> list[Pair]:
     """Every pair of sources that overlap; `order` is strongest first.
 
+    scores: float64[n] by source, NaN where it is silent.
+
     The rates of error are over all rows on which the stronger speaks: a weaker source that keeps
     silent on a row makes no error there.
     """

@@ -71,7 +71,7 @@ def _raw(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatc
 
 
 def last_turns(files: Sequence[Path], rows: NDArray[np.int64]) -> dict[int, str]:
-    """The last user turn of some rows (ascending), as it is compared."""
+    """The last user turn of some rows, int64[m] ascending, as it is compared, by row."""
     found: dict[int, str] = {}
     start = 0
     for path in files:

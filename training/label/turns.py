@@ -79,7 +79,7 @@ class TurnReader:
         return tuple(self._who)
 
     def add(self, batch: pa.RecordBatch) -> NDArray[np.int32]:
-        """Take a batch of SCHEMA; returns who answered its rows."""
+        """Take a batch of SCHEMA; returns who answered its rows, int32[rows]."""
         columns = {name: batch.column(name).to_pylist() for name in COLUMNS if name != "at"}
         asked = batch.column("at").cast(pa.int64()).to_numpy(zero_copy_only=False)
         timed = np.asarray(batch.column("at").is_valid())

@@ -41,7 +41,10 @@ def calibrate(margins: Floats, score: Floats, weight: Floats, firm: Bools) -> li
 
 
 def level_rows(score: Floats, firm: Bools) -> NDArray[np.int64]:
-    """The rows that hold a tier's level: the firm ones, if they are enough and vary."""
+    """The rows that hold a tier's level, int64[m]: the firm ones, if they are enough and vary.
+
+    score: float64[n], NaN where not observed; firm: bool[n].
+    """
     known = np.flatnonzero(~np.isnan(score))
     sure = known[firm[known]]
     return sure if len(sure) >= FIRM_ROWS and np.ptp(score[sure]) > 0 else known

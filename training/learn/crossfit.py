@@ -70,11 +70,11 @@ class Lessons:
     recipe: Recipe
 
     def rows(self, k: int) -> NDArray[np.int64]:
-        """Numbers of one tier's labelled rows."""
+        """Numbers of one tier's labelled rows, int64[m]."""
         return np.flatnonzero(~np.isnan(self.score[:, k]))
 
     def labelled(self) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
-        """Vectors, scores and weights of the rows with a label of any tier."""
+        """Vectors, scores and weights, float64[m, k], of the rows with a label of any tier."""
         rows = np.flatnonzero(~np.isnan(self.score).all(axis=1))
         return self.x.take(rows), self.score[rows], self.weight[rows]
 
@@ -105,7 +105,7 @@ class Way:
         return found
 
     def linear(self, ridge: int) -> NDArray[np.float64]:
-        """The linear member's margins under one of the penalties."""
+        """The linear member's margins under one of the penalties, float64[n, k]."""
         return self.margins(lambda fold: fold.linear[ridge])
 
     def linears(self) -> NDArray[np.float64]:
@@ -113,7 +113,7 @@ class Way:
         return np.stack([self.linear(ridge) for ridge in range(len(self.ridges))])
 
     def forest(self) -> NDArray[np.float64]:
-        """The forest's margins."""
+        """The forest's margins, float64[n, k]."""
         return self.margins(lambda fold: fold.forest)
 
     def rounds(self) -> list[int]:
@@ -160,7 +160,10 @@ def divide(group: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 def check_folds(
     score: NDArray[np.float64], folds: NDArray[np.int64], learned: list[int], names: tuple[str, ...]
 ) -> None:
-    """BadInput where all labelled rows of a tier are in one fold."""
+    """BadInput where all labelled rows of a tier are in one fold.
+
+    score: float64[n, k], NaN where not observed; folds: int64[n]; learned: tiers to look at.
+    """
     for k in learned:
         if len(np.unique(folds[~np.isnan(score[:, k])])) < 2:
             raise BadInput(

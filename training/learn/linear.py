@@ -49,7 +49,7 @@ class Axes:
 
 
 def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.float64], Axes]:
-    """Dense features clipped, centred and brought to the deviation `scale`."""
+    """Dense features, float[n, d], clipped, centred and brought to the deviation `scale`."""
     mean, deviation = dense.mean(axis=0, dtype=np.float64), dense.std(axis=0, dtype=np.float64)
     factor = np.where(deviation > 1e-9, scale / np.maximum(deviation, 1e-9), 0.0)
     reach = DEVIATIONS * deviation

@@ -62,7 +62,7 @@ class Known:
 
 
 def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
-    """64-bit hashes of request ids, in their order."""
+    """64-bit hashes of request ids, uint64[n], in their order."""
     digests = [blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
 
@@ -83,7 +83,7 @@ def sketch(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> NDArray[n
 def added(
     table: NDArray[np.uint8], embedder: Embedder, prompts: Sequence[Prompt | Imprint]
 ) -> NDArray[np.uint8]:
-    """The table with more prompts in it."""
+    """The table, packed uint8[·], with more prompts in it."""
     bits = np.unpackbits(table)
     bits[_places(_hashes(embedder, prompts), len(bits))] = 1
     return np.packbits(bits)

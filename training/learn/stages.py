@@ -60,7 +60,7 @@ class Stages:
         return np.where(self.asked(first, usd, mu)[:, None], self.p, first)
 
     def at_floors(self, dials: Floats, floors: Floats) -> "Stages":
-        """The same prompts before another gate's floors."""
+        """The same prompts before another gate's dials and floors, float64[m]."""
         return replace(self, dials=dials, floors=floors)
 
 
@@ -218,7 +218,10 @@ def with_floors(
 
 
 def fit_floors(first: Floats, usd: Floats, spread: Floats, tokens: Floats, dials: Floats) -> Floats:
-    """For each dial, the gain per token above which the second stage reads `BUDGET` of tokens."""
+    """For each dial, the gain per token above which the second stage reads `BUDGET` of tokens.
+
+    first, usd: float64[n, k]; spread, tokens: float64[n]; dials: float64[m]. Returns float64[m].
+    """
     floors = np.empty(len(dials))
     for i, mu in enumerate(dials):
         worth = _per_token(first, usd, float(mu), spread, tokens)

@@ -97,7 +97,7 @@ def readings(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> Iterato
 
 
 def imprinted(embedder: Embedder, prompts: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Prompts as a features-only table has them: what is read of each is read once for all uses."""
+    """Prompts, object[n], as `Imprint`s: what is read of each is read once for all uses."""
     found = prompts.copy()
     for row, reading in enumerate(readings(embedder, list(prompts))):
         if isinstance(prompts[row], Prompt):
@@ -155,7 +155,7 @@ def check_embedder(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> N
 def terms_of(
     embedder: Embedder, prompt: Prompt | Imprint
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """What `router.ngrams.terms` says of a prompt, from its text or as it was kept."""
+    """Buckets, int64[m], and frequencies, float64[m], of a prompt (see `router.ngrams.terms`)."""
     if isinstance(prompt, Prompt):
         return terms(cut_tokens(embedder.tokenize(prompt.text)))
     return prompt.reading.buckets, prompt.reading.frequency

@@ -228,7 +228,7 @@ def plain(text: str) -> str:
 
 
 def shingles(text: str) -> NDArray[np.uint64]:
-    """Sorted 32-bit hashes of the text's distinct 5-character windows."""
+    """Sorted 32-bit hashes of the text's distinct 5-character windows, uint64[m]."""
     codes = np.frombuffer(text.ljust(SHINGLE).encode("utf-32-le"), dtype=np.uint32).astype(
         np.uint64
     )

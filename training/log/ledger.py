@@ -66,7 +66,7 @@ class Ledger:
         return repeated(self._hashes)[:existing]
 
     def fill(self, needed: npt.NDArray[np.bool_], rows: Iterable[pa.RecordBatch]) -> None:
-        """Note the contents of the rows needed, in their order."""
+        """Note the contents of the rows needed, bool[existing], in their order."""
         contents = np.zeros(len(needed), np.int64)
         found = [hashes_of(batch)["content"] for batch in rows]
         contents[needed] = np.concatenate([np.empty(0, np.int64), *found])

@@ -64,7 +64,7 @@ class Folder:
             self._stored_rows.append(rows)
 
     def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-        """Those of these rows that are wanted, whole."""
+        """Those of these rows that are wanted, bool[existing], whole."""
         ends = np.cumsum(self._stored_rows)
         for part, end, rows in zip(self._parts, ends, self._stored_rows, strict=True):
             if wanted[end - rows : end].any():
@@ -91,7 +91,7 @@ class Folder:
                 writer.flush()
 
     def commit(self, keep: npt.NDArray[np.bool_], existing: int) -> None:
-        """Keep, of the existing rows and then of those written, the ones in `keep`."""
+        """Keep, of the existing rows and then of those written, the ones in `keep`, bool[rows]."""
         self._close()
         moves: list[tuple[Path, Path]] = []
         gone: list[Path] = []

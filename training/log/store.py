@@ -115,7 +115,7 @@ class OneFile:
         return stored_batches(self._path, self._schema, KEYS)
 
     def stored_rows(self, wanted: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
-        """Those of these rows that are wanted, whole."""
+        """Those of these rows that are wanted, bool[existing], whole."""
         return wanted_rows(self._path, self._schema, wanted)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -123,7 +123,7 @@ class OneFile:
         self._writer.write(batch)
 
     def commit(self, keep: npt.NDArray[np.bool_], existing: int) -> None:
-        """Keep, of the existing rows and then of those written, the ones in `keep`."""
+        """Keep, of the existing rows and then of those written, the ones in `keep`, bool[rows]."""
         self._writer.close()
         fresh = self._new
         if existing or not keep.all():
@@ -135,7 +135,7 @@ class OneFile:
 
 
 def copy_rows(path: Path, schema: pa.Schema, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
-    """Write the rows of the file `path` that are kept."""
+    """Write the rows of the file `path` that are kept, bool[rows]."""
     start = 0
     for batch in stored_batches(path, schema):
         part = keep[start : start + len(batch)]

@@ -49,7 +49,10 @@ def step_of(walk: Walk, mu: float, constant: int | None) -> int | None:
 def read_dial(
     walk: Walk, curve: Curve, at: NDArray[np.int64], step: int | None, drawn: Bootstrap, method: str
 ) -> Dial:
-    """Gather the positions `at` of the curve with the limits that the rounds of `method` give."""
+    """Gather positions of the curve with the limits that the rounds of `method` give.
+
+    at: int64[m], states of the walk. step: the state of the operating point, None off the walk.
+    """
     quality = curve.quality[at]
     top = curve.quality[-1]
     return Dial(

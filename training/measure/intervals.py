@@ -129,7 +129,7 @@ def flat_intervals(groups: Mapping[str, Mapping[str, Interval]]) -> dict[str, fl
 
 
 def values(estimator: Estimator, n: int) -> dict[str, Floats]:
-    """The metrics on the n rows themselves, each counted once."""
+    """The metrics on the n rows themselves, each counted once: numbers, or float64[parts]."""
     return {name: rounds[0] for name, rounds in estimator(np.ones((1, n))).items()}
 
 

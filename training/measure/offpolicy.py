@@ -128,7 +128,10 @@ def largest_weight(logged: Logged) -> float:
 
 
 def effective_rows(logged: Logged, policy: Floats) -> float:
-    """How many equally weighted rows the weighted ones are worth (Kish, 1965): (Σw)² / Σw²."""
+    """How many equally weighted rows the weighted ones are worth (Kish, 1965): (Σw)² / Σw².
+
+    policy: float64[n, k], the probabilities with which it chooses each tier.
+    """
     weight = (policy * logged.weight).sum(axis=1)
     squares = float((weight**2).sum())
     return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
@@ -136,6 +139,8 @@ def effective_rows(logged: Logged, policy: Floats) -> float:
 
 def interval(terms: Floats, session: NDArray[np.int64], confidence: float = 0.95) -> Interval:
     """Mean of the terms with Student's t interval, requests of one session taken together.
+
+    terms: float64[n]; session: int64[n], independent units.
 
     Each session gives one number, its requests' share of the mean, so that requests that depend on
     each other do not pose as independent ones. Measured on weights up to 100, this covers 94–96 %

@@ -105,7 +105,7 @@ def unsupported_share(overlap: Overlap, policy: NDArray[np.float64]) -> float:
 def require_support(
     overlap: Overlap, policy: NDArray[np.float64], names: tuple[str, ...], who: str
 ) -> None:
-    """Refuse to value a policy that sends traffic where its tier was never tried.
+    """Refuse to value a policy, float64[n, k], that sends traffic where its tier was never tried.
 
     Raises:
         BadInput: names the tier, the prompts and the exploration that would be needed.
@@ -193,7 +193,7 @@ def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
 
 
 def needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:
-    """Share of the prompts of these parts that should be explored, so that the log can speak."""
+    """Share of the prompts of these parts, int64[m], to explore, so that the log can speak."""
     return float(np.clip(ANSWERS / overlap.rows[parts].min(), EXPLORE, 0.5))
 
 
