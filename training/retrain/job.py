@@ -35,11 +35,11 @@ from training.retrain.settings import Settings, read_settings
 from training.retrain.shown import (
     describe_challenger,
     describe_run,
+    describe_worth,
     ending,
     show,
     verdict_table,
     version_tags,
-    worth_of,
 )
 from training.retrain.verdict import Verdict, as_table
 from training.retrain.window import cut, decay
@@ -152,7 +152,7 @@ def _finish(
             contest = hold(ground, best.fitted.features.x, folder, others, rule)
             verdict = judge(contest.holdout, contest.entrant, contest.standing, settings.limits)
         status = PROMOTED if verdict.passed else KEPT if verdict.only_equal else REFUSED
-        worth, name = worth_of(made), made.artifact.version
+        worth, name = describe_worth(made), made.artifact.version
         headline = f"{status.capitalize()}. {worth}"
         with step("register"):
             show(mlflow, made, verdict, headline, contest.notes, table, Path(scratch))

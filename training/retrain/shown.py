@@ -108,7 +108,7 @@ def show(
     mlflow.log_artifacts(str(shown), "report")
 
 
-def worth_of(made: Finished) -> str:
+def describe_worth(made: Finished) -> str:
     """What a challenger is worth on the test rows, in one line."""
     if made.report is None:
         return "No report says what it is worth."
