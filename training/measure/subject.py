@@ -133,36 +133,53 @@ def measure_paired(subject: Subject) -> Measured:
     Baselines that learn are cross-fitted on the rows given: they see this very traffic.
     """
     artifact, requests = subject.artifact, subject.used
-    predictor = artifact.predictor
-    prompts = list(requests.prompts)
-    x = vectorize(predictor.vectorizer, prompts)
-    paid = account(x, requests, predictor.tokens, predictor.tiers)
-    unit = several_units(requests)
+    tiers, tokens = artifact.predictor.tiers, artifact.predictor.tokens
+    routed = _route(artifact, requests)
+    x, unit = routed.x, several_units(requests)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
-    surface, estimates = x.dense[:, :SURFACE], estimates_of(predictor, x, prompts)
-    rows = Rows.of(predictor.tiers, estimates, paid, requests, unit, subject.rule, others, surface)
-    names = tuple(tier.name for tier in predictor.tiers)
-    lengths = length_notes(x, requests, predictor.tokens, names)
-    stages = _stage_notes(artifact, estimates, x, requests)
-    rules = rule_notes(artifact.rules, predictor, artifact.policy, requests, estimates, paid)
-    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *stages, *rules))
+    told = (tiers, routed.estimates, routed.paid, requests, unit, subject.rule, others)
+    rows = Rows.of(*told, x.dense[:, :SURFACE])
+    lengths = length_notes(x, requests, tokens, tuple(tier.name for tier in tiers))
+    report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *routed.notes))
     return Measured(subject, x, rows, report)
 
 
 def value_one_sided(subject: Subject) -> Valued:
     """Estimate what policies are worth; BadInput where the chosen one's tier was never tried."""
     artifact, requests = subject.artifact, subject.used
-    predictor = artifact.predictor
-    prompts = list(requests.prompts)
+    routed = _route(artifact, requests)
+    names = tuple(tier.name for tier in artifact.predictor.tiers)
+    known = logged(requests, several_units(requests))
+    notes = (*subject.notes, *routed.notes)
+    found = value_policies(known, routed.estimates, routed.paid, artifact.policy, names, notes)
+    return Valued(subject, routed.x, routed.estimates, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """n requests as an artifact sees them, k tiers.
+
+    Attributes:
+        x: their vectors.
+        estimates: of them.
+        paid: float64[n, k], USD in the account.
+        notes: what a second stage and rules do with them, in words.
+    """
+
+    x: Matrix
+    estimates: Estimates
+    paid: NDArray[np.float64]
+    notes: tuple[str, ...]
+
+
+def _route(artifact: Artifact, requests: Requests) -> _Routed:
+    predictor, prompts = artifact.predictor, list(requests.prompts)
     x = vectorize(predictor.vectorizer, prompts)
     paid = account(x, requests, predictor.tokens, predictor.tiers)
-    names = tuple(tier.name for tier in predictor.tiers)
     estimates = estimates_of(predictor, x, prompts)
+    stages = _stage_notes(artifact, estimates, x, requests)
     rules = rule_notes(artifact.rules, predictor, artifact.policy, requests, estimates, paid)
-    notes = (*subject.notes, *_stage_notes(artifact, estimates, x, requests), *rules)
-    known = logged(requests, several_units(requests))
-    found = value_policies(known, estimates, paid, artifact.policy, names, notes)
-    return Valued(subject, x, estimates, found)
+    return _Routed(x, estimates, paid, (*stages, *rules))
 
 
 def _stage_notes(
