@@ -14,13 +14,7 @@ import numpy as np
 from router.artifact import Artifact, load_artifact, read_artifact
 from router.tier import Tier
 from training.console import step
-from training.decide.evidence import (
-    FILE,
-    Basis,
-    Evidence,
-    gather_evidence,
-    load_evidence,
-)
+from training.decide.evidence import FILE, Basis, Evidence, gather_evidence, load_evidence
 from training.decide.goals import Goal, parse_goal
 from training.decide.operating import Course, check_units, choice_world, choose, plan_course
 from training.decide.settled import Settled
@@ -79,8 +73,9 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
         x = vectorize(predictor.vectorizer, list(used.prompts))
         p = np.array([predictor.probabilities(vector) for vector in x.vectors()])
         stages = stages_of(predictor, x, list(used.prompts))
-        known_of = (p, x, used, units, predictor, rule, world.paired, stages)
-        evidence, untried = gather_evidence(*known_of)
+        evidence, untried = gather_evidence(
+            p, x, used, units, predictor, rule, world.paired, stages
+        )
         policy = choose(goal, course, evidence, [tier.name for tier in predictor.tiers])
     note = (
         f"operating point chosen again on {len(rows)} requests of {traffic.name} "
