@@ -14,6 +14,7 @@ import pydantic
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
 from openai.types.chat import ChatCompletionMessage
+from openai.types.responses import ResponseFunctionToolCall
 
 from router import DecisionLog, Policy, Router
 from router.artifact import Artifact, load_artifact
@@ -25,6 +26,7 @@ from router.integrations.litellm import (
     SufficePlugin,
 )
 from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
+from router.prompt import Prompt
 from router.request import unread_chars
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
@@ -139,6 +141,35 @@ def test_an_answer_given_back_as_a_turn(router: Router) -> None:
         assert decision.p_suffices == expected.p_suffices
         talker.close()
         assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+
+
+def test_items_and_blocks_given_back_as_they_are(router: Router) -> None:
+    """As the responses API's clients do (`items += response.output`), and Anthropic's."""
+
+    class Block(pydantic.BaseModel):
+        type: str = "text"
+        text: str = "Let me see."
+
+    call = ResponseFunctionToolCall(
+        type="function_call", call_id="1", name="look_up", arguments="x" * 9
+    )
+    given = {"type": "function_call_output", "call_id": "1", "output": "Paris"}
+    turn: Any = {"role": "assistant", "content": [Block()]}
+    logged: list[dict[str, Any]] = []
+    talker = Router(router.artifact, log=DecisionLog(logged.append, messages=True))
+    for chat, plain in (
+        ([*ASKED, call, given], [*ASKED, call.model_dump(exclude_none=True), given]),
+        ([*ASKED, turn], [*ASKED, {**turn, "content": [Block().model_dump()]}]),
+    ):
+        assert unread_chars(chat, None) == unread_chars(plain, None)
+        decision, expected = talker.route(chat), talker.route(plain)
+        assert decision.reason == "policy"
+        assert decision.p_suffices == expected.p_suffices
+        talker.close()
+        assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+        said = logged[-1]["messages"]
+        assert all(message["role"] for message in json.loads(said))
+        assert Prompt.of(json.loads(said)) == Prompt.of(plain)
 
 
 def test_objects_that_are_no_messages(router: Router) -> None:
