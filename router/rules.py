@@ -215,7 +215,8 @@ class Rules:
         self, request: Request, most: int | None, tokens: Callable[[], Sequence[float]]
     ) -> list[int]:
         """The tiers whose window is too small; where the input is `most` tokens, often at sight."""
-        output = RESERVED_OUTPUT if request.max_tokens is None else request.max_tokens
+        asked = request.max_tokens
+        output = asked if asked is not None and asked > 0 else RESERVED_OUTPUT  # −1: no limit
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
         if narrowest is None or (most is not None and most + output <= narrowest // 2):

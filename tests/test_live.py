@@ -366,6 +366,25 @@ def test_a_shadow_that_is_a_router_goes_its_own_way(
     assert told == [("small", "policy"), ("large", "policy"), ("middle", "rule:pin")]
 
 
+def test_a_shadow_follows_sessions_by_itself(kinds: list[Path], tmp_path: Path) -> None:
+    """Its floor is what it chose itself, as it would be if it served; it sees all of a request."""
+    file = tmp_path / "rules.toml"
+    file.write_text('[rules.session]\nfloor = true\n[rules.pin.tag]\nhard = "large"\n')
+    lines: list[dict[str, Any]] = []
+    router = Router.load(kinds[0], log=lines.append, shadow=Router.load(kinds[1], rules=file))
+    call = {"role": "assistant", "tool_calls": [{"function": {"arguments": "x" * 900_000}}]}
+    router.route("prove it", session="a", tags=["hard"])
+    router.route("yes, go on", session="a")
+    router.route("yes, go on", session="b")
+    router.route([{"role": "user", "content": "go"}, call], session="c", tags=["hard"])
+    router.route("hello", session=["d"])  # type: ignore[arg-type]
+    router.close()
+    assert {line["tier"] for line in lines} == {"small"}
+    told = [line["shadow"].get("reason", line["shadow"].get("error")) for line in lines]
+    assert told == ["rule:pin", "rule:session_floor", "policy", "rule:context_window", "TypeError"]
+    assert [line["shadow"].get("tier") for line in lines][:3] == ["large", "large", "middle"]
+
+
 def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:
     router, seen = Router.load(kinds[0]), list[Decision]()
     router.observe(lambda decision: 1 / 0)

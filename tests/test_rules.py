@@ -81,6 +81,9 @@ def test_input_and_requested_output_must_fit(ruled: Callable[..., Router]) -> No
     assert told(router.route("hello", max_tokens=8000)) == ("small", "policy")
     assert told(router.route("hello", max_tokens=8190)) == ("middle", "rule:context_window")
     assert told(router.route("word " * 6000, max_tokens=10)) == ("middle", "rule:context_window")
+    for none in (None, -1, -(10**9), 0, float("nan")):  # as clients say that there is no limit
+        long = router.route("word " * 5900, max_tokens=none)  # type: ignore[arg-type]
+        assert told(long) == ("middle", "rule:context_window")
     many = [{**TOOL, "description": "x" * 40_000}]
     only = ruled("[rules]\ncapabilities = false\n")
     assert told(only.route("hello", tools=many)) == ("middle", "rule:context_window")
@@ -288,6 +291,20 @@ def test_a_warm_cache_weighs_in_the_choice(ruled: Callable[..., Router]) -> None
             assert second.expected_cost_usd["middle"] < cold.expected_cost_usd["middle"]
         else:
             assert second.reason == "policy"
+
+
+def test_tools_are_a_part_of_what_a_cache_keeps(ruled: Callable[..., Router]) -> None:
+    """An agent's conversation is short in words and long in tools and their calls."""
+    tools = [{**TOOL, "description": "word " * 600}]
+    router = ruled(
+        "[rules]\ncapabilities = false\n[rules.prompt_cache]\nmin_tokens = 500\n"
+        "[rules.prompt_cache.usd_per_mtok]\nmiddle = 0.0\n[rules.pin.tag]\nhard = 'middle'\n",
+        Policy(1e9),
+    )
+    cold = router.route("hi", tools=tools)
+    router.route("hi", tools=tools, session="s", tags=["hard"])
+    warm = router.route("hi", tools=tools, session="s")
+    assert warm.expected_cost_usd["middle"] < cold.expected_cost_usd["middle"]
 
 
 # What is written

@@ -41,7 +41,7 @@ from training.learn.vectorize import vectorize
 from training.log.requests import Requests
 from training.measure.overlap import certifiable
 from training.measure.world import logged, unseen
-from training.record import describe_choice, describe_making, track
+from training.record import describe_choice, describe_making, track, window_of
 from training.show.card import describe_policy, model_card, next_step
 from training.tracking import EVIDENCE_TAG, NOTHING, fetch_file
 from training.watch.baseline import Sample, carried, find_baseline, sample, save_baseline
@@ -133,6 +133,7 @@ def resolve(artifact_path: Path, traffic: Path, goal: Goal, out: Path) -> Reissu
     choice = _Choice(policy, goal, course, evidence, found[1] if found else None)
     training = _retold(manifest, note, {"choose": len(rows), "test": 0})
     training["known_until"] = newest(training, used)
+    training |= _widened(training, window_of(used))
     looked_at = sample(used, x, evidence.served(policy), evidence.tiers(policy), predictor)
     return _issue(artifact, out, predictor.tiers, choice, training, (*notes, note), used, looked_at)
 
@@ -315,3 +316,15 @@ def _retold(manifest: Mapping[str, Any], note: str, rows: Mapping[str, int]) -> 
     training["rows"] = {**training["rows"], **rows}
     training["notes"] = [*training["notes"], note]
     return training
+
+
+def _widened(
+    training: Mapping[str, Any], window: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The window of the rows that it was fitted on and of those that chose, where times are known.
+
+    training: the manifest's part; window: of the rows that chose, see `window_of`.
+    """
+    ends = {"since": min, "until": max}
+    known = {end: [at for at in (training[end], window[end]) if at is not None] for end in ends}
+    return {end: pick(known[end], default=None) for end, pick in ends.items()}
