@@ -252,6 +252,30 @@ def gateway(upstream: Stub, **more: Any) -> litellm.Router:
     return litellm.Router(model_list=[*deployments, *more.pop("models", [])], **more)
 
 
+def test_an_asgi_app_that_is_shut_down(artifact: Artifact) -> None:
+    """The server may end by a signal afterwards, without what runs at exit."""
+    lines: list[Any] = []
+    router = Router(artifact, log=lines.append)
+    told = iter(["lifespan.startup", "lifespan.shutdown"])
+    written: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "lifespan.startup"
+        for _ in range(100):
+            router.route("hello")
+        assert (await receive())["type"] == "lifespan.shutdown"
+        written.append(len(lines))
+
+    async def receive() -> Any:
+        return {"type": next(told)}
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    asyncio.run(SufficeMiddleware(app, router)({"type": "lifespan"}, receive, send))
+    assert written == [100]
+
+
 def test_a_plugin_of_litellms_router(router: Router, upstream: Stub) -> None:
     routed = gateway(upstream, plugins=[SufficePlugin(router)])
 
