@@ -202,8 +202,8 @@ class Router:
         """Decide one request; never raises: on any failure the top tier, with the reason.
 
         Args:
-            prompt: a text, or a list of chat messages (OpenAI's, Anthropic's, items of the responses
-                API), answers of a client among them as they are.
+            prompt: a text, or a list of chat messages (OpenAI's, Anthropic's, or items of the
+                responses API), answers of a client among them as they are.
             tools: the tools offered with the request.
             max_tokens: output tokens asked for; only rules read this and what follows.
             json_mode: whether the answer must be JSON.

@@ -335,6 +335,36 @@ def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"system": "word " * 9000},  # Anthropic's API
+        {"system": [{"type": "text", "text": "word " * 9000}]},
+        {"instructions": "word " * 9000},  # the responses API
+        {"max_tokens": 2000, "system": "word " * 5500},
+        {"functions": [{**TOOL, "description": "x" * 45_000}]},
+    ],
+)
+def test_what_stands_beside_the_messages_fits_the_window(
+    beside: dict[str, Any], artifact: Artifact
+) -> None:
+    """LiteLLM shows a classifier the messages only."""
+    from litellm.types.router import RoutingContext
+
+    rules = parse_rules({"capabilities": False}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    for more, expected in (({}, "small"), (beside, "middle")):
+        data = {"messages": ASKED, **more}
+        data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, "acompletion"))
+        context = RoutingContext(
+            raw_messages=ASKED,
+            structured_messages=ASKED,
+            candidate_models=[],
+            metadata=data["metadata"],
+        )
+        assert asyncio.run(SufficeClassifier(router).classify(context)) == expected
+
+
 @pytest.mark.parametrize("way", ["classifier", "hook"])
 @pytest.mark.parametrize(
     "told", [{"metadata": {"session_id": "s"}}, {"litellm_session_id": "s", "metadata": None}]
