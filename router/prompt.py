@@ -31,6 +31,11 @@ Messages: TypeAlias = Sequence[Mapping[str, Any] | Answer]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+_ROLES = {
+    "human": "user",
+    "system": "system",
+    "tool": "tool",
+}  # by the type of LangChain's messages
 _RESULT_PART = (
     "tool_result"  # Anthropic's clients give what tools said as parts of a user's message
 )
@@ -117,12 +122,16 @@ def as_mapping(message: Any) -> Mapping[str, Any]:
 
 
 def as_turn(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An item of the responses API as a chat message: calls of tools, and what they gave."""
+    """An item of the responses API as a chat message: calls of tools, and what they gave.
+
+    LangChain's messages, which say of what type they are in place of a role, are such, too.
+    """
     if "type" not in item or "role" in item:
         return item
+    kind = item["type"]
     if "content" in item:
-        return {"role": "assistant", **item}
-    if item["type"] == "image_generation_call":
+        return {"role": _ROLES.get(str(kind), "assistant"), **item}
+    if kind == "image_generation_call":
         return {"role": "assistant", "content": [{"type": "image"}]}
     if "output" in item:
         seen = isinstance(item["output"], Mapping)  # a screenshot

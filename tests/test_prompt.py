@@ -207,3 +207,12 @@ def test_items_of_the_responses_api_are_turns() -> None:
     assert Prompt.of(items).text == f"look it up {LONG}\n\n\nresult"
     shot = {"type": "computer_call_output", "output": {"type": "computer_screenshot"}}
     assert Prompt.of([*items, shot]).images == 1
+
+
+def test_messages_with_a_type_in_place_of_a_role() -> None:
+    """As LangChain's are, in which the type of a model's message is `ai`."""
+    kinds = {"system": "Be brief.", "human": "before", "ai": "answer"}
+    chat = [{"type": kind, "content": text} for kind, text in kinds.items()]
+    prompt = Prompt.of([*chat, {"type": "human", "content": LONG}])
+    assert (prompt.text, prompt.turns) == (f"Be brief.\n{LONG}", 2)
+    assert Prompt.of([{"type": ["human"], "content": LONG}]).text == LONG
