@@ -91,6 +91,19 @@ def test_tools_and_options_reach_the_model(client: SufficeOpenAI, upstream: Stub
     assert copied.model == "vendor/small-1"
 
 
+def test_rules_read_what_is_told_beside_the_api(artifact: Artifact, upstream: Stub) -> None:
+    """`extra_body` is how clients of gateways say what OpenAI's own API does not take."""
+    rules = parse_rules({"pin": {"tenant": {"acme": "large"}}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    told = {"metadata": {"tenant": "acme"}}
+    with SufficeOpenAI(router=router, base_url=upstream.url, api_key="k") as client:
+        create = client.chat.completions.create
+        reply = create(model="auto", messages=ASKED, extra_body=told)  # type: ignore[call-overload]
+        assert reply.model == "vendor/large-1"
+        assert upstream.counts()["last"]["body"]["metadata"] == told["metadata"]
+        assert create(model="auto", messages=ASKED).model == "vendor/small-1"  # type: ignore
+
+
 def test_streams(client: SufficeOpenAI, router: Router, upstream: Stub) -> None:
     chunks = list(client.chat.completions.create(model="auto", messages=ASKED, stream=True))  # type: ignore
     assert {chunk.model for chunk in chunks} == {"vendor/small-1"}
