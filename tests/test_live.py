@@ -115,6 +115,25 @@ def test_a_folder_that_is_completed_file_by_file(current: Path) -> None:
         assert mark(current) != before, name
 
 
+def test_half_an_artifact_that_stays_so_counts(watched: Router, current: Path) -> None:
+    """A copy that was broken off: what seals it comes last."""
+    watcher, seal = watched.watcher, current / "manifest.sha256"
+    assert watcher is not None
+    watcher.look()
+    kept = seal.read_bytes()
+    for number in (1, 2):
+        seal.unlink()
+        watcher.look()
+        assert watcher.refused == number - 1  # it may be between two renames
+        for _ in range(3):
+            watcher.look()
+        assert watcher.refused == number
+        assert "half an artifact" in str(watcher.refusal)
+        seal.write_bytes(kept)
+        watcher.look()
+        assert (watcher.refusal, watcher.swapped) == (None, 0)
+
+
 def test_a_stopped_watcher_stays_stopped_after_a_fork(watched: Router) -> None:
     watched.close()
     assert watched.watcher is not None
