@@ -31,14 +31,9 @@ Messages: TypeAlias = Sequence[Mapping[str, Any] | Answer]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
-_ROLES = {
-    "human": "user",
-    "system": "system",
-    "tool": "tool",
-}  # by the type of LangChain's messages
-_RESULT_PART = (
-    "tool_result"  # Anthropic's clients give what tools said as parts of a user's message
-)
+# What LangChain's messages have in place of a role; the model's are of type "ai".
+_ROLES = {"human": "user", "system": "system", "tool": "tool"}
+_RESULT_PART = "tool_result"  # by which Anthropic's clients put what tools said in a user's message
 
 
 @dataclass(frozen=True, slots=True)

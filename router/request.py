@@ -8,6 +8,7 @@ from typing import Any, Final
 from router.prompt import Messages, as_mapping, as_part, as_turn, is_image, parts_of
 
 INLINE: Final = 256  # characters: a longer value of a part that holds data is bytes, not a link
+_FILE: Final = ('"data": "', 'file_data": "', '"data:')  # what JSON with an inline file in it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,15 @@ def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     Those of tools and their calls, of documents, of what a model thought: all of a message but its
     text, its images (which `Prompt` counts) and the bytes of inline files.
     """
-    chars = _size(tools or ())
+    chars = len(_json(tools or ()))
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     for message in map(as_mapping, prompt if listed else ()):
         for key, value in message.items():
             if key == "content":
                 if not isinstance(value, str):
-                    chars += sum(map(_size, filter(_is_unread, parts_of(value))))
+                    chars += sum(map(_billed, filter(_is_unread, parts_of(value))))
             elif value and key != "role":
-                chars += _size(value)
+                chars += _billed(value)
     return chars
 
 
@@ -137,14 +138,19 @@ def _entries(part: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
             yield key, without_bytes(value)
 
 
-def _size(part: Any) -> int:
-    """Characters of a part as JSON, about as many of what is none; bytes of files left out."""
+def _billed(part: Any) -> int:
+    """Characters of a part of a message as JSON, without the bytes of inline files."""
+    text = _json(part)
+    if len(text) > INLINE and any(sign in text for sign in _FILE):
+        text = _json(without_bytes(part))
+    return len(text)
+
+
+def _json(part: Any) -> str:
+    """A part as JSON, or its like where it is none."""
     if isinstance(part, str):
-        return len(part)
+        return part
     try:
-        text = json.dumps(part, default=str)
-        if len(text) <= INLINE or "data" not in text:  # no file in it, and most parts have none
-            return len(text)
-        return len(json.dumps(without_bytes(part), default=str))
+        return json.dumps(part, default=str)
     except (TypeError, ValueError, RecursionError):
-        return len(repr(part))
+        return repr(part)

@@ -269,7 +269,7 @@ class Router:
         served, now = shadow._served, monotonic()
         try:
             unread = served.unread(raw, request)  # at once: what waits holds no messages
-        except Exception:  # the decision fell back for the same
+        except Exception:  # what cannot be measured has no shadow
             return None
         return lambda: {"shadow": shadow._says(served, unread, prompt, request, now)}
 
