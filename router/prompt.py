@@ -3,12 +3,13 @@
 The text is fixed here, for training and serving alike (``TEXT_VERSION``):
 
 1. the system messages, their first 400 characters: they name the task where an application has one;
-2. the turn at hand: the last user message and what follows it (tool results). Where that is under
-   200 characters ("yes, go on"), up to 800 characters of the conversation before it stand in front;
+2. the turn at hand: the last user message and what follows it (tool results, also where a user's
+   message is the envelope of nothing else). Where that is under 200 characters ("yes, go on"), up
+   to 800 characters of the conversation before it stand in front;
 3. if the whole is longer than 3,072 characters, its first 2,048 and its last 1,024.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -19,10 +20,10 @@ HEAD_CHARS, TAIL_CHARS = 2048, 1024
 
 
 class ClientMessage(Protocol):
-    """What clients return: a message that is no mapping and can become one."""
+    """What clients return: a message, an item or a part that is no mapping and can become one."""
 
     def model_dump(self, *, exclude_none: bool = False) -> Mapping[str, Any]:
-        """The message as a mapping."""
+        """The same as a mapping."""
         ...
 
 
@@ -30,6 +31,9 @@ Messages: TypeAlias = Sequence[Mapping[str, Any] | ClientMessage]
 
 _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
+# What LangChain's messages have in place of a role; the model's are of type "ai".
+_ROLES = {"human": "user", "system": "system", "tool": "tool"}
+_RESULT_PART = "tool_result"  # by which Anthropic's clients put what tools said in a user's message
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,10 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str | Messages, tools: Sequence[Any] | None = None) -> "Prompt":
-        """Read a bare text or a list of chat messages in OpenAI's form (see `as_mapping`).
+        """Read a bare text or a list of chat messages (see `as_mapping`).
 
-        Parts of unknown types are passed over.
+        Messages are in OpenAI's form or Anthropic's, or items of the responses API. Parts of
+        unknown types are passed over.
 
         Raises:
             TypeError: the prompt is neither a text nor a list of messages.
@@ -76,14 +81,15 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
     chars = turns = images = 0
     for message in messages:
         message = as_mapping(message)
-        text, pictures = _content(message.get("content"))
+        content = message.get("content")
+        text, pictures = (content, 0) if isinstance(content, str) else _content(content)
         chars += len(text)
         images += pictures
         role = message.get("role")
         if isinstance(role, str) and role in _SYSTEM_ROLES:
             system.append(text)
             continue
-        if role == "user":
+        if role == "user" and (text is content or not _only_results(content)):
             turns += 1
             before += turn
             turn = []
@@ -103,30 +109,83 @@ def as_mapping(message: Any) -> Mapping[str, Any]:
         TypeError: it is neither.
     """
     if isinstance(message, Mapping):
-        return message
-    held = message.model_dump(exclude_none=True) if hasattr(message, "model_dump") else None
-    if not isinstance(held, Mapping) or "role" not in held:
+        return message if "role" in message else as_turn(message)
+    held = as_part(message)
+    if not isinstance(held, Mapping) or not held.keys() & {"role", "type"}:
         raise TypeError(f"a message is a mapping, not {type(message).__name__}")
-    return held
+    return as_turn(held)
+
+
+def as_turn(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An item of the responses API as a chat message: calls of tools, and what they gave.
+
+    LangChain's messages, which say of what type they are in place of a role, are such, too.
+    """
+    if "type" not in item or "role" in item:
+        return item
+    kind = item["type"]
+    if "content" in item:
+        return {"role": _ROLES.get(str(kind), "assistant"), **item}
+    if kind == "image_generation_call":
+        return {"role": "assistant", "content": [{"type": "image"}]}
+    if "output" in item:
+        seen = isinstance(item["output"], Mapping)  # a screenshot
+        return {"role": "tool", "content": [{"type": "image"}] if seen else item["output"]}
+    return {"role": "assistant", "content": "", "tool_calls": [item]}
+
+
+def as_part(thing: Any) -> Any:
+    """A `ClientMessage` as a mapping, anything else as it is."""
+    return thing.model_dump(exclude_none=True) if hasattr(thing, "model_dump") else thing
+
+
+def parts_of(content: Any) -> Iterator[Any]:
+    """The parts of a message's content, in place of a tool's result those that it holds.
+
+    None of what is a text or holds no parts. A `ClientMessage` among them is a mapping.
+    """
+    if not isinstance(content, Iterable) or isinstance(content, str | Mapping | bytes | bytearray):
+        return
+    for part in content:
+        if not isinstance(part, str | Mapping):
+            part = as_part(part)
+        held = part.get("content") if _is_result(part) else None
+        if isinstance(held, str):
+            yield held
+        elif isinstance(held, list | tuple):
+            yield from map(as_part, held)
+        else:
+            yield part
+
+
+def is_image(part: Any) -> bool:
+    """Whether a part is an image."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return isinstance(kind, str) and kind in _IMAGE_PARTS
+
+
+def _is_result(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == _RESULT_PART
+
+
+def _only_results(content: Any) -> bool:
+    """Whether a message is the envelope of tools' results, and says nothing of its own."""
+    return isinstance(content, list | tuple) and bool(content) and all(map(_is_result, content))
 
 
 def _content(content: Any) -> tuple[str, int]:
-    """The text of a message's content and the number of images in it."""
-    if isinstance(content, str):
-        return content, 0
-    if not isinstance(content, Iterable) or isinstance(content, Mapping | bytes | bytearray):
-        return "", 0
+    """The text of a message's parts and the number of images in them."""
     texts: list[str] = []
     images = 0
-    for part in content:
+    for part in parts_of(content):
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, Mapping):
-            kind, text = part.get("type"), part.get("text")
+            text = part.get("text")
             if isinstance(text, str):
                 texts.append(text)
-            elif isinstance(kind, str) and kind in _IMAGE_PARTS:
-                images += 1
+            else:
+                images += is_image(part)
     return "\n".join(texts), images
 
 

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from router.prompt import Messages, as_mapping
+from router.prompt import Messages, as_mapping, as_part, as_turn, is_image, parts_of
 
 INLINE: Final = 256  # characters: a longer value of a part that holds data is bytes, not a link
+_FILE: Final = ('"data": "', 'file_data": "', '"data:')  # what JSON with an inline file in it holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Request:
         tools: the tools offered.
         max_tokens: output tokens asked for; None where the request does not say.
         json_mode: whether the answer must be JSON.
-        session: whose turn this is, e.g. a conversation's id.
+        session: whose turn this is, e.g. a conversation's id; an empty one is none.
         tenant: on whose behalf.
         tags: anything that rules may name; made a tuple of texts, as that is what rules name.
     """
@@ -31,9 +32,11 @@ class Request:
     tags: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        """Read the tags once: a generator has them only once, and a wrong one hides no other."""
+        """Read the tags once, as generators have them only once, and a wrong one hides no other."""
         if type(self.tags) is not tuple or self.tags:
             object.__setattr__(self, "tags", _texts(self.tags))
+        if isinstance(self.session, str) and not self.session:  # a header that was not sent
+            object.__setattr__(self, "session", None)
 
 
 def _texts(tags: Any) -> tuple[str, ...]:
@@ -48,10 +51,14 @@ def _texts(tags: Any) -> tuple[str, ...]:
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     """The prompt of an OpenAI request (of any of its completions), and arguments of `route`.
 
-    Session and tenant are read from its metadata, `session_id` and `tenant`.
+    Of a request to Anthropic's API, too, whose `system` stands beside the messages.
+    Session and tenant are read from its metadata, `session_id` and `tenant`; an empty one is none.
     Values of other types than the API takes are left out, not refused: the API will say so.
     """
     prompt = body["messages"] if "messages" in body else _turns(body)
+    system = body.get("system")
+    if isinstance(system, str | list) and system and isinstance(prompt, list):
+        prompt = [{"role": "system", "content": system}, *prompt]
     text = body.get("text")
     shape = text.get("format") if isinstance(text, Mapping) else body.get("response_format")
     offered = (body.get(key) for key in ("tools", "functions"))
@@ -60,8 +67,8 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     own = told if isinstance(told, Mapping) else {}
     session, tenant = own.get("session_id"), own.get("tenant")
     facts: dict[str, Any] = {
-        "session": session if isinstance(session, str) else None,
-        "tenant": tenant if isinstance(tenant, str) else None,
+        "session": session if isinstance(session, str) and session else None,
+        "tenant": tenant if isinstance(tenant, str) and tenant else None,
         "tools": next((value for value in offered if isinstance(value, list) and value), None),
         "max_tokens": next((value for value in wanted if type(value) is int and value > 0), None),
         "json_mode": isinstance(shape, Mapping)
@@ -83,39 +90,37 @@ def _turns(body: Mapping[str, Any]) -> Any:
             return given
         given = [{"role": "user", "content": given}]
     system = [{"role": "system", "content": told}] if isinstance(told, str) else []
-    return [*system, *map(_message, given)]
-
-
-def _message(item: Any) -> Any:
-    """An item of the responses API as a chat message: calls of tools, and what they gave."""
-    if not isinstance(item, Mapping) or "role" in item:
-        return item
-    if "content" in item:
-        return {"role": "assistant", **item}
-    if item.get("type") == "image_generation_call":
-        return {"role": "assistant", "content": [{"type": "image"}]}
-    if "output" in item:
-        seen = isinstance(item["output"], Mapping)  # a screenshot
-        return {"role": "tool", "content": [{"type": "image"}] if seen else item["output"]}
-    return {"role": "assistant", "content": "", "tool_calls": [item]}
+    return [*system, *(as_turn(item) if isinstance(item, Mapping) else item for item in given)]
 
 
 def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
-    """Characters that the provider bills and `Prompt` does not hold: tools and calls of tools."""
+    """Characters that the provider bills and `Prompt` does not hold.
+
+    Those of tools and their calls, of documents, of what a model thought: all of a message but its
+    text, its images (which `Prompt` counts) and the bytes of inline files.
+    """
+    chars = len(_json(tools or ()))
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
-    calls = [
-        message[name]
-        for message in map(as_mapping, prompt if listed else ())
-        for name in ("tool_calls", "function_call")
-        if message.get(name)
-    ]
-    return sum(map(_size, (tools or (), *calls)))
+    for message in map(as_mapping, prompt if listed else ()):
+        for key, value in message.items():
+            if key == "content":
+                if not isinstance(value, str):
+                    chars += sum(map(_billed, filter(_is_unread, parts_of(value))))
+            elif value and key != "role":
+                chars += _billed(value)
+    return chars
+
+
+def _is_unread(part: Any) -> bool:
+    """Whether a part is one that `Prompt` neither reads nor counts."""
+    return isinstance(part, Mapping) and not (isinstance(part.get("text"), str) or is_image(part))
 
 
 def without_bytes(part: Any) -> Any:
     """A content part (or a list of them) with inline data replaced by its kind and size."""
     if isinstance(part, list | tuple):
         return [without_bytes(value) for value in part]
+    part = as_part(part)
     return dict(_entries(part)) if isinstance(part, Mapping) else part
 
 
@@ -125,14 +130,27 @@ def _entries(part: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
             yield key, value[:INLINE].split(",")[0]
             yield f"{key}_characters", len(value)
         elif isinstance(value, str) and key in ("data", "file_data") and len(value) > INLINE:
-            yield f"{key}_characters", len(value)
+            if part.get("type") == "text":  # Anthropic's documents in plain text
+                yield key, value
+            else:
+                yield f"{key}_characters", len(value)
         else:
             yield key, without_bytes(value)
 
 
-def _size(part: Any) -> int:
-    """Characters of a part as JSON, about as many of what is none."""
+def _billed(part: Any) -> int:
+    """Characters of a part of a message as JSON, without the bytes of inline files."""
+    text = _json(part)
+    if len(text) > INLINE and any(sign in text for sign in _FILE):
+        text = _json(without_bytes(part))
+    return len(text)
+
+
+def _json(part: Any) -> str:
+    """A part as JSON, or its like where it is none."""
+    if isinstance(part, str):
+        return part
     try:
-        return len(json.dumps(part, default=str))
+        return json.dumps(part, default=str)
     except (TypeError, ValueError, RecursionError):
-        return len(repr(part))
+        return repr(part)

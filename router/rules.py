@@ -24,7 +24,8 @@ They stand in the training configuration, and so in the artifact, or in a file o
 The first two are on where there is a `[rules]` table, and training puts an empty one where a tier
 states a window or capabilities. A denied tier is never chosen, not even when
 everything fails (where lists meet that leave no tier together, the tenant's counts, then the first
-tag's); what a tier cannot do comes next, then pins, then the floor.
+tag's); what a tier cannot do comes next, then pins, then the floor. Where a rule would leave no
+tier, the highest that the rules before it left stays.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -136,8 +137,7 @@ class Rules:
                 allowed = _take(allowed, others, "pin", removed)
         if floor:
             below = [tier for tier in allowed if tier < floor]
-            if len(below) < len(allowed):
-                allowed = _take(allowed, below, "session_floor", removed)
+            allowed = _take(allowed, below, "session_floor", removed)
         return Ruling(tuple(allowed), removed)
 
     def still(self, seen: Seen, now: float) -> Seen:
@@ -215,7 +215,8 @@ class Rules:
         self, request: Request, most: int | None, tokens: Callable[[], Sequence[float]]
     ) -> list[int]:
         """The tiers whose window is too small; where the input is `most` tokens, often at sight."""
-        output = RESERVED_OUTPUT if request.max_tokens is None else request.max_tokens
+        asked = request.max_tokens
+        output = asked if asked is not None and asked > 0 else RESERVED_OUTPUT  # −1: no limit
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
         if narrowest is None or (most is not None and most + output <= narrowest // 2):

@@ -67,29 +67,32 @@ class Served:
         predictor = self.artifact.predictor
         return predictor.vectorizer.static and predictor.second is None
 
-    def says(self, prompt: Prompt, request: Request) -> dict[str, Any]:
-        """What this one would decide, for the log of another; never raises."""
-        told: dict[str, Any] = {"router_version": self.artifact.version}
-        try:
-            choice = self.choose((), prompt, request, None)
-        except Exception as error:
-            return told | {"error": type(error).__name__}
-        names = self.names
-        return told | {
-            "tier": names[choice.tier],
+    def told(self, choice: Choice) -> dict[str, Any]:
+        """A choice as a part of the log's line."""
+        return {
+            "tier": self.names[choice.tier],
             "model": self.tiers[choice.tier].model,
-            "p_suffices": dict(zip(names, choice.p, strict=False)),
-            "expected_cost_usd": dict(zip(names, choice.usd, strict=False)),
+            "p_suffices": dict(zip(self.names, choice.p, strict=False)),
+            "expected_cost_usd": dict(zip(self.names, choice.usd, strict=False)),
             "reason": choice.reason,
             "stage": choice.stage,
         }
 
-    def choose(self, raw: Any, prompt: Prompt, request: Request, seen: Seen | None) -> Choice:
+    def unread(self, raw: Any, request: Request) -> int:
+        """Characters that its rules count and `Prompt` does not hold; `raw` as the caller gave it.
+
+        0 where no rule counts any.
+        """
+        if self.rules is None or not (self.rules.context_window or self.rules.cache is not None):
+            return 0
+        return unread_chars(raw, request.tools)
+
+    def choose(self, unread: int, prompt: Prompt, request: Request, seen: Seen | None) -> Choice:
         """Choose a tier: rules first, then the policy among those that they leave.
 
         Args:
-            raw: the prompt as the caller gave it.
-            prompt: the same, read.
+            unread: see `unread`.
+            prompt: the prompt, read.
             request: what else the caller said.
             seen: the session's last turn, where there is one that rules still follow.
 
@@ -100,8 +103,7 @@ class Served:
             return self._by_policy(prompt)
         counted: list[float] = []
         predictor = self.artifact.predictor
-        measured = self.rules.context_window or self.rules.cache is not None
-        unread = unread_chars(raw, request.tools) if measured else 0
+        chars = prompt.chars + unread
 
         def tokens() -> list[float]:
             if not counted:
@@ -109,8 +111,8 @@ class Served:
             return counted
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
-        ruling = self.rules.judge(request, prompt, prompt.chars + unread, floor, tokens)
-        cached = self._cached(prompt, request, seen, tokens)
+        ruling = self.rules.judge(request, prompt, chars, floor, tokens)
+        cached = self._cached(chars, request, seen, tokens)
         if len(ruling.allowed) == 1:
             [tier] = ruling.allowed
             return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
@@ -160,13 +162,13 @@ class Served:
         return Choice(tier, ruling.allowed, p, usd, reason, counted, stage)
 
     def _cached(
-        self, prompt: Prompt, request: Request, seen: Seen | None, tokens: Any
+        self, chars: int, request: Request, seen: Seen | None, tokens: Any
     ) -> dict[int, float]:
         """USD that the session's last tier saves on input that its provider still keeps."""
         rules = self.rules
         if rules is None or rules.cache is None or request.session is None:
             return {}
-        if 4 * prompt.chars < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
+        if 4 * chars < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
             return {}
         if seen is None or seen.tokens < rules.cache.min_tokens:
             return {}

@@ -17,7 +17,7 @@ from router.origin import Origin
 from router.prompt import Messages, Prompt
 from router.request import Request
 from router.rules_file import load_rules
-from router.served import Served
+from router.served import Choice, Served
 from router.sessions import Seen, Sessions
 from router.switch import Switch
 from router.watch import Watcher, load_settled
@@ -201,7 +201,8 @@ class Router:
         """Decide one request; never raises: on any failure the top tier, with the reason.
 
         Args:
-            prompt: a text, or a list of chat messages, answers of a client among them as they are.
+            prompt: a text, or a list of chat messages (OpenAI's, Anthropic's, or items of the
+                responses API), answers of a client among them as they are.
             tools: the tools offered with the request.
             max_tokens: output tokens asked for; only rules read this and what follows.
             json_mode: whether the answer must be JSON.
@@ -223,7 +224,7 @@ class Router:
             reason = f"fallback:{type(error).__name__}"
             decision = served.stand_in(request, reason, started)
         if self._log is not None:
-            self._log.offer(decision, prompt, request, self._shadowed(read, request))
+            self._log.offer(decision, prompt, request, self._shadowed(prompt, read, request))
         for callback in self._observers:
             with suppress(Exception):
                 callback(decision)
@@ -258,23 +259,36 @@ class Router:
         return Served(artifact, load_rules(self._rules_file, artifact.predictor.tiers))
 
     def _shadowed(
-        self, prompt: Prompt | None, request: Request
+        self, raw: Any, prompt: Prompt | None, request: Request
     ) -> Callable[[], Mapping[str, Any]] | None:
         """What the shadow says of a request, as a part of the log's line."""
-        if self._shadow is None or prompt is None:
+        shadow = self._shadow
+        if shadow is None or prompt is None:
             return None
-        shadow = self._shadow._served
+        served, now = shadow._served, monotonic()
+        try:
+            unread = served.unread(raw, request)  # at once: what waits holds no messages
+        except Exception:  # what cannot be measured has no shadow
+            return None
+        return lambda: {"shadow": shadow._says(served, unread, prompt, request, now)}
 
-        def says() -> Mapping[str, Any]:
-            return {"shadow": shadow.says(prompt, request)}
-
-        return says
+    def _says(
+        self, served: Served, unread: int, prompt: Prompt, request: Request, now: float
+    ) -> dict[str, Any]:
+        """What this router decides as a shadow, by its own memory of sessions; never raises."""
+        told: dict[str, Any] = {"router_version": served.artifact.version}
+        try:
+            choice = served.choose(unread, prompt, request, self._recall(served, request, now))
+            self._remember(served, request, choice, choice.tier, now)
+        except Exception as error:
+            return told | {"error": type(error).__name__}
+        return told | served.told(choice)
 
     def _decide(
         self, served: Served, raw: Any, prompt: Prompt, request: Request, started: float
     ) -> Decision:
-        seen = self._recall(served, request)
-        choice = served.choose(raw, prompt, request, seen)
+        seen = self._recall(served, request, monotonic())
+        choice = served.choose(served.unread(raw, request), prompt, request, seen)
         index, propensity = self._explore.try_another(choice.tier, choice.allowed)
         tier, explored = served.tiers[index], index != choice.tier
         decision = Decision(
@@ -289,20 +303,26 @@ class Router:
             latency_us=(perf_counter() - started) * 1e6,
             stage=choice.stage,
         )
-        rules = served.rules
-        if request.session is not None and rules is not None and rules.follows_sessions:
-            tokens = choice.tokens[index] if choice.tokens else 0.0
-            turn = Seen(served.names, choice.tier, index, tokens, monotonic())
-            life = rules.floor_seconds or 0.0
-            self._sessions.note(request.tenant, request.session, turn, life)
+        self._remember(served, request, choice, index, monotonic())
         return decision
 
-    def _recall(self, served: Served, request: Request) -> Seen | None:
+    def _recall(self, served: Served, request: Request, now: float) -> Seen | None:
         """The session's last turn, as far as rules still count it."""
         if request.session is None or served.rules is None or not served.rules.follows_sessions:
             return None
         seen = self._sessions.last(request.tenant, request.session)
-        return None if seen is None else served.rules.still(seen.among(served.names), monotonic())
+        return None if seen is None else served.rules.still(seen.among(served.names), now)
+
+    def _remember(
+        self, served: Served, request: Request, choice: Choice, index: int, now: float
+    ) -> None:
+        """Keep a turn that went to the tier `index`, where rules follow sessions."""
+        rules = served.rules
+        if request.session is None or rules is None or not rules.follows_sessions:
+            return
+        tokens = choice.tokens[index] if choice.tokens else 0.0
+        turn = Seen(served.names, choice.tier, index, tokens, now)
+        self._sessions.note(request.tenant, request.session, turn, rules.floor_seconds or 0.0)
 
     def _hash(self, text: str) -> str | None:
         if self._key is None:

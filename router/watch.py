@@ -135,6 +135,9 @@ class Watcher:
         found = mark(path, self._rules)
         self._absent = self._absent + 1 if found is None else 0
         if self._absent == 2:  # once may be between two renames
+            if path.is_dir() and any(path.iterdir()):
+                self._mark = None  # the same as before is good news, too
+                raise ArtifactError(f"{path}: half an artifact: there is no manifest.sha256")
             _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
             return

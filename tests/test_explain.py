@@ -16,7 +16,7 @@ from router.features import NAMES
 from router.head import Constant, Head
 from router.predictor import Predictor
 from router.prompt import Prompt
-from tests.builders import POLICY, make_artifact, make_embedder, make_predictor
+from tests.builders import POLICY, edit_manifest, make_artifact, make_embedder, make_predictor
 from tests.traffic_makers import call, prompt_texts
 from training.export import export
 from training.golden import PROMPTS, golden_lines, golden_prompts
@@ -304,6 +304,20 @@ def test_the_command_speaks_to_people_and_to_machines(job, workdir: Path, capsys
     machine = call(capsys, "explain", job.artifact, "--messages", "m.json", "--json")
     assert machine.code == 0, machine.err
     assert json.loads(machine.out) == as_json(explain(job.artifact, text))
+
+
+def test_the_command_names_the_rule_that_decides(tmp_path: Path, capsys) -> None:
+    folder = make_artifact(tmp_path / "artifact")
+    rules = {"pin": {"tenant": {"acme": "large"}}}
+    edit_manifest(folder, lambda manifest: manifest.update(rules=rules))
+    body = {"messages": [{"role": "user", "content": "hi"}], "metadata": {"tenant": "acme"}}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    asked = ("explain", folder, "--messages", tmp_path / "body.json")
+    assert "large, by rule:pin." in call(capsys, *asked).out
+    told = json.loads(call(capsys, *asked, "--json").out)
+    assert told["rule"] == {"tier": "large", "reason": "rule:pin"}
+    assert told["tier"] == as_json(explain(folder, "hi"))["tier"]  # what the model says
+    assert json.loads(call(capsys, "explain", folder, "hi", "--json").out)["rule"] is None
 
 
 def test_explain_calls_that_are_refused(job, workdir: Path, capsys) -> None:

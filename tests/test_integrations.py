@@ -14,6 +14,7 @@ import pydantic
 import pytest
 from litellm.integrations.custom_logger import CustomLogger
 from openai.types.chat import ChatCompletionMessage
+from openai.types.responses import ResponseFunctionToolCall
 
 from router import DecisionLog, Policy, Router
 from router.artifact import Artifact, load_artifact
@@ -25,6 +26,7 @@ from router.integrations.litellm import (
     SufficePlugin,
 )
 from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_decision
+from router.prompt import Prompt
 from router.request import unread_chars
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
@@ -89,6 +91,19 @@ def test_tools_and_options_reach_the_model(client: SufficeOpenAI, upstream: Stub
     assert copied.model == "vendor/small-1"
 
 
+def test_rules_read_what_is_told_beside_the_api(artifact: Artifact, upstream: Stub) -> None:
+    """`extra_body` is how clients of gateways say what OpenAI's own API does not take."""
+    rules = parse_rules({"pin": {"tenant": {"acme": "large"}}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    told = {"metadata": {"tenant": "acme"}}
+    with SufficeOpenAI(router=router, base_url=upstream.url, api_key="k") as client:
+        create = client.chat.completions.create
+        reply = create(model="auto", messages=ASKED, extra_body=told)  # type: ignore[call-overload]
+        assert reply.model == "vendor/large-1"
+        assert upstream.counts()["last"]["body"]["metadata"] == told["metadata"]
+        assert create(model="auto", messages=ASKED).model == "vendor/small-1"  # type: ignore
+
+
 def test_streams(client: SufficeOpenAI, router: Router, upstream: Stub) -> None:
     chunks = list(client.chat.completions.create(model="auto", messages=ASKED, stream=True))  # type: ignore
     assert {chunk.model for chunk in chunks} == {"vendor/small-1"}
@@ -139,6 +154,35 @@ def test_an_answer_given_back_as_a_turn(router: Router) -> None:
         assert decision.p_suffices == expected.p_suffices
         talker.close()
         assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+
+
+def test_items_and_blocks_given_back_as_they_are(router: Router) -> None:
+    """As the responses API's clients do (`items += response.output`), and Anthropic's."""
+
+    class Block(pydantic.BaseModel):
+        type: str = "text"
+        text: str = "Let me see."
+
+    call = ResponseFunctionToolCall(
+        type="function_call", call_id="1", name="look_up", arguments="x" * 9
+    )
+    given = {"type": "function_call_output", "call_id": "1", "output": "Paris"}
+    turn: Any = {"role": "assistant", "content": [Block()]}
+    logged: list[dict[str, Any]] = []
+    talker = Router(router.artifact, log=DecisionLog(logged.append, messages=True))
+    for chat, plain in (
+        ([*ASKED, call, given], [*ASKED, call.model_dump(exclude_none=True), given]),
+        ([*ASKED, turn], [*ASKED, {**turn, "content": [Block().model_dump()]}]),
+    ):
+        assert unread_chars(chat, None) == unread_chars(plain, None)
+        decision, expected = talker.route(chat), talker.route(plain)
+        assert decision.reason == "policy"
+        assert decision.p_suffices == expected.p_suffices
+        talker.close()
+        assert logged[-1]["messages"] == logged[-2]["messages"] is not None
+        said = logged[-1]["messages"]
+        assert all(message["role"] for message in json.loads(said))
+        assert Prompt.of(json.loads(said)) == Prompt.of(plain)
 
 
 def test_objects_that_are_no_messages(router: Router) -> None:
@@ -221,6 +265,30 @@ def gateway(upstream: Stub, **more: Any) -> litellm.Router:
     return litellm.Router(model_list=[*deployments, *more.pop("models", [])], **more)
 
 
+def test_an_asgi_app_that_is_shut_down(artifact: Artifact) -> None:
+    """The server may end by a signal afterwards, without what runs at exit."""
+    lines: list[Any] = []
+    router = Router(artifact, log=lines.append)
+    told = iter(["lifespan.startup", "lifespan.shutdown"])
+    written: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "lifespan.startup"
+        for _ in range(100):
+            router.route("hello")
+        assert (await receive())["type"] == "lifespan.shutdown"
+        written.append(len(lines))
+
+    async def receive() -> Any:
+        return {"type": next(told)}
+
+    async def send(message: Any) -> None:
+        raise AssertionError
+
+    asyncio.run(SufficeMiddleware(app, router)({"type": "lifespan"}, receive, send))
+    assert written == [100]
+
+
 def test_a_plugin_of_litellms_router(router: Router, upstream: Stub) -> None:
     routed = gateway(upstream, plugins=[SufficePlugin(router)])
 
@@ -278,6 +346,36 @@ def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     assert asyncio.run(named.classify(context)) == "MEDIUM"
     bare = context.model_copy(update={"metadata": {}})
     assert asyncio.run(SufficeClassifier(router).classify(bare)) == "small"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"system": "word " * 9000},  # Anthropic's API
+        {"system": [{"type": "text", "text": "word " * 9000}]},
+        {"instructions": "word " * 9000},  # the responses API
+        {"max_tokens": 2000, "system": "word " * 5500},
+        {"functions": [{**TOOL, "description": "x" * 45_000}]},
+    ],
+)
+def test_what_stands_beside_the_messages_fits_the_window(
+    beside: dict[str, Any], artifact: Artifact
+) -> None:
+    """LiteLLM shows a classifier the messages only."""
+    from litellm.types.router import RoutingContext
+
+    rules = parse_rules({"capabilities": False}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    for more, expected in (({}, "small"), (beside, "middle")):
+        data = {"messages": ASKED, **more}
+        data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, "acompletion"))
+        context = RoutingContext(
+            raw_messages=ASKED,
+            structured_messages=ASKED,
+            candidate_models=[],
+            metadata=data["metadata"],
+        )
+        assert asyncio.run(SufficeClassifier(router).classify(context)) == expected
 
 
 @pytest.mark.parametrize("way", ["classifier", "hook"])

@@ -115,6 +115,25 @@ def test_a_folder_that_is_completed_file_by_file(current: Path) -> None:
         assert mark(current) != before, name
 
 
+def test_half_an_artifact_that_stays_so_counts(watched: Router, current: Path) -> None:
+    """A copy that was broken off: what seals it comes last."""
+    watcher, seal = watched.watcher, current / "manifest.sha256"
+    assert watcher is not None
+    watcher.look()
+    kept = seal.read_bytes()
+    for number in (1, 2):
+        seal.unlink()
+        watcher.look()
+        assert watcher.refused == number - 1  # it may be between two renames
+        for _ in range(3):
+            watcher.look()
+        assert watcher.refused == number
+        assert "half an artifact" in str(watcher.refusal)
+        seal.write_bytes(kept)
+        watcher.look()
+        assert (watcher.refusal, watcher.swapped) == (None, 0)
+
+
 def test_a_stopped_watcher_stays_stopped_after_a_fork(watched: Router) -> None:
     watched.close()
     assert watched.watcher is not None
@@ -364,6 +383,25 @@ def test_a_shadow_that_is_a_router_goes_its_own_way(
     assert {line["tier"] for line in lines} == {"middle"}
     told = [(line["shadow"]["tier"], line["shadow"]["reason"]) for line in lines]
     assert told == [("small", "policy"), ("large", "policy"), ("middle", "rule:pin")]
+
+
+def test_a_shadow_follows_sessions_by_itself(kinds: list[Path], tmp_path: Path) -> None:
+    """Its floor is what it chose itself, as it would be if it served; it sees all of a request."""
+    file = tmp_path / "rules.toml"
+    file.write_text('[rules.session]\nfloor = true\n[rules.pin.tag]\nhard = "large"\n')
+    lines: list[dict[str, Any]] = []
+    router = Router.load(kinds[0], log=lines.append, shadow=Router.load(kinds[1], rules=file))
+    call = {"role": "assistant", "tool_calls": [{"function": {"arguments": "x" * 900_000}}]}
+    router.route("prove it", session="a", tags=["hard"])
+    router.route("yes, go on", session="a")
+    router.route("yes, go on", session="b")
+    router.route([{"role": "user", "content": "go"}, call], session="c", tags=["hard"])
+    router.route("hello", session=["d"])  # type: ignore[arg-type]
+    router.close()
+    assert {line["tier"] for line in lines} == {"small"}
+    told = [line["shadow"].get("reason", line["shadow"].get("error")) for line in lines]
+    assert told == ["rule:pin", "rule:session_floor", "policy", "rule:context_window", "TypeError"]
+    assert [line["shadow"].get("tier") for line in lines][:3] == ["large", "large", "middle"]
 
 
 def test_an_observer_that_raises_is_passed_over(kinds: list[Path]) -> None:

@@ -173,3 +173,46 @@ def test_any_conversation_stays_within_its_bounds(messages: list[dict[str, Any]]
     assert len(prompt.text) <= 3073
     assert prompt.turns == sum(message.get("role") == "user" for message in messages)
     assert 0 <= prompt.system_chars <= prompt.chars + len(messages)
+
+
+def test_results_of_tools_in_a_users_message_are_of_the_turn_at_hand() -> None:
+    """Anthropic's form of a loop with tools is read as OpenAI's is."""
+    call = [
+        {"type": "text", "text": "Let me see."},
+        {"type": "tool_use", "id": "1", "name": "look", "input": {"at": "it"}},
+    ]
+    image = {"type": "image", "source": {"type": "base64", "data": "AAAA"}}
+    said = [{"type": "text", "text": "result"}, image]
+    ours = [
+        user("look it up " + LONG),
+        assistant("Let me see."),
+        {"role": "tool", "content": "result"},
+    ]
+    for result in ("result", said, [*said[:1]]):
+        envelope = user([{"type": "tool_result", "tool_use_id": "1", "content": result}])
+        theirs = Prompt.of([ours[0], assistant(call), envelope])
+        assert theirs.text == Prompt.of(ours).text
+        assert (theirs.turns, theirs.images) == (1, int(result is said))
+    asked = user([{"type": "tool_result", "tool_use_id": "1"}, {"type": "text", "text": LONG}])
+    assert (Prompt.of([ours[0], asked]).turns, Prompt.of([ours[0], asked]).text) == (2, LONG)
+
+
+def test_items_of_the_responses_api_are_turns() -> None:
+    items = [
+        user("look it up " + LONG),
+        {"type": "reasoning", "summary": []},
+        {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "result"},
+    ]
+    assert Prompt.of(items).text == f"look it up {LONG}\n\n\nresult"
+    shot = {"type": "computer_call_output", "output": {"type": "computer_screenshot"}}
+    assert Prompt.of([*items, shot]).images == 1
+
+
+def test_messages_with_a_type_in_place_of_a_role() -> None:
+    """As LangChain's are, in which the type of a model's message is `ai`."""
+    kinds = {"system": "Be brief.", "human": "before", "ai": "answer"}
+    chat = [{"type": kind, "content": text} for kind, text in kinds.items()]
+    prompt = Prompt.of([*chat, {"type": "human", "content": LONG}])
+    assert (prompt.text, prompt.turns) == (f"Be brief.\n{LONG}", 2)
+    assert Prompt.of([{"type": ["human"], "content": LONG}]).text == LONG

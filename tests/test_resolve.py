@@ -61,6 +61,30 @@ def test_rows_that_chose_are_known_afterwards(job, workdir, untracked):
     assert not (workdir / "newer").exists()
 
 
+def test_the_window_is_that_of_all_rows_that_it_rests_on(job, workdir, untracked, capsys):
+    before = facts(job.artifact)["training"]
+    newest = pd.read_parquet(job.fresh)["at"].max()
+    resolve(job.artifact, job.fresh, MinQuality(0.8), workdir / "new")
+    told = facts(workdir / "new")["training"]
+    assert told["since"] == before["since"]
+    assert pd.Timestamp(told["until"]) == newest > pd.Timestamp(before["until"])
+    window = f"window {told['since']} to {told['until']}"
+    assert window in call(capsys, "inspect", "new").out.replace("\n", " ")
+    card = (workdir / "new" / "CARD.md").read_text(encoding="utf-8")
+    assert f"- window: {told['since']} to {told['until']}" in card
+    reprice(workdir / "new", DEARER, workdir / "dear")
+    assert facts(workdir / "dear")["training"]["until"] == told["until"]
+
+
+def test_a_window_of_rows_without_times_is_the_one_before(job, workdir, untracked):
+    rows = pd.read_parquet(job.fresh).drop(columns="at").to_dict("records")
+    write_log(workdir / "untimed.parquet", rows)
+    resolve(job.artifact, workdir / "untimed.parquet", MinQuality(0.8), workdir / "new")
+    ends = ("since", "until")
+    before, after = (facts(path)["training"] for path in (job.artifact, workdir / "new"))
+    assert [after[end] for end in ends] == [before[end] for end in ends]
+
+
 def test_rows_that_the_artifact_knows_are_left_out(job, workdir, untracked):
     done = resolve(job.artifact, job.traffic, Value(0.01), workdir / "new")
     assert "chosen again on 116 requests" in done.summary[-2]

@@ -81,6 +81,9 @@ def test_input_and_requested_output_must_fit(ruled: Callable[..., Router]) -> No
     assert told(router.route("hello", max_tokens=8000)) == ("small", "policy")
     assert told(router.route("hello", max_tokens=8190)) == ("middle", "rule:context_window")
     assert told(router.route("word " * 6000, max_tokens=10)) == ("middle", "rule:context_window")
+    for none in (None, -1, -(10**9), 0, float("nan")):  # as clients say that there is no limit
+        long = router.route("word " * 5900, max_tokens=none)  # type: ignore[arg-type]
+        assert told(long) == ("middle", "rule:context_window")
     many = [{**TOOL, "description": "x" * 40_000}]
     only = ruled("[rules]\ncapabilities = false\n")
     assert told(only.route("hello", tools=many)) == ("middle", "rule:context_window")
@@ -155,6 +158,26 @@ def test_a_session_keeps_the_tier_of_its_hard_turn(ruled: Callable[..., Router])
     assert told(router.route("yes, go on", session="other")) == ("small", "policy")
     assert told(router.route("yes, go on", session="s", tenant="t")) == ("small", "policy")
     assert told(router.route("yes, go on")) == ("small", "policy")
+
+
+def test_an_empty_session_is_none(ruled: Callable[..., Router]) -> None:
+    """As services give it that pass on a header which was not sent: strangers share no floor."""
+    router = ruled(HARD)
+    assert told(router.route(PICTURE, session="")) == ("middle", "rule:vision")
+    assert told(router.route("yes, go on", session="")) == ("small", "policy")
+    assert read_body({"metadata": {"session_id": "", "tenant": ""}})[1]["session"] is None
+
+
+def test_a_floor_that_is_out_of_reach_leaves_the_highest(ruled: Callable[..., Router]) -> None:
+    deny = ruled(
+        '[rules.session]\nfloor = true\n[rules.pin.tag]\nhard = "large"\n'
+        '[rules.deny.tag]\nbatch = ["large"]\nsmall = ["middle", "large"]\n'
+    )
+    assert told(deny.route("hello", session="s", tags=["hard"])) == ("large", "rule:pin")
+    assert told(deny.route("go on", session="s")) == ("large", "rule:session_floor")
+    below = deny.route("go on", session="s", tags=["batch"])
+    assert told(below) == ("middle", "rule:session_floor")
+    assert told(deny.route("go on", session="s", tags=["small"])) == ("small", "rule:deny")
 
 
 def test_a_silent_session_starts_anew(
@@ -270,6 +293,20 @@ def test_a_warm_cache_weighs_in_the_choice(ruled: Callable[..., Router]) -> None
             assert second.reason == "policy"
 
 
+def test_tools_are_a_part_of_what_a_cache_keeps(ruled: Callable[..., Router]) -> None:
+    """An agent's conversation is short in words and long in tools and their calls."""
+    tools = [{**TOOL, "description": "word " * 600}]
+    router = ruled(
+        "[rules]\ncapabilities = false\n[rules.prompt_cache]\nmin_tokens = 500\n"
+        "[rules.prompt_cache.usd_per_mtok]\nmiddle = 0.0\n[rules.pin.tag]\nhard = 'middle'\n",
+        Policy(1e9),
+    )
+    cold = router.route("hi", tools=tools)
+    router.route("hi", tools=tools, session="s", tags=["hard"])
+    warm = router.route("hi", tools=tools, session="s")
+    assert warm.expected_cost_usd["middle"] < cold.expected_cost_usd["middle"]
+
+
 # What is written
 
 
@@ -364,6 +401,10 @@ def test_a_body_of_the_api_is_read() -> None:
     assert (facts["session"], facts["tenant"]) == ("s", "t")
     _, facts = read_body({"metadata": {"session_id": ["s"], "tenant": 7}})
     assert (facts["session"], facts["tenant"]) == (None, None)
+    body = {"system": "Be brief.", "messages": [{"role": "user", "content": "hi"}]}
+    assert Prompt.of(read_body(body)[0]).text == "Be brief.\nhi"  # as Anthropic's API has it
+    body["system"] = [{"type": "text", "text": "Be brief."}]
+    assert Prompt.of(read_body(body)[0]).text == "Be brief.\nhi"
     prompt, facts = read_body({"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert (prompt, facts["json_mode"], facts["max_tokens"]) == ("hi", True, None)
     assert read_body({"max_tokens": "x", "response_format": 3})[1]["max_tokens"] is None
@@ -464,3 +505,40 @@ def test_no_combination_gets_a_denied_tier(
     assert decision.reason == "policy" or decision.reason.startswith("rule:")
     assert never == set(NAMES) or decision.tier not in never or never >= set(NAMES)
     assert rules.top(Request(tags=tags)) >= 0
+
+
+def test_all_that_a_provider_bills_fits_the_window(ruled: Callable[..., Router]) -> None:
+    """Calls, results, documents and thoughts as clients of Anthropic and OpenAI give them."""
+    router, long = ruled(PINNED), "word " * 9000
+    ask = {"role": "user", "content": "go"}
+
+    def says(*parts: Any, role: str = "user", **more: Any) -> dict[str, Any]:
+        return {"role": role, "content": list(parts), **more}
+
+    result = {"type": "tool_result", "tool_use_id": "1"}
+    text = {"type": "text", "text": long}
+    inside = {"type": "text", "media_type": "text/plain", "data": long}
+    large: tuple[Any, ...] = (
+        says({**result, "content": long}),
+        says({**result, "content": [text]}),
+        says({"type": "tool_use", "id": "1", "name": "f", "input": {"q": long}}, role="assistant"),
+        says({"type": "thinking", "thinking": long, "signature": "x"}, role="assistant"),
+        says({"type": "document", "source": inside}),
+        says(role="assistant", refusal=long),
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": long},
+        {"type": "function_call_output", "call_id": "1", "output": long},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": long}]},
+    )
+    for message in large:
+        told_of = router.route([ask, message, ask], tags=["s"])
+        assert told(told_of) == ("middle", "rule:context_window"), message
+    bytes_of = "A" * 90_000
+    files = (
+        {"type": "document", "source": {"type": "base64", "data": bytes_of}},
+        {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{bytes_of}"}},
+        {"type": "input_audio", "input_audio": {"data": bytes_of, "format": "wav"}},
+    )
+    for part in files:  # of which nobody knows the tokens
+        assert router.route([says(part), ask], tags=["s"]).tier == "small", part
+    seen = says({**result, "content": [{"type": "image", "source": {"data": bytes_of}}]})
+    assert told(router.route([ask, seen], tags=["s"])) == ("middle", "rule:vision")

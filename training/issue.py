@@ -17,7 +17,7 @@ from training.export import placing, reissue
 from training.learn.seen import newest
 from training.learn.stages import Pace
 from training.log.requests import Requests
-from training.record import describe_choice, describe_making, track
+from training.record import describe_choice, describe_making, track, window_of
 from training.show.card import describe_policy, model_card, next_step
 from training.tracking import NOTHING
 from training.watch.baseline import Sample, carried, find_baseline, save_baseline
@@ -117,7 +117,20 @@ def _retold(manifest: Mapping[str, Any], note: str, spent: Spent | None) -> dict
     if spent is not None:
         training["rows"]["choose"] = len(spent.requests)
         training["known_until"] = newest(training, spent.requests)
+        training |= _widened(training, window_of(spent.requests))
     return training
+
+
+def _widened(
+    training: Mapping[str, Any], window: Mapping[str, str | None]
+) -> dict[str, str | None]:
+    """The window of the rows that it was fitted on and of those that chose, where times are known.
+
+    training: the manifest's part; window: of the rows that chose, see `window_of`.
+    """
+    ends = {"since": min, "until": max}
+    known = {end: [at for at in (training[end], window[end]) if at is not None] for end in ends}
+    return {end: pick(known[end], default=None) for end, pick in ends.items()}
 
 
 def _stages(old: Mapping[str, Any], settled: Settled) -> dict[str, dict[str, float]]:

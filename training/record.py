@@ -57,14 +57,11 @@ def describe_job(
         details: what only who tunes the heads wants to know; not on the card.
         report: on the test rows, if there is one.
     """
-    times = requests.at[~np.isnat(requests.at)]
-    ends = [str(edge) + "Z" for edge in (times.min(), times.max())] if len(times) else [None, None]
     return {
         **describe_making(provenance.started),
         "label": rule.as_dict(),
         "training": {
-            "since": ends[0],
-            "until": ends[1],
+            **window_of(requests),
             "rows": splits.sizes,
             "fingerprint": fingerprint(requests),
             "embedder": _named(provenance.embedder),
@@ -74,6 +71,13 @@ def describe_job(
         },
         "metrics": report.flat() if report else {},
     }
+
+
+def window_of(requests: Requests) -> dict[str, str | None]:
+    """When the first and the last request with a time were made, ISO 8601, UTC."""
+    times = requests.at[~np.isnat(requests.at)]
+    ends = [str(edge) + "Z" for edge in (times.min(), times.max())] if len(times) else [None, None]
+    return dict(zip(("since", "until"), ends, strict=True))
 
 
 def _named(embedder: str) -> str:

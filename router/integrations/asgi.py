@@ -6,6 +6,7 @@ Wrap a gateway of your own with it. Nothing but numpy and tokenizers is needed.
 """
 
 import json
+from asyncio import to_thread
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -26,7 +27,9 @@ _LENGTHS: Final = (b"content-length", b"transfer-encoding")  # of the body as it
 class SufficeMiddleware:
     """Replaces ``"model": "auto"`` in the body by the model picked; the rest passes as it is.
 
-    The answer carries the decision's id in the header ``x-suffice-decision``.
+    The answer carries the decision's id in the header ``x-suffice-decision``. What the decision log
+    still holds is written when the server shuts the app down: uvicorn then ends itself by the
+    signal that it got, and no interpreter that a signal ends writes anything.
     """
 
     def __init__(self, app: App, router: Router, model: str = "auto") -> None:
@@ -35,6 +38,9 @@ class SufficeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, self._flushing(receive), send)
+            return
         routed = scope["type"] == "http" and scope["method"] == "POST"
         if not routed or not scope["path"].endswith(_ROUTED):
             await self._app(scope, receive, send)
@@ -62,6 +68,17 @@ class SufficeMiddleware:
 
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         await self._app({**scope, "headers": headers}, _again(whole, receive), signed)
+
+    def _flushing(self, receive: Receive) -> Receive:
+        """Write what the log holds before the app learns of its shutdown."""
+
+        async def give() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown" and self._router.log is not None:
+                await to_thread(self._router.log.flush)
+            return message
+
+        return give
 
 
 async def _take(receive: Receive) -> list[Message]:

@@ -8,9 +8,10 @@ and `classifier_type: custom`, `classifier_plugin: that_file.classifier` in the 
 complexity router, whose tiers are named as the artifact's. In the SDK,
 `litellm.Router(plugins=[SufficePlugin(router)])` narrows a model group to the model that it picks.
 
-What both see is messages and metadata. Tools, `max_tokens` and `response_format` reach them only
-where `SufficeFacts` is one of the proxy's `callbacks`, too; and only there LiteLLM's logs tell the
-decision of a classifier (under `spend_logs_metadata`, as those of `SufficeHook`).
+What both see is messages and metadata. Tools, `max_tokens`, `response_format` and the size of what
+stands beside the messages (`system`) reach them only where `SufficeFacts` is one of the proxy's
+`callbacks`, too; and only there LiteLLM's logs tell the decision of a classifier (under
+`spend_logs_metadata`, as those of `SufficeHook`).
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,10 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.router import RoutingContext
 
 from router.decision import Decision
-from router.request import read_body
+from router.prompt import Prompt
+from router.request import read_body, unread_chars
+from router.rules import RESERVED_OUTPUT
+from router.served import BYTES_A_TOKEN
 from router.service import Router
 
 _FACTS: Final = "suffice_facts"
@@ -109,6 +113,7 @@ class SufficeFacts(CustomLogger):
         offered = facts["tools"]
         metadata[_FACTS] = {
             "tools": len(offered) if isinstance(offered, list) else 0,
+            "beside": _beside(data, offered),
             "session": _session(data),
             **{key: facts[key] for key in ("max_tokens", "json_mode")},
         }
@@ -153,12 +158,36 @@ async def _decide(router: Router, context: RoutingContext) -> Decision:
     return await router.aroute(
         context.structured_messages or context.raw_messages,
         [None] * offered or None,
-        max_tokens=known.get("max_tokens"),
+        max_tokens=_room(known),
         json_mode=bool(known.get("json_mode")),
         session=_first(metadata, _SESSION) or _first(known, ("session",)),
         tenant=_first(metadata, _TENANT),
         tags=_tags(metadata),
     )
+
+
+def _beside(data: Mapping[str, Any], tools: Any) -> int:
+    """Characters of a request that a plugin does not see, as they are not among its messages.
+
+    Its tools, and what Anthropic's API and the responses API tell the model beside the messages.
+    """
+    told = (data.get(name) for name in ("system", "instructions"))
+    system = [{"role": "system", "content": text} for text in told if text]
+    try:
+        return Prompt.of(system).chars + unread_chars((), tools)
+    except RecursionError:  # nested so deeply that nobody can send it on
+        return 0
+
+
+def _room(known: Mapping[str, Any]) -> int | None:
+    """Output tokens asked for; where something stands beside the messages, room for that, too."""
+    wanted, beside = (
+        value if type(value) is int and value > 0 else 0
+        for value in (known.get("max_tokens"), known.get("beside"))
+    )
+    if not beside:
+        return wanted or None
+    return (wanted or RESERVED_OUTPUT) + beside // BYTES_A_TOKEN
 
 
 def _metadata(data: dict[str, Any]) -> dict[str, Any]:

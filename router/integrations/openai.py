@@ -44,7 +44,7 @@ class SufficeOpenAI(OpenAI):
     def _prepare_options(self, options: FinalRequestOptions) -> FinalRequestOptions:
         body = _asks(options)
         if body is not None:
-            prompt, facts = read_body(body)
+            prompt, facts = read_body(_sent(body, options))
             _pick(body, self._suffice.route(prompt, **facts))
         return super()._prepare_options(options)
 
@@ -66,7 +66,7 @@ class AsyncSufficeOpenAI(AsyncOpenAI):
     async def _prepare_options(self, options: FinalRequestOptions) -> FinalRequestOptions:
         body = _asks(options)
         if body is not None:
-            prompt, facts = read_body(body)
+            prompt, facts = read_body(_sent(body, options))
             _pick(body, await self._suffice.aroute(prompt, **facts))
         return await super()._prepare_options(options)
 
@@ -76,6 +76,11 @@ def _asks(options: FinalRequestOptions) -> dict[str, Any] | None:
     body = options.json_data
     routed = options.url in _ROUTED and isinstance(body, dict) and body.get("model") == AUTO
     return body if routed else None  # type: ignore[return-value]
+
+
+def _sent(body: Mapping[str, Any], options: FinalRequestOptions) -> Mapping[str, Any]:
+    """The body with what the caller adds to it as `extra_body`."""
+    return {**body, **options.extra_json} if options.extra_json else body
 
 
 def _pick(body: dict[str, Any], decision: Decision) -> None:

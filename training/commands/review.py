@@ -126,10 +126,10 @@ def explain(
 
     asked, facts = _request(prompt, messages)
     found = run(artifact, asked, facts.get("tools"))
-    if as_json:
-        print_json(to_json(found))
-        return
     ruled = Router(found.artifact).route(asked, **facts)
+    if as_json:
+        print_json(to_json(found, ruled))
+        return
     if ruled.reason.startswith("rule:"):
         typer.echo(f"{ruled.tier}, by {ruled.reason}. What the model says of it:")
     for line in lines(found):

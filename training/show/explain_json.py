@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.decision import Decision
 from router.features import NAMES
 from router.head import MEMBERS
 from training.show.changes import Rival
@@ -14,12 +15,18 @@ from training.show.explain import Explanation
 MOST_TOKENS = 8
 
 
-def as_json(e: Explanation) -> dict[str, Any]:
-    """JSON values; contributions are by learned tier."""
+def as_json(e: Explanation, ruled: Decision | None = None) -> dict[str, Any]:
+    """JSON values; contributions are by learned tier.
+
+    Args:
+        e: what the model says.
+        ruled: what the router decides under the artifact's rules, which come first.
+    """
     policy, parts = e.artifact.policy, e.contributions
     return {
         "artifact": e.artifact.version,
         "tier": e.names[e.chosen],
+        "rule": None if ruled is None else _rule_json(ruled),
         "stage": e.stage,
         "dial": None if policy.constant is not None else policy.mu,
         "constant": None if policy.constant is None else e.names[policy.constant],
@@ -42,6 +49,11 @@ def as_json(e: Explanation) -> dict[str, Any]:
             "groups_together": list(e.together),
         },
     }
+
+
+def _rule_json(ruled: Decision) -> dict[str, str] | None:
+    by_rule = ruled.reason.startswith("rule:")
+    return {"tier": ruled.tier, "reason": ruled.reason} if by_rule else None
 
 
 def _tier_json(e: Explanation, parts: Contributions, j: int, tier: str) -> dict[str, Any]:
