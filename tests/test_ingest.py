@@ -182,6 +182,12 @@ def test_columns_that_are_not_read_are_named_and_asked_after(tmp_path: Path) -> 
     assert read_traffic(tmp_path / "t.parquet").frame["at"].isna().all()  # asked, never done
 
 
+def test_an_index_without_a_name_is_not_told_of(tmp_path: Path) -> None:
+    source = _csv(tmp_path / "1.csv", "0,a,x,m", header=",request_id,prompt,model")
+    report = ingest([source], tmp_path / "t.parquet")
+    assert report.notes == (f"{source}: table (CSV with columns request_id, prompt, model)",)
+
+
 def test_what_is_mapped_is_not_asked_after(tmp_path: Path) -> None:
     source = _csv(tmp_path / "1.csv", "a,x,m,5,1", header="request_id,prompt,model,usage,stream")
     (tmp_path / "map.toml").write_text(

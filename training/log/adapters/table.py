@@ -111,6 +111,7 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
             return None, "no JSON object a line (one over several lines? convert: jq -c .)"
     else:
         delimiter, columns = csv_header(path, mapping)
+        columns = [name for name in columns if name]  # pandas writes its index without a name
         kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
     known = mapping.read()
     unread = [name for name in columns if name not in known]
