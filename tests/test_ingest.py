@@ -346,6 +346,8 @@ def test_cut_gzip(tmp_path: Path) -> None:
         ("log.csv", b"request_id,prompt,model\n", "an empty log: no rows"),
         ("log.csv", b"id,prompt,model\n1,2,3\n", "no column request_id .columns seen: id, prompt"),
         ("log.csv", HEADER.encode("utf-16"), "UTF-16"),
+        ("log.csv", "request_id,prompt,größe\na,b,3\n".encode("latin-1"), "no UTF-8 text"),
+        ("log.xlsx", b"PK\x03\x04\x14\x00\x08\x08\x08\x00\xb9\x97\n\x00", "save it as CSV"),
         ("log.csv", b"request_id,prompt,model,model\na,b,c,d\n", "column model is there twice"),
         ("log.json", b'[{"request_id": 1}]', "one JSON array"),
         ("log.json", b'{\n "request_id": 1\n}\n', "no JSON object a line"),

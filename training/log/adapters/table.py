@@ -26,6 +26,10 @@ from training.toml import read_toml
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
 NEEDED = (("request_id",), ("messages", "prompt"), ("tier", "model"))  # one of each
+NO_TEXT = (
+    "its first line is no UTF-8 text: convert the file (e.g. iconv -f WINDOWS-1252 -t UTF-8; a "
+    "spreadsheet: save it as CSV), or unpack it (only .gz and .zst are read as they are)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     else:
         delimiter, columns = csv_header(path, mapping)
         columns = [name for name in columns if name]  # pandas writes its index without a name
+        if not columns:
+            return None, NO_TEXT
         kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
     known = mapping.read()
     unread = [name for name in columns if name not in known]
