@@ -44,6 +44,7 @@ class Neighbours:
         small, prototypes = len(self.offset), len(self.centroids)
         shapes = {
             "projection": (dim, small),
+            "offset": (small,),
             "centroids": (prototypes, small),
             "rows": (tiers, prototypes),
             "successes": (tiers, prototypes),

@@ -249,6 +249,7 @@ def test_more_than_two_tiers_are_compared_by_aiq(workdir, capsys, quick):
     told = json.loads((workdir / "bench.json").read_text())
     assert told["headline"] == "aiq"
     assert told["methods"]["linear"]["metrics"]["apgr"]["value"] is None
+    assert "APGR by cost" in done.out and " APGR │" not in done.out
     assert told["methods"]["Suffice, static"]["metrics"]["aiq"]["value"] > 0
     assert any("two tiers" in note for note in told["notes"])
     assert (workdir / "bench" / "aiq.png").is_file()

@@ -87,3 +87,11 @@ def test_the_card_names_the_rules_that_come_first(job, tmp_path):
     card = model_card(TIERS, TOP, facts, None)
     assert "Rules come first" in card and "- rule deny: tag batch never gets large" in card
     assert "Rules come first" not in model_card(TIERS, TOP, facts | {"rules": None}, None)
+
+
+def test_the_card_says_once_that_a_log_has_no_times(job):
+    facts = json.loads((job.artifact / "manifest.json").read_text(encoding="utf-8"))
+    timed = model_card(TIERS, TOP, facts, None)
+    facts["training"] |= {"since": None, "until": None}
+    assert "- no times in the log\n" in model_card(TIERS, TOP, facts, None)
+    assert "- window 20" in timed and "no times in the log" not in timed

@@ -168,7 +168,7 @@ def test_from_a_log_to_decisions(workdir, capsys, quick):
 
     made = call(capsys, "evaluate", "a", "--traffic", "t.parquet", "--json", "r.json")
     assert made.code == 0, made.err
-    assert "63 requests; 357 left out" in made.out
+    assert "63 requests; 357 left out, the artifact was fitted or chosen on them" in made.out
     assert json.loads((workdir / "r.json").read_text(encoding="utf-8"))["left_out"] == 357
 
     made = call(capsys, "route", "a", "what is the capital of peru", "--json")

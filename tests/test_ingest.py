@@ -182,6 +182,12 @@ def test_columns_that_are_not_read_are_named_and_asked_after(tmp_path: Path) -> 
     assert read_traffic(tmp_path / "t.parquet").frame["at"].isna().all()  # asked, never done
 
 
+def test_an_index_without_a_name_is_not_told_of(tmp_path: Path) -> None:
+    source = _csv(tmp_path / "1.csv", "0,a,x,m", header=",request_id,prompt,model")
+    report = ingest([source], tmp_path / "t.parquet")
+    assert report.notes == (f"{source}: table (CSV with columns request_id, prompt, model)",)
+
+
 def test_what_is_mapped_is_not_asked_after(tmp_path: Path) -> None:
     source = _csv(tmp_path / "1.csv", "a,x,m,5,1", header="request_id,prompt,model,usage,stream")
     (tmp_path / "map.toml").write_text(
@@ -340,6 +346,8 @@ def test_cut_gzip(tmp_path: Path) -> None:
         ("log.csv", b"request_id,prompt,model\n", "an empty log: no rows"),
         ("log.csv", b"id,prompt,model\n1,2,3\n", "no column request_id .columns seen: id, prompt"),
         ("log.csv", HEADER.encode("utf-16"), "UTF-16"),
+        ("log.csv", "request_id,prompt,größe\na,b,3\n".encode("latin-1"), "no UTF-8 text"),
+        ("log.xlsx", b"PK\x03\x04\x14\x00\x08\x08\x08\x00\xb9\x97\n\x00", "save it as CSV"),
         ("log.csv", b"request_id,prompt,model,model\na,b,c,d\n", "column model is there twice"),
         ("log.json", b'[{"request_id": 1}]', "one JSON array"),
         ("log.json", b'{\n "request_id": 1\n}\n', "no JSON object a line"),

@@ -89,3 +89,12 @@ def test_each_member_is_timed():
     times = microseconds(predictor, golden_prompts()[:5])
     assert list(times) == ["linear", "forest", "neighbours"]
     assert all(0 < value < 1e5 for value in times.values())
+
+
+def test_tiers_that_hardly_differ_have_no_share_of_a_gap(drawn):
+    """Where the top tier is no better in many resamples, an interval of APGR does not exist."""
+    margins, score = drawn
+    score = np.column_stack([score[:, 1], np.roll(score[:, 1], 1)])
+    score[0] = [0, 1]
+    found = weigh(margins, score)
+    assert all(one.apgr is None and "nan" not in one.describe() for one in found)

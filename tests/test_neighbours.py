@@ -70,6 +70,8 @@ def test_certain_outcomes_stay_finite() -> None:
     "change",
     [
         {"projection": NEAR.projection[:-1]},
+        {"offset": NEAR.offset * np.float32("nan")},
+        {"offset": NEAR.offset[:, None]},
         {"centroids": NEAR.centroids[:, :-1]},
         {"centroids": NEAR.centroids[:0]},
         {"centroids": NEAR.centroids * np.float32("nan")},

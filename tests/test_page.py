@@ -141,7 +141,7 @@ def test_prompts_have_neighbours_other_than_themselves(page):
 def test_the_command(job, workdir, capsys):
     outcome = call(capsys, "report", job.artifact, "--traffic", job.fresh, "--out", "r.html")
     assert outcome.code == 0, outcome.err
-    assert "r.html: 120 requests (paired); 0 left out" in outcome.out
+    assert "r.html: 120 requests (paired); 0 left out; MLflow run" in outcome.out
     assert "Saves" in (workdir / "r.html").read_text(encoding="utf-8")
 
 

@@ -130,6 +130,7 @@ def test_three_tiers_have_a_report_too(tmp_path):
     found = build_report(rows_of(tiers=3), Policy(20.0), ())
     json.dumps(found.as_json(), allow_nan=False)
     assert {"share_0", "share_1", "share_2"} <= set(found.figures["policy"])
+    assert set(found.figures) >= BASELINES | {GAIN, DOLLAR, "policy"}
     assert [path.name for path in save_plots(found, tmp_path)] == [
         "cost_quality.png",
         "reliability.png",

@@ -16,6 +16,7 @@ from training.measure.plots import Point
 RANDOM, ORACLE = "matched random", "oracle"  # what bounds every method
 SHOWN: Final = {
     "APGR": ("apgr", ".3f"),
+    "APGR by cost": ("apgr_cost", ".3f"),  # where there are more than two tiers
     "CPT 50 %": ("cpt_50", ".1%"),
     "CPT 80 %": ("cpt_80", ".1%"),
     "saving 100 %": ("saving_100", ".2f"),
@@ -153,10 +154,12 @@ class Bench:
         )
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
+        other = "APGR by cost" if len(self.tiers) == 2 else "APGR"
         shown = {
             name: what
             for name, what in SHOWN.items()
-            if any(isfinite(found[what[0]].value) for found in self.figures.values())
+            if name != other
+            and any(isfinite(found[what[0]].value) for found in self.figures.values())
         }
         ours, measure = next(iter(self.against)), ALONG_CURVE[self.headline]
         header = ["method", *shown, "µs", f"{ours} − it, {self.headline.upper()} (95 %)"]

@@ -15,7 +15,7 @@ def train(
     traffic: Traffic,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
     out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
-    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    config: Annotated[Path | None, typer.Option(help="[label], [policy], [rules], TOML.")] = None,
     seed: Annotated[int, typer.Option(help="Of splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
     embedder: Annotated[
         str, typer.Option(help="static, minilm, a folder, or static+minilm.")

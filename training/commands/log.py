@@ -63,7 +63,10 @@ def ingest(
 
 
 def forget(
-    dataset: Annotated[Path, typer.Argument(help="Traffic table: a file or a folder by day.")],
+    dataset: Annotated[
+        Path,
+        typer.Argument(help="Traffic table: file, or folder by day.", metavar="TRAFFIC"),
+    ],
     user: Annotated[list[str], typer.Option(help="Id, as in the log or the table; repeatable.")],
     artifacts: Annotated[
         list[Path] | None, typer.Option(help="Artifact, or a folder of some; repeatable.")
@@ -102,7 +105,10 @@ def forget(
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Artifact folder or traffic table.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="Artifact folder or traffic table.", metavar="ARTIFACT|TRAFFIC"),
+    ],
     quiet: Quiet = False,
 ) -> None:
     """Say in words what is in an artifact or a traffic table.

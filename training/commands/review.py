@@ -54,7 +54,7 @@ def evaluate(
 
     def tell(report: Any, left_out: int) -> None:
         """Before MLflow is asked: where it refuses the run, the figures are there."""
-        typer.echo(f"{report.rows} requests; {left_out} left out, the artifact was fitted on them")
+        typer.echo(f"{report.rows} requests; {_known(left_out)}")
         show_report(report)
         for note in report.notes:
             typer.echo(note)
@@ -79,8 +79,8 @@ def report(
     with step("report"):
         done = run(artifact, traffic, out)
     typer.echo(
-        f"{out}: {done.rows} requests ({done.world}); {done.left_out} left out, the artifact was "
-        f"fitted on them; MLflow run {done.run}"
+        f"{out}: {done.rows} requests ({done.world}); {_known(done.left_out)}; "
+        f"MLflow run {done.run}"
     )
 
 
@@ -176,6 +176,11 @@ def bench(
             say(str(path))
     for line in found.as_text():
         typer.echo(line)
+
+
+def _known(left_out: int) -> str:
+    """How many requests were left out and, where any were, why."""
+    return f"{left_out} left out" + ", the artifact was fitted or chosen on them" * (left_out > 0)
 
 
 def _request(prompt: str | None, messages: Path | None) -> tuple[Any, dict[str, Any]]:

@@ -108,7 +108,7 @@ def _lengths(
             guesses[penalty][outside] = np.exp(z)
     best = min(guesses, key=lambda penalty: float(((guesses[penalty] - y) ** 2).sum()))
     if best is None:
-        return *constant, f"answers are {mean:.0f} tokens long on average; lengths not predictable"
+        return *constant, f"answers have {mean:.0f} tokens on average; lengths not predictable"
     weights, bias = _poisson(dense, tokens, best)
     return weights, bias, _error(guesses[best], y)
 

@@ -110,18 +110,19 @@ def policy_walk(p: ArrayLike, expected_cost: ArrayLike) -> Walk:
     return _in_order(n, k, (request, before, after), mu)
 
 
-def order_walk(order: ArrayLike) -> Walk:
-    """Walk of two tiers in which requests go to the top tier by descending `order` (float64[n]).
+def order_walk(order: ArrayLike, tiers: int = 2) -> Walk:
+    """Walk in which requests go from tier 0 to the top one by descending `order` (float64[n]).
 
-    For expected gain, and for baselines such as prompt length; equal scores move together. Raises
-    BadInput unless the scores are finite and one-dimensional.
+    For expected gain of two tiers, and for baselines such as prompt length, which know nothing of
+    `tiers` between; equal scores move together. Raises BadInput unless the scores are finite and
+    one-dimensional.
     """
     score = np.asarray(order, dtype=np.float64)
     if score.ndim != 1 or not len(score) or not np.isfinite(score).all():
         raise BadInput(f"order: finite scores of shape [n] are needed, not {_describe(score)}")
     n = len(score)
-    zeros, ones = np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.int64)
-    return _in_order(n, 2, (np.arange(n), zeros, ones), score)
+    cheapest, top = np.zeros(n, dtype=np.int64), np.full(n, tiers - 1)
+    return _in_order(n, tiers, (np.arange(n), cheapest, top), score)
 
 
 def oracle_walk(quality: ArrayLike, cost: ArrayLike) -> Walk:

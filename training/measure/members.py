@@ -34,7 +34,8 @@ class Worth:
         name: of the member.
         nats: by how much the mean cross-entropy of an outcome falls, in thousandths.
         apgr: by how much the area under the recovered share of the gap rises, over cost; None where
-            no request was answered by every tier, or the tiers do not differ.
+            no request was answered by every tier, or the tiers hardly differ (in too many resamples
+            the top one is not better, and there is no gap to recover).
     """
 
     name: str
@@ -97,7 +98,7 @@ def worth(
     found = []
     for name in names:
         gain = None if curve is None else curve.difference("apgr_cost", _ALL, name)
-        known = gain is not None and np.isfinite(gain.value)
+        known = gain is not None and np.isfinite([gain.value, gain.low, gain.high]).all()
         found.append(Worth(name, lost.difference("loss", name, _ALL), gain if known else None))
     return tuple(found)
 

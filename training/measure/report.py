@@ -188,13 +188,13 @@ def _per_part(
 
 
 def _walks(rows: Rows) -> dict[str, Walk]:
-    two = rows.score.shape[1] == 2
+    k = rows.score.shape[1]
+    two = k == 2
     walks = {DOLLAR: policy_walk(rows.p, rows.usd)}
     walks[GAIN] = order_walk(rows.p[:, 1] - rows.p[:, 0]) if two else walks[DOLLAR]
     for name, p in rows.baselines.items():
         walks[name] = order_walk(p[:, 1] - p[:, 0]) if two else policy_walk(p, rows.usd)
-    if two:
-        walks["prompt length"] = order_walk(rows.characters)
+    walks["prompt length"] = order_walk(rows.characters, k)
     walks["oracle"] = oracle_walk(rows.score, rows.paid)
     return walks
 
@@ -225,7 +225,7 @@ def _notes(
     figures: Mapping[str, Mapping[str, Interval]],
     best: int,
 ) -> tuple[str, ...]:
-    notes = [f"best constant (cheapest tier within 1 % of the best): {rows.names[best]}"]
+    notes = [f"best constant (cheapest with 99 % of the top tier's quality): {rows.names[best]}"]
     for name, metrics in calibration.items():
         auc = metrics["auc"]
         if isfinite(auc.value) and auc.low < HARD_TO_PREDICT:

@@ -33,7 +33,7 @@ def model_card(
         report: on rows it was neither fitted nor chosen on, if there is one.
     """
     training = facts["training"]
-    counts, since, until = training["rows"], training["since"], training["until"]
+    counts = training["rows"]
     lines = [
         "# Suffice router",
         "",
@@ -56,7 +56,7 @@ def model_card(
         "## Data",
         f"- requests: {counts['fit']} to fit, {counts['choose']} to choose the operating point, "
         f"{counts['test']} to report",
-        f"- window: {since or 'no times in the log'} to {until or 'no times in the log'}",
+        f"- {describe_window(training['since'], training['until'])}",
         f"- label rule: {describe_rule(LabelRule(**facts['label']))}",
         "",
         "## Notes",
@@ -151,6 +151,11 @@ def describe_rule(rule: LabelRule) -> str:
     if rule.margin is not None:
         return f"score at least the top tier's minus {rule.margin:g}"
     return f"score at least {rule.sufficed_at:g}"
+
+
+def describe_window(since: str | None, until: str | None) -> str:
+    """The times of a log's first and last request, in words."""
+    return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
 
 
 def _figures(report: Report | Valuation) -> list[str]:

@@ -10,7 +10,7 @@ from training.errors import BadInput
 from training.golden import replay
 from training.label.rule import LabelRule
 from training.log.traffic import read_traffic
-from training.show.card import describe_policy, describe_rule, describe_stages
+from training.show.card import describe_policy, describe_rule, describe_stages, describe_window
 
 
 def describe(path: Path) -> list[str]:
@@ -51,7 +51,7 @@ def _describe_artifact(path: Path) -> Iterator[str]:
     yield f"label rule: {describe_rule(LabelRule(**manifest['label']))}"
     yield (
         f"trained on {rows['fit']} requests, operating point chosen on {rows['choose']}, "
-        f"report on {rows['test']}; window {training['since'] or '–'} to {training['until'] or '–'}"
+        f"report on {rows['test']}; {describe_window(training['since'], training['until'])}"
     )
     yield from training["notes"]
     yield from training.get("details", ())  # older ones have them in the notes

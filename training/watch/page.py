@@ -8,8 +8,9 @@ import numpy as np
 
 from router.artifact import Artifact, load_artifact
 from training.files import write_text
+from training.show.card import describe_window
 from training.show.page.charts import place
-from training.show.page.html import fill, window
+from training.show.page.html import fill
 from training.show.page.words import NONE, count, percent
 from training.watch.drift import Drift
 from training.watch.two_sample import RISK, Finding
@@ -41,7 +42,7 @@ def render(found: Drift, artifact: Artifact, traffic: str) -> str:
             (
                 "Reference",
                 f"{count(found.reference, 'request')} that the artifact was fitted or chosen on; "
-                + window(training["since"], training["until"]),
+                + describe_window(training["since"], training["until"]),
             ),
             (
                 "Tests",

@@ -26,6 +26,11 @@ from training.toml import read_toml
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
 NEEDED = (("request_id",), ("messages", "prompt"), ("tier", "model"))  # one of each
+NO_OBJECT = "no JSON object a line (one over several lines? convert: jq -c .)"
+NO_TEXT = (
+    "its first line is no UTF-8 text: convert the file (e.g. iconv -f WINDOWS-1252 -t UTF-8; a "
+    "spreadsheet: save it as CSV), or unpack it (only .gz and .zst are read as they are)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,12 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     elif kind == "JSONL":
         objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
         columns = list(dict.fromkeys(key for value in objects for key in value))
-        if not columns:
-            return None, "no JSON object a line (one over several lines? convert: jq -c .)"
     else:
         delimiter, columns = csv_header(path, mapping)
+        columns = [name for name in columns if name]  # pandas writes its index without a name
         kind = "CSV" if delimiter == "," else f"CSV with delimiter {delimiter!r}"
+    if not columns and kind != "Parquet":
+        return None, NO_OBJECT if kind == "JSONL" else NO_TEXT
     known = mapping.read()
     unread = [name for name in columns if name not in known]
     free = _free(columns, mapping)

@@ -33,7 +33,7 @@ from training.measure.subject import (
     value_one_sided,
 )
 from training.measure.valuation import Valuation
-from training.show.card import describe_rule
+from training.show.card import describe_rule, describe_window
 from training.show.page import charts, one_sided, verdict, views
 from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
@@ -187,7 +187,7 @@ def _facts(
             (
                 "The artifact",
                 f"fitted on {rows['fit']:,} requests, its operating point chosen on "
-                f"{rows['choose']:,}; {window(training['since'], training['until'])}",
+                f"{rows['choose']:,}; {describe_window(training['since'], training['until'])}",
             ),
             ("Operating point", artifact.policy.why),
             ("Sufficed means", describe_rule(LabelRule(**manifest["label"]))),
@@ -199,11 +199,6 @@ def _facts(
             ),
         ],
     }
-
-
-def window(since: str | None, until: str | None) -> str:
-    """The times of a log's first and last request, in words."""
-    return f"window {since[:16]} to {until[:16]} UTC" if since and until else "no times in the log"
 
 
 def _track(subject: Subject, found: Report | Valuation, text: str, out: Path) -> str:
