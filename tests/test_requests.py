@@ -191,3 +191,15 @@ def test_the_order_of_rows_does_not_matter_to_what_is_known(tmp_path):
     one, other = requests_of(rows, tmp_path), requests_of(rows[::-1], tmp_path)
     assert one.ids.tolist() == other.ids.tolist()[::-1]
     np.testing.assert_array_equal(one.score, other.score[::-1])
+
+
+def test_bills_of_nothing_beside_a_price_are_told(tmp_path):
+    rows = make_rows(40)
+    for row in rows:
+        row["cost_usd"] = 0.0 if row["tier"] == "large" else 1e-5
+    table = read_traffic(write_log(tmp_path / "log.parquet", rows))
+    _, notes = labelled_requests(table, TIERS, LabelRule())
+    [told] = [note for note in notes if "cost_usd" in note]
+    assert "all 40 answers of large cost 0" in told
+    free = (TIERS[0], Tier("large", "vendor/large-1", 0.0, 0.0))
+    assert not any("cost_usd" in note for note in labelled_requests(table, free, LabelRule())[1])

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from router.tier import Tier
 from training.errors import BadInput
-from training.log.requests import FIRM, Requests, gather, of_tiers, propensity_notes
+from training.log.requests import (
+    FIRM,
+    Requests,
+    bill_notes,
+    gather,
+    of_tiers,
+    propensity_notes,
+)
 from training.log.traffic import TrafficTable, read_traffic, require_scores
 
 
@@ -110,4 +117,5 @@ def labelled_requests(
     if len(labelled) < len(requests):
         notes.append(f"{len(requests) - len(labelled)} requests carry no score and are left out")
     requests = requests.take(labelled)
-    return rule.apply(requests), (*notes, *propensity_notes(requests))
+    notes += [*propensity_notes(requests), *bill_notes(requests, tiers)]
+    return rule.apply(requests), tuple(notes)

@@ -233,6 +233,19 @@ def propensity_notes(requests: Requests) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def bill_notes(requests: Requests, tiers: Sequence[Tier]) -> tuple[str, ...]:
+    """Of tiers that have a price, and bills of nothing else than 0, in words."""
+    notes = []
+    for tier, bills in zip(tiers, requests.cost_usd.T, strict=True):
+        known = bills[~np.isnan(bills)]
+        if len(known) and not known.any() and tier.input_usd_per_mtok + tier.output_usd_per_mtok:
+            notes.append(
+                f"column cost_usd: all {len(known)} answers of {tier.name} cost 0, beside a price "
+                "in the tiers file: it counts as free; where 0 means unknown, leave it empty"
+            )
+    return tuple(notes)
+
+
 def _check_propensities(frame: pd.DataFrame) -> None:
     """Chances of one choice add up to 1 at most, over the tiers that answered one request."""
     total = frame.groupby("request_id", sort=False)["propensity"].sum()
