@@ -68,10 +68,10 @@ def test_the_window_is_that_of_all_rows_that_it_rests_on(job, workdir, untracked
     told = facts(workdir / "new")["training"]
     assert told["since"] == before["since"]
     assert pd.Timestamp(told["until"]) == newest > pd.Timestamp(before["until"])
-    window = f"window {told['since']} to {told['until']}"
+    window = f"window {told['since'][:16]} to {told['until'][:16]} UTC"
     assert window in call(capsys, "inspect", "new").out.replace("\n", " ")
     card = (workdir / "new" / "CARD.md").read_text(encoding="utf-8")
-    assert f"- window: {told['since']} to {told['until']}" in card
+    assert f"- {window}" in card
     reprice(workdir / "new", DEARER, workdir / "dear")
     assert facts(workdir / "dear")["training"]["until"] == told["until"]
 
