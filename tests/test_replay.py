@@ -62,6 +62,20 @@ def test_a_sample_that_is_not_like_the_traffic_is_told(workdir, capsys, strategy
     assert any(said in note for note in notes) == told
 
 
+def test_asking_all_that_a_sample_left_makes_it_no_sample(workdir, capsys):
+    rows = small_only(60)
+    for row in rows[:10]:
+        row["source"] = "rare"
+    write(workdir, rows)
+    with stub() as upstream:
+        for more in (("--sample", 20, "--strategy", "stratified"), ()):
+            done = call(capsys, *arguments(workdir, upstream.url, *more))
+            assert done.code == 0, done.err
+            chance = read_traffic(workdir / "new.parquet").frame["sample_probability"]
+            assert chance.nunique() == (2 if more else 1)
+    assert len(chance) == 60 and (chance == 1).all()
+
+
 def test_every_missing_answer_is_asked_for_once_and_the_log_is_paired_then(workdir, capsys):
     rows = small_only(60)
     rows[3] |= {"tags": ["eu"], "reference": "42"}

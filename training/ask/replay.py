@@ -129,7 +129,7 @@ def _rows(
     `reached` is the share of the planned calls that were made: as they stand in random order, it
     multiplies the probability of each.
     """
-    planned = {call.key for call in calls}
+    planned = {call.key: call.facts["propensity"] for call in calls}
     base = frame.sort_values("status", kind="stable", ascending=False)  # ok before error
     base = base.drop_duplicates("request_id").set_index("request_id")
     known = base[[*COPIED, "tags"]].to_dict("index")
@@ -140,7 +140,8 @@ def _rows(
         request, tier = asked["request_id"], asked["tier"]
         if request not in known:
             continue
-        chance = asked["propensity"] * (reached if key in planned else 1.0)
+        # A later plan may draw the same request with another probability: then that one holds.
+        chance = planned[key] * reached if key in planned else asked["propensity"]
         rows[request, tier] = {
             **{name: known[request][name] for name in COPIED},
             "request_id": request,
