@@ -47,7 +47,7 @@ def paired_world(requests: Requests) -> World:
     left = len(requests) - int(requests.paired.sum())
     note = f"world: paired, {len(rows)} requests with every tier's score"
     note += f"; {left} without left out" * bool(left)
-    return World(PAIRED, rows, note + sampled_note(requests, requests.paired))
+    return World(PAIRED, rows, note + _sampled_note(requests, requests.paired))
 
 
 def pick_world(requests: Requests, least: int) -> World:
@@ -147,7 +147,7 @@ def like_traffic(requests: Requests, usable: NDArray[np.bool_]) -> NDArray[np.bo
     return kept
 
 
-def sampled_note(requests: Requests, usable: NDArray[np.bool_]) -> str:
+def _sampled_note(requests: Requests, usable: NDArray[np.bool_]) -> str:
     """How many of the usable requests, bool[n], are set aside by `like_traffic`, in words."""
     aside = int(usable.sum() - like_traffic(requests, usable).sum())
     told = f"; {aside} more, which a sample took more often than others, are learned from only"
