@@ -330,17 +330,19 @@ def test_the_classifier_of_litellms_complexity_router(router: Router, upstream: 
     assert asyncio.run(ask(long)) == "vendor/middle-1"  # by the rule for context windows
 
 
-def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
+def shown(metadata: dict[str, Any]) -> Any:
+    """What LiteLLM shows a plugin of a request that asks `ASKED`."""
     from litellm.types.router import RoutingContext
 
+    return RoutingContext(
+        raw_messages=ASKED, structured_messages=ASKED, candidate_models=[], metadata=metadata
+    )
+
+
+def test_facts_of_the_proxy_reach_the_rules(router: Router) -> None:
     data = {"messages": ASKED, "tools": [TOOL], "metadata": {"tags": ["a"]}}
     data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, "acompletion"))
-    context = RoutingContext(
-        raw_messages=ASKED,
-        structured_messages=ASKED,
-        candidate_models=[],
-        metadata=data["metadata"],
-    )
+    context = shown(data["metadata"])
     assert asyncio.run(SufficeClassifier(router).classify(context)) == "middle"
     named = SufficeClassifier(router, {"middle": "MEDIUM"})
     assert asyncio.run(named.classify(context)) == "MEDIUM"
@@ -362,19 +364,12 @@ def test_what_stands_beside_the_messages_fits_the_window(
     beside: dict[str, Any], artifact: Artifact
 ) -> None:
     """LiteLLM shows a classifier the messages only."""
-    from litellm.types.router import RoutingContext
-
     rules = parse_rules({"capabilities": False}, TIERS)
     router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
     for more, expected in (({}, "small"), (beside, "middle")):
         data = {"messages": ASKED, **more}
         data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, "acompletion"))
-        context = RoutingContext(
-            raw_messages=ASKED,
-            structured_messages=ASKED,
-            candidate_models=[],
-            metadata=data["metadata"],
-        )
+        context = shown(data["metadata"])
         assert asyncio.run(SufficeClassifier(router).classify(context)) == expected
 
 
@@ -385,8 +380,6 @@ def test_what_stands_beside_the_messages_fits_the_window(
 def test_a_session_is_known_however_litellm_is_told(
     told: dict[str, Any], way: str, artifact: Artifact
 ) -> None:
-    from litellm.types.router import RoutingContext
-
     rules = parse_rules({"session": {"floor": True}}, TIERS)
     router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
     facts, hook = SufficeFacts(), SufficeHook(router)
@@ -396,12 +389,7 @@ def test_a_session_is_known_however_litellm_is_told(
         if way == "hook":
             return (await hook.async_pre_call_hook(None, None, data, ""))["model"]
         data = await facts.async_pre_call_hook(None, None, data, "")
-        context = RoutingContext(
-            raw_messages=ASKED,
-            structured_messages=ASKED,
-            candidate_models=[],
-            metadata=data["metadata"],
-        )
+        context = shown(data["metadata"])
         return await SufficeClassifier(router).classify(context)
 
     assert asyncio.run(ask()) == "small"
@@ -411,14 +399,7 @@ def test_a_session_is_known_however_litellm_is_told(
 
 @pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])
 def test_odd_facts_of_a_caller_cost_nothing(tools: Any, router: Router) -> None:
-    from litellm.types.router import RoutingContext
-
-    context = RoutingContext(
-        raw_messages=ASKED,
-        structured_messages=ASKED,
-        candidate_models=[],
-        metadata={"suffice_facts": {"tools": tools}, "spend_logs_metadata": {"suffice": 3}},
-    )
+    context = shown({"suffice_facts": {"tools": tools}, "spend_logs_metadata": {"suffice": 3}})
     assert asyncio.run(SufficeClassifier(router).classify(context)) in ("small", "middle")
 
 
