@@ -184,6 +184,17 @@ def test_a_prompt_that_is_asked_again_is_no_more_evidence(workdir, capsys, quick
     assert 0 < seen["units"] <= seen["rows"] / 2
 
 
+def test_an_uneven_sample_teaches_whole_and_is_tested_in_part(workdir, capsys, quick):
+    rows = make_rows(500, seed=4, session=1, timed=False)
+    for number, row in enumerate(rows):
+        row["sample_probability"] = 0.9 if number // 2 % 2 else 0.3
+    asked = ("--seeds", 1, "--json", "bench.json")
+    done = call(capsys, "bench", *prepared(workdir, rows), *asked)
+    assert done.code == 0, done
+    tested = json.loads((workdir / "bench.json").read_text())["tested"]
+    assert tested == pytest.approx(150 * 2 / 3, abs=25)  # of the odd ones a third
+
+
 def test_limits_that_nobody_knows_are_not_numbers():
     found = Comparison("kNN", ALONG_CURVE["apgr"], Interval(0.02, 0.02, np.nan, np.nan, 0.3))
     assert found.shown == ("+0.020", "unknown")

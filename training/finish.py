@@ -38,7 +38,7 @@ from training.measure.report import Report, build_report
 from training.measure.rows import Rows
 from training.measure.ruled import rule_notes
 from training.measure.valuation import Valuation, value_policies
-from training.measure.world import judging, like_traffic, logged
+from training.measure.world import like_traffic, logged
 from training.record import Provenance, describe_choice, describe_job
 from training.show.card import model_card
 from training.watch.baseline import FITTED, Sample, sample, save_baseline
@@ -211,8 +211,7 @@ def report_on(
     """The report on the test rows, in the world of the choice; or None, and why there is none."""
     ground, x = fitted.ground, fitted.features.x
     requests, splits, world = ground.requests, ground.splits, ground.world
-    known = judging(requests, world.paired)
-    test = splits.test[known[splits.test]]
+    test = ground.tested
     used, asked = requests.take(test), x.take(test)
     unit = coarsest(splits.units[:, test])
     if len(np.unique(unit)) < 2:  # an interval needs two independent requests

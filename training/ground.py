@@ -13,7 +13,7 @@ from training.learn.costs import check_prices
 from training.learn.heads import sort_tiers
 from training.learn.splits import Splits, split
 from training.log.requests import Requests
-from training.measure.world import World
+from training.measure.world import World, judging
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,12 @@ class Ground:
     def chosen(self) -> NDArray[np.int64]:
         """int64[m], the requests on which the operating point is chosen."""
         return np.asarray(self.splits.choose[self.world.rows])
+
+    @property
+    def tested(self) -> NDArray[np.int64]:
+        """int64[m], the test requests that can be judged by, in the world of the choice."""
+        test = self.splits.test
+        return np.asarray(test[judging(self.requests, self.world.paired)[test]])
 
 
 def lay_out(

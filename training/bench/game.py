@@ -30,7 +30,6 @@ from training.learn.members import STANDARD
 from training.learn.memory import Remembering
 from training.log.requests import Requests
 from training.measure.curve import Floats, Walk, order_walk, policy_walk
-from training.measure.world import comparable
 
 TIMED, CALLS = 30, 3
 
@@ -99,7 +98,7 @@ def play(
     """
     with step(f"seed {seed}: split"):
         ground = lay_out(requests, (), tiers, config, shares, seed)
-    test = ground.splits.test[comparable(requests)[ground.splits.test]]
+    test = ground.tested
     asked = requests.take(test)
     some = np.unique(np.linspace(0, len(test) - 1, TIMED).astype(np.int64))
     timed = list(asked.prompts[some])
@@ -147,7 +146,7 @@ def _suffice(
     fitted = fit(ground, features, seed, STANDARD)
     features, learned = fitted.features, fitted.learned
     policy = settle(fitted, config).policy
-    x = features.x.take(ground.splits.test)
+    x = features.x.take(ground.tested)
     p, usd = probabilities(learned.heads, x), expected(x, learned.predictor.tokens, learned.tiers)
     gain, dollar = _walks(p, usd)
     vectorizer = features.vectorizer

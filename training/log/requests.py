@@ -233,6 +233,14 @@ def propensity_notes(requests: Requests) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def evening(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Chances of keeping each request of a sample by which all are as likely to be there, [n].
+
+    chance: float64[n], with which the sample took each.
+    """
+    return np.asarray(chance.min(initial=1.0) / chance)
+
+
 def bill_notes(requests: Requests, tiers: Sequence[Tier]) -> tuple[str, ...]:
     """Of tiers that have a price, and bills of nothing else than 0, in words."""
     notes = []

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadInput
-from training.log.requests import Requests
+from training.log.requests import Requests, evening
 from training.measure.offpolicy import Logged
 
 PAIRED, ONE_SIDED = "paired", "one-sided"
@@ -43,11 +43,12 @@ class World:
 
 def paired_world(requests: Requests) -> World:
     """The paired world, however many requests it has."""
-    rows = np.flatnonzero(comparable(requests))
-    left = len(requests) - int(requests.paired.sum())
+    rows, paired = np.flatnonzero(comparable(requests)), int(requests.paired.sum())
+    left, aside = len(requests) - paired, paired - len(rows)
     note = f"world: paired, {len(rows)} requests with every tier's score"
     note += f"; {left} without left out" * bool(left)
-    return World(PAIRED, rows, note + _sampled_note(requests, requests.paired))
+    told = f"; {aside} more, which a sample took more often than others, are learned from only"
+    return World(PAIRED, rows, note + told * bool(aside))
 
 
 def pick_world(requests: Requests, least: int) -> World:
@@ -62,11 +63,12 @@ def pick_world(requests: Requests, least: int) -> World:
     """
     paired = comparable(requests)
     chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
-    alone = valuable(requests) & ~requests.paired
+    usable = valuable(requests)
+    alone = usable & ~requests.paired
     rarest = int((chosen & alone[:, None]).sum(axis=0).min(initial=len(requests)))
     if paired.sum() >= max(least, rarest):
         return paired_world(requests)
-    rows = np.flatnonzero(valuable(requests))
+    rows = np.flatnonzero(usable)
     if len(rows) >= least and alone.any():
         lost = len(requests) - len(rows)
         note = (
@@ -142,16 +144,9 @@ def like_traffic(requests: Requests, usable: NDArray[np.bool_]) -> NDArray[np.bo
         return usable
     kept = usable.copy()
     rows = np.flatnonzero(sampled)
-    odds = chance[rows].min() / chance[rows]
-    kept[rows] = [_draw(name) < odd for name, odd in zip(requests.ids[rows], odds, strict=True)]
+    odds = zip(requests.ids[rows], evening(chance[rows]), strict=True)
+    kept[rows] = [_draw(name) < odd for name, odd in odds]
     return kept
-
-
-def _sampled_note(requests: Requests, usable: NDArray[np.bool_]) -> str:
-    """How many of the usable requests, bool[n], are set aside by `like_traffic`, in words."""
-    aside = int(usable.sum() - like_traffic(requests, usable).sum())
-    told = f"; {aside} more, which a sample took more often than others, are learned from only"
-    return told * bool(aside)
 
 
 def _draw(request_id: str) -> float:

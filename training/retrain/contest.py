@@ -26,7 +26,7 @@ from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
-from training.measure.world import judging, logged
+from training.measure.world import logged
 from training.retrain.gate import Entrant, Holdout, Ints
 
 TIMED = 300  # prompts that the latency is measured on
@@ -107,8 +107,7 @@ def _unknown(
 
     known: arrays of the rivals' artifacts, by their names.
     """
-    usable = judging(ground.requests, ground.world.paired)
-    rows, notes = ground.splits.test[usable[ground.splits.test]], []
+    rows, notes = ground.tested, []
     for name, arrays in known.items():
         seen = known_ids(arrays, ground.requests.take(rows))
         if seen.any():
