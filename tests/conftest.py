@@ -24,7 +24,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One MLflow store for the session, outside the checkout; its migrations take seconds."""
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,17 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("SUFFICE_CACHE", os.environ.get("SUFFICE_CACHE") or str(folder / "cache"))
         if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by tests: folds stay here
             patch.setenv("LOKY_MAX_CPU_COUNT", "1")
-        yield
+        yield os.environ["MLFLOW_TRACKING_URI"]
+
+
+@pytest.fixture(autouse=True)
+def _same_store(_own_store: str) -> Iterator[None]:
+    """No test leaves another store to the next: `mlflow.set_tracking_uri` sets the variable."""
+    yield
+    left = os.environ.get("MLFLOW_TRACKING_URI")
+    if left != _own_store:
+        os.environ["MLFLOW_TRACKING_URI"] = _own_store
+        pytest.fail(f"this test left MLFLOW_TRACKING_URI={left} behind")
 
 
 @pytest.fixture

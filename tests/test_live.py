@@ -480,9 +480,7 @@ def test_metrics(kinds: list[Path], current: Path) -> None:
 def registered(kinds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose model `support` has the three artifacts as versions 1 to 3."""
     folder = tmp_path_factory.mktemp("registry")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'registry.db'}")
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'registry.db'}")
     client.create_registered_model("support")
     experiment = client.create_experiment("e", artifact_location=(folder / "runs").as_uri())
     for kind in kinds:
@@ -490,21 +488,20 @@ def registered(kinds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
         client.log_artifacts(run.run_id, str(kind), "artifact")
         client.create_model_version("support", f"{run.artifact_uri}/artifact", run.run_id)
     client.set_registered_model_alias("support", "champion", "1")
-    mlflow.set_tracking_uri(before)
     return folder / "registry.db"
 
 
 @pytest.fixture
 def registry(
     registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[mlflow.MlflowClient]:
+) -> mlflow.MlflowClient:
     """A copy of that store, and an empty cache."""
     monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path / "cache"))
-    before = mlflow.get_tracking_uri()
     shutil.copyfile(registered, tmp_path / "registry.db")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'registry.db'}")
-    yield mlflow.MlflowClient()
-    mlflow.set_tracking_uri(before)
+    store = f"sqlite:///{tmp_path / 'registry.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # undone afterwards: MLflow sets it itself
+    mlflow.set_tracking_uri(store)
+    return mlflow.MlflowClient()
 
 
 def test_a_champion_is_served_through_an_outage(

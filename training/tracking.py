@@ -251,8 +251,8 @@ def _make(mlflow: Any, file: Path) -> None:
             return
         beside.unlink(missing_ok=True)
         made = URL.create("sqlite", database=str(beside))
-        mlflow.set_tracking_uri(made.render_as_string(hide_password=False))
-        mlflow.search_experiments(max_results=1)
+        maker = mlflow.MlflowClient(made.render_as_string(hide_password=False))
+        maker.search_experiments(max_results=1)
         beside.replace(file)
 
 
