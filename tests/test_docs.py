@@ -204,7 +204,7 @@ def _install(site: Path, module: str, entry_points: dict[str, dict[str, str]]) -
     (info / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "tests/benchmarks/README.md"])
 def test_every_relative_link_leads_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -254,6 +254,12 @@ def test_help_lists_every_command_with_an_example() -> None:
         assert re.search(rf"^  {name}  ", done.stdout, re.MULTILINE), name
         assert command.help is not None
         assert f"Example: suffice {name}" in command.help, name
+
+
+def test_every_benchmark_is_listed() -> None:
+    folder = ROOT / "tests" / "benchmarks"
+    listed = re.findall(r"`(bench_\w+\.py)`", (folder / "README.md").read_text(encoding="utf-8"))
+    assert {file.name for file in folder.glob("bench_*.py")} <= set(listed)
 
 
 def test_the_changelog_starts_with_this_version() -> None:
