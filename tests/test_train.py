@@ -63,6 +63,20 @@ def test_same_log_same_seed_same_arrays(workdir, untracked):
     assert len(set(prints)) == 1
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_order_of_the_rows_says_nothing(workdir, untracked, timed):
+    rows = make_rows(300, seed=3, timed=timed)
+    turned = np.random.default_rng(0).permutation(len(rows))
+    one, two = (
+        run(workdir, write_log(workdir / f"{out}.parquet", log), out)
+        for out, log in (("a", rows), ("b", [rows[i] for i in turned]))
+    )
+    assert one.policy == two.policy
+    assert one.report.figures == two.report.figures
+    heads = [(workdir / name / "heads.npz").read_bytes() for name in "ab"]
+    assert heads[0] == heads[1]
+
+
 def test_what_the_artifact_tells(job):
     artifact = load_artifact(job.artifact)
     told = artifact.manifest
