@@ -61,7 +61,6 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
     requests, _ = labelled_requests(table, tiers, settings.config.label)
     if np.isnat(requests.at).any():
         raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
-    requests = requests.take(np.argsort(requests.at, kind="stable"))
     sources = resolve(settings.embedders[0], settings.tuning)
     embedder, *more = sources.embedders
     check_embedder(embedder, list(requests.prompts))
