@@ -111,7 +111,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
         )
     if before.until is not None:
         new &= requests.at > np.datetime64(before.until)
-    requests = requests.take(np.flatnonzero(new)[np.argsort(requests.at[new], kind="stable")])
+    requests = requests.take(np.flatnonzero(new))
     if not len(requests):
         return before
     estimates = estimate(artifact.predictor, list(requests.prompts))
