@@ -140,6 +140,17 @@ def test_the_command(trained, workdir, capsys, monkeypatch):
     assert not (workdir / "another.db").exists()
 
 
+def test_the_order_of_the_rows_says_nothing(trained, workdir, capsys):
+    rows = pd.DataFrame(make_rows(600, 7, session=3))
+    write_log(workdir / "one.parquet", rows)
+    write_log(workdir / "two.parquet", rows.sample(frac=1.0, random_state=0))
+    one, two = (
+        call(capsys, "drift", "--reference", "a", "--traffic", f"{name}.parquet", "--json")
+        for name in ("one", "two")
+    )
+    assert json.loads(one.out) == json.loads(two.out)
+
+
 def test_much_traffic_like_a_small_log_is_no_drift(workdir, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)

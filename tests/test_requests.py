@@ -1,7 +1,14 @@
 """One row per request, one column per tier."""
 
+import json
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.tier import Tier
 from tests.traffic_makers import TIERS, make_rows, requests_of, write_log
@@ -45,6 +52,26 @@ def test_models_stand_for_tiers(tmp_path):
     requests = requests_of(rows, tmp_path)
     assert requests.paired.all()
     assert requests.score[:, 0].tolist() == [r["score"] for r in rows[::2]]
+
+
+@given(order=st.permutations(range(12)), untimed=st.sets(st.integers(0, 11)))
+def test_the_order_of_the_rows_says_nothing(order, untimed):
+    """Nor does it where the calls of one request were sent something else, or have no time."""
+    rows = make_rows(6)
+    for number, row in enumerate(rows):
+        row["messages"] = json.dumps([{"role": "user", "content": f"call {number}"}])
+        row["at"] = None if number in untimed else row["at"]
+    with TemporaryDirectory() as folder:
+        tables = [
+            read_traffic(write_log(Path(folder) / "log.parquet", log))
+            for log in (rows, [rows[i] for i in order])
+        ]
+    one, two = (labelled_requests(table, TIERS, LabelRule())[0] for table in tables)
+    for part in fields(one):
+        values = (getattr(one, part.name), getattr(two, part.name))
+        np.testing.assert_array_equal(*values, err_msg=part.name)
+    known = one.at[~np.isnat(one.at)]
+    assert (np.diff(known) >= np.timedelta64(0)).all()
 
 
 def test_two_snapshots_of_one_model_may_be_two_tiers(tmp_path):

@@ -13,6 +13,7 @@ from training.log.requests import (
     FIRM,
     Requests,
     bill_notes,
+    by_time,
     gather,
     of_tiers,
     propensity_notes,
@@ -108,14 +109,10 @@ def load_requests(
 def labelled_requests(
     table: TrafficTable, tiers: tuple[Tier, ...], rule: LabelRule
 ) -> tuple[Requests, tuple[str, ...]]:
-    """The same of a traffic table that was read already, in an order that is not the file's.
-
-    They are ordered by their first calls' times, then by ids: folds, splits and resamples are drawn
-    by place, and the same log must give the same router however its rows lie.
-    """
+    """The same of a traffic table that was read already, by first calls' times, then by ids."""
     require_scores(table)
     frame, left_out = of_tiers(table.frame, tiers)
-    requests = gather(frame.sort_values(["at", "request_id", "tier", "model"]), tiers)
+    requests = gather(by_time(frame), tiers)
     labelled = np.flatnonzero(~np.isnan(requests.score).all(axis=1))
     notes = [*table.notes, *left_out]
     if len(labelled) < len(requests):

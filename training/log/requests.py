@@ -94,6 +94,14 @@ class Requests:
         return np.asarray(pd.factorize(_objects(own))[0], dtype=np.int64)
 
 
+def by_time(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a traffic frame by time, then by request: one order, however they lay.
+
+    Folds, splits and resamples are drawn by place, and the same log must give the same router.
+    """
+    return frame.sort_values(["at", "request_id", "tier", "model"], ignore_index=True)
+
+
 def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
     """Turn a checked traffic frame into requests, in the order in which they first appear.
 

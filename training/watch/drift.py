@@ -20,7 +20,7 @@ from training.errors import BadInput
 from training.label.rule import LabelRule
 from training.learn.vectorize import estimates_of, vectorize
 from training.log.models import plain_model
-from training.log.requests import gather, of_tiers, tier_index
+from training.log.requests import by_time, gather, of_tiers, tier_index
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure.world import like_traffic
 from training.watch.baseline import fetch_baseline, sample
@@ -83,7 +83,7 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     table = read_traffic(traffic)
     frame, left_out = of_tiers(table.frame, predictor.tiers)
     table = replace(table, frame=frame)
-    requests = rule.apply(gather(table.frame, predictor.tiers))
+    requests = rule.apply(gather(by_time(table.frame), predictor.tiers))
     standing = like_traffic(requests, np.ones(len(requests), bool))
     requests = requests.take(np.flatnonzero(standing))
     if len(requests) < LEAST:
