@@ -53,7 +53,7 @@ class TokenModel:
         """Predicted output tokens for a prompt."""
         if self.high == 0.0:
             return 0.0
-        logarithm = float(vector.dense.astype(np.float64) @ self.weights) + self.bias
+        logarithm = float(self.weights.dot(vector.dense)) + self.bias
         return min(max(exp(min(logarithm, 30.0)), self.low), self.high)
 
     def expected_usd(self, tier: Tier, vector: Vector) -> float:

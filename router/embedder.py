@@ -1,5 +1,6 @@
 """Embedders: a prompt's tokens as one vector of length one."""
 
+from math import sqrt
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -138,9 +139,10 @@ class StaticEmbedder:
         if not len(ids):
             return np.zeros(self.dim, dtype=np.float32)
         weights = self._weights[ids].astype(np.float32)
-        total = (weights @ self._vectors[ids].astype(np.float32)).astype(np.int64)
-        length = np.sqrt(total @ total)
-        return (total / (length or 1.0)).astype(np.float32)
+        rows = self._vectors.take(ids, axis=0).astype(np.float32)
+        total = weights.dot(rows).astype(np.int64)
+        length = sqrt(total.dot(total))
+        return np.asarray(total / (length or 1.0), dtype=np.float32)
 
 
 def cut_tokens(ids: NDArray[np.int64], limit: int = MAX_TOKENS) -> NDArray[np.int64]:

@@ -155,7 +155,7 @@ class Trees:
         values = row.astype(np.float64)
         tested = values[self.feature]
         right = tested > self.threshold
-        if isnan(values.min()):
+        if isnan(values.dot(values)):  # NaN is one, infinity is none: a quicker look than min
             right = np.where(np.isnan(tested), self.nan_right, right)
         # Not np.where, which branches on each node and guesses wrong: right is 1 → 0, left 0 → all.
         kept = self.mask | (right.astype(np.uint64) - _ONE)

@@ -5,7 +5,7 @@ back from an artifact, and latency and size are bounded however long the log was
 """
 
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +67,13 @@ class Neighbours:
 
     def place(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
         """The row in the small space, float32[small] of length one (or zeros)."""
-        small = row @ self.projection - self.offset
-        length = np.sqrt(small @ small)
+        small = row.dot(self.projection) - self.offset
+        length = sqrt(small.dot(small))
         return np.asarray(small / (length or 1.0), dtype=np.float32)
 
     def kernel(self, row: NDArray[np.float32]) -> NDArray[np.float64]:
         """How much each prototype counts for a row, float64[prototypes]; the nearest counts 1."""
-        likeness = (self.centroids @ self.place(row)).astype(np.float64)
+        likeness = self.centroids.dot(self.place(row)).astype(np.float64)
         return np.asarray(np.exp((likeness - likeness.max()) * (2.0 / self.width)))
 
     def margins(self, row: NDArray[np.float32]) -> list[float]:
@@ -87,7 +87,7 @@ class Neighbours:
             nearest prototype weighing 1, plus `prior` rows at the tier's mean.
         """
         kernel, prior = self.kernel(row), self.prior
-        won, seen = (self.successes @ kernel).tolist(), (self.rows @ kernel).tolist()
+        won, seen = self.successes.dot(kernel).tolist(), self.rows.dot(kernel).tolist()
         known = zip(won, seen, self.mean.tolist(), strict=True)
         rates = [(won + prior * mean) / (seen + prior) for won, seen, mean in known]
         inside = [min(max(rate, 1e-6), 1.0 - 1e-6) for rate in rates]

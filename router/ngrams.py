@@ -6,6 +6,7 @@ one, as in scikit-learn's TfidfTransformer (sublinear_tf); the projection is a t
 """
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -55,13 +56,13 @@ def terms(ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64
     Returns:
         int64[m] ascending buckets in [0, BUCKETS) and float64[m] frequencies 1 + log(count).
     """
-    buckets = np.sort(buckets_of(ids))  # then as np.unique, in a third of its time
-    first = np.ones(len(buckets), dtype=np.bool_)
-    np.not_equal(buckets[1:], buckets[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    ends = np.full(len(starts), len(buckets))
-    ends[:-1] = starts[1:]
-    return buckets[starts], _FREQUENCY[ends - starts]
+    buckets = buckets_of(ids)
+    buckets.sort()  # then as np.unique, in a quarter of its time
+    edge = np.ones(len(buckets) + 1, dtype=np.bool_)
+    np.not_equal(buckets[1:], buckets[:-1], out=edge[1:-1])
+    [edges] = edge.nonzero()
+    starts = edges[:-1]
+    return buckets[starts], _FREQUENCY[edges[1:] - starts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class NGrams:
             known).
         """
         weights = frequency * self.idf[buckets]
-        length = float(np.sqrt(weights @ weights))
+        length = sqrt(weights.dot(weights))
         if length == 0.0:
             return buckets[:0], weights[:0]
         return buckets, weights / length
@@ -128,5 +129,5 @@ class NGrams:
         The sums run in float64, so that the order of additions cannot reach a float32 result that a
         tree compares with a threshold.
         """
-        total = weights @ self.projection[buckets].astype(np.float64)
-        return (total * self.scale).astype(np.float32)
+        total = weights.dot(self.projection.take(buckets, axis=0).astype(np.float64))
+        return np.asarray(total * self.scale, dtype=np.float32)

@@ -56,7 +56,8 @@ class Panel:
     def linear_margins(self, vector: Vector) -> list[float]:
         """Log-odds of one prompt by each head's linear member."""
         inside = np.minimum(np.maximum(vector.dense, self.low), self.high).astype(np.float64)
-        margins = np.vecdot(inside, self.weights) + vector.weights @ self.terms[vector.terms]
+        margins = np.vecdot(inside, self.weights)
+        margins += vector.weights.dot(self.terms.take(vector.terms, axis=0))
         found: list[float] = (margins + self.bias).tolist()
         return found
 

@@ -99,7 +99,7 @@ def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     Those of tools and their calls, of documents, of what a model thought: all of a message but its
     text, its images (which `Prompt` counts) and the bytes of inline files.
     """
-    chars = len(_json(tools or ()))
+    chars = len(_json(tools)) if tools else 0
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
     for message in map(as_mapping, prompt if listed else ()):
         for key, value in message.items():
