@@ -6,7 +6,9 @@ words that are new, all of a text at once: what is kept is its answer, never a s
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -19,10 +21,12 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 WORDS_KEPT: Final = 32_768
 LONGEST_WORD: Final = 64  # characters; longer ones are rare, and could fill the memory
 
-# Of these characters every version of Unicode says the same: they are part of a word, a word by
-# themselves (punctuation, ideographs), or whitespace. A text with any other is read whole.
-_LETTERS: Final = "a-z0-9¢-¦¨-ª¬®-µ¸-º¼-¾×ß-žа-яё"
-_ALONE: Final = "!-/:-@\\[-`{-~¡§«¶·»¿‐-…、。！，：；？（）一-龥"
+# Of these characters every version of Unicode says the same: they are part of a word (symbols are,
+# too), a word by themselves (punctuation, ideographs), or whitespace. A text with any other is read
+# whole: where a sigma stands decides how it is written small, and marks join what is before them.
+_SYMBOLS: Final = "€™←-⋿─-❧➔-➿\ufe0f\u200d🇦-🇿🌀-🙏🚀-🛅🤐-🧿"
+_LETTERS: Final = f"a-z0-9¢-¦¨-ª¬®-µ¸-º¼-¾×ß-žα-ρτ-ωа-яё⁰⁴-⁹₀-₉{_SYMBOLS}"
+_ALONE: Final = "!-/:-@\\[-`{-~¡§«¶·»¿‐-…′″‹›、。！，：；？（）一-龥"
 _WORD: Final = re.compile(f"[{_LETTERS}]+|[{_ALONE}]")
 _UNSURE: Final = re.compile(f"[^ \t\n\r\u00a0{_LETTERS}{_ALONE}]")
 
@@ -98,11 +102,11 @@ class Words:
         except BaseException as error:
             raise_panic(error)
             raise
+        # By where a token stands, as the library may cut a word in two: it takes the stroke off ≠.
+        begins = list(accumulate((len(word) + 1 for word in words[:-1]), initial=0))
         parts: list[list[int]] = [[] for _ in words]
-        for token, place in zip(read.ids, read.word_ids, strict=True):
-            if place is None or place >= len(parts):
-                return False
-            parts[place].append(token)
+        for token, (start, _) in zip(read.ids, read.offsets, strict=True):
+            parts[bisect_right(begins, start) - 1].append(token)
         if not all(parts):
             return False
         if len(self._known) + len(words) > WORDS_KEPT:

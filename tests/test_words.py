@@ -25,7 +25,7 @@ MIXED = st.text(
     st.one_of(
         st.sampled_from("abcxyzABCXYZ0129 .,!?'-\n\t"),
         st.sampled_from(
-            "éßſİıKÅẞñçĳŉ“”’–…×÷°²½µ\u00ad\u00a0\u0301дёйЩ中国語。，한かカ😀\x00\x1c\u200b"
+            "éßſİıKÅẞñçĳŉ“”’–…×÷°²½µ\u00ad\u00a0\u0301дёйЩσΣπΩ→≤≠₂中国語。，한かカ😀❤👍🏽🇩\ufe0f\u200d\x00\x1c\u200b"
         ),
         st.characters(exclude_categories=["Cs"]),
     ),
@@ -45,12 +45,24 @@ def test_any_text_has_the_tokens_of_the_tokenizer(text: str) -> None:
 
 
 def test_every_character_alone_and_inside_a_word() -> None:
-    characters = [chr(c) for c in range(0x10000) if not 0xD800 <= c < 0xE000]
+    characters = [chr(c) for c in range(0x20000) if not 0xD800 <= c < 0xE000]
     quick = [c for c in characters if KEPT._split(f"ab{c}cd") is not None]
-    assert len(quick) > 20_000 and {*"azAZ09.é’中д"} <= {*quick}
+    assert len(quick) > 23_000 and {*"azAZ09.é’中дπΔ→≤₂€😀👍🏽🧠"} <= {*quick}
     for character in quick:
-        for text in (character, f"ab{character}cd", f"{character}{character} A{character}"):
+        for text in (
+            character,
+            f"ab{character}cd",
+            f"{character}{character} A{character}",
+            f"é{character}e π{character}",
+        ):
             assert KEPT.ids(text).tolist() == truth(text)
+
+
+def test_a_word_that_is_cut_beside_words_that_vanish() -> None:
+    """≠ becomes =, which stands alone; of a variation selector nothing is left."""
+    kept = Words(Tokenizer.from_file(str(STATIC / "tokenizer.json")))
+    for text in ("a≠b \ufe0f \u200d", "x≠y❤\ufe0f z", "x≠y \ufe0f", "a≠b", "x≠y z"):
+        assert kept.ids(text).tolist() == truth(text)
 
 
 def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
