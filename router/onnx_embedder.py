@@ -13,6 +13,8 @@ from router.words import Words
 
 MAX_TOKENS: Final = 512
 INPUT: Final = "input_ids"
+# It takes 0.22 ms at 110 tokens where the two operators that it joins take 0.05 (onnxruntime 1.32).
+_SLOW: Final = "SkipLayerNormFusion"
 
 
 class OnnxEmbedder:
@@ -132,7 +134,9 @@ def _session(model: bytes) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # a failure is an exception, not a line on stderr
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[_SLOW]
+        )
         inputs = [(wanted.name, wanted.type) for wanted in session.get_inputs()]
     except Exception as error:  # of onnxruntime's own classes, some derived from RuntimeError
         raise ValueError(f"model.onnx cannot be run: {error}") from error

@@ -316,6 +316,27 @@ def test_what_is_remembered_is_what_the_session_gives(
     assert b"please" not in stored
 
 
+class Elsewhere(OnnxEmbedder):
+    """The same model on another processor, or by another version of onnxruntime."""
+
+    def embed(self, ids: Any) -> Any:
+        return super().embed(ids) * np.float32(1.001)
+
+
+def test_vectors_of_another_machine_are_not_taken_for_its_own(
+    embedder: OnnxEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store may be on a volume that jobs share, or from before an upgrade."""
+    monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path))
+    Remembering(embedder).fill(TEXTS)
+    here = Elsewhere(embedder._words.tokenizer, embedder.model, embedder.max_tokens)
+    ids = embedder.tokenize(TEXTS[0])
+    np.testing.assert_array_equal(Remembering(here).embed(ids), here.embed(ids))
+    own = Remembering(embedder)
+    monkeypatch.setattr(own, "embedder", None)  # whoever asks it now fails
+    assert own.embed(ids).any()
+
+
 @pytest.mark.parametrize("damage", ["garbage", "folder"])
 def test_a_store_that_cannot_be_used_is_done_without(
     damage: str, embedder: OnnxEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

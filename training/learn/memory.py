@@ -21,6 +21,7 @@ from router.embedder import Embedder, cut_tokens
 from router.onnx_embedder import OnnxEmbedder
 from router.prompt import Prompt
 from training.console import say
+from training.golden import PROMPTS
 
 _WORTH_TELLING: Final = 500  # prompts that take some seconds
 
@@ -43,8 +44,7 @@ class Remembering:
         """
         self.embedder, self.original = embedder, original
         self.dim = embedder.dim
-        name = f"{sha256(embedder.model).hexdigest()[:24]}-{embedder.max_tokens}.sqlite"
-        file = cache_folder() / "embeddings" / name
+        file = cache_folder() / "embeddings" / f"{_name(embedder)}.sqlite"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._store = _open(str(file))
@@ -108,6 +108,19 @@ def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
     if isinstance(embedder, Remembering):
         embedder.fill(prompt.text for prompt in prompts)
     return embedder
+
+
+def _name(embedder: OnnxEmbedder) -> str:
+    """Of the model, and of what it says here.
+
+    Another processor or version of onnxruntime rounds sums of int8 products apart: vectors that
+    were kept there would fail the parity of an export.
+    """
+    said = embedder.embed(
+        embedder.tokenize(" ".join(text for text in PROMPTS if isinstance(text, str)))
+    )
+    name = sha256(embedder.model + said.tobytes()).hexdigest()
+    return f"{name[:24]}-{embedder.max_tokens}"
 
 
 def _open(name: str) -> sqlite3.Connection:
