@@ -99,11 +99,13 @@ def read(data: str, shared: Path, folder: Path) -> tuple[tuple[str, ...], pd.Dat
     if data == "MMLU":
         frame = outcomes.routellm(shared / "routellm" / "mmlu", folder / "t.parquet")
         return ("small", "large"), frame
+    if data == "MMLU and GSM8K":
+        return ("small", "large"), outcomes.mixed(shared / "routellm", folder / "t.parquet")
     names = ("llama-8b", "flash", "llama-70b", "pro") if "four" in data else ("flash", "pro")
     return names, outcomes.mmlu_pro(shared / "mmlu_pro", names)
 
 
-@pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro", "MMLU-Pro, four tiers"])
+@pytest.mark.parametrize("data", ["MMLU", "MMLU-Pro", "MMLU and GSM8K", "MMLU-Pro, four tiers"])
 def test_methods(data: str, shared_data: Path, tmp_path: Path) -> None:
     names, frame = read(data, shared_data, tmp_path)
     frame.to_parquet(tmp_path / "traffic.parquet", index=False)

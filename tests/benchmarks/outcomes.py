@@ -43,6 +43,13 @@ def routellm(folder: Path, out: Path) -> pd.DataFrame:
     return pd.read_parquet(out)
 
 
+def mixed(folder: Path, out: Path) -> pd.DataFrame:
+    """RouteLLM's MMLU and GSM8K in equal parts: traffic of two tasks, as one log has them."""
+    parts = [routellm(folder / name, out.with_stem(name)) for name in ("mmlu", "gsm8k")]
+    count = min(part["request_id"].nunique() for part in parts)
+    return pd.concat([split_requests(part, count, 0)[0] for part in parts], ignore_index=True)
+
+
 def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
     """MMLU-Pro outcomes of the tiers named, of questions that all of them answered."""
     questions = pd.read_parquet(folder / "questions.parquet")[["question_id", "prompt"]]
