@@ -19,7 +19,7 @@ from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
 from router.prompt import as_mapping
-from router.request import Request, without_bytes
+from router.request import Request, is_text, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
@@ -187,8 +187,8 @@ class DecisionLog:
             messages = None
         return {
             "messages": messages,
-            "session_id": request.session if isinstance(request.session, str) else None,
-            "tenant": request.tenant if isinstance(request.tenant, str) else None,
+            "session_id": request.session if is_text(request.session) else None,
+            "tenant": request.tenant if is_text(request.tenant) else None,
             "tags": list(request.tags),
         }
 
