@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from router import ArtifactError, Decision, Policy, Router
+from router import ArtifactError, Decision, DecisionLog, Policy, Router
 from router.artifact import ALL_FILES, files_of, load_artifact
 from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
@@ -363,6 +365,26 @@ def test_a_shadow_is_only_logged(kinds: list[Path]) -> None:
     assert "shadow" not in lines[1]
     with pytest.raises(ValueError, match="give a log"):
         Router.load(kinds[0], shadow=kinds[2])
+
+
+def test_what_waits_for_a_shadow_holds_no_tools(kinds: list[Path]) -> None:
+    """Of ten thousand waiting lines the tools alone would be gigabytes."""
+
+    class Tools(list[Any]):
+        """A list that says when it is gone."""
+
+    stalled, tools = threading.Event(), Tools([{"type": "function"}])
+    gone = weakref.ref(tools)
+    log = DecisionLog(lambda _: stalled.wait(30))
+    router = Router.load(kinds[0], log=log, shadow=kinds[2])
+    for _ in range(3):
+        router.route("hello", tools)
+    del tools
+    gc.collect()
+    assert gone() is None
+    stalled.set()
+    router.close()
+    assert log.counts.written == 3
 
 
 def test_a_shadow_that_is_a_router_goes_its_own_way(
