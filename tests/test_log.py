@@ -251,6 +251,22 @@ def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
     assert set(found.values()) == {1}
 
 
+def test_a_process_forked_while_the_file_is_closed_closes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another file's by the time that the child writes its first line."""
+    file, close, held = LineFile(tmp_path / "log.jsonl", max_bytes=1), os.close, []
+
+    def forking(number: int) -> None:
+        close(number)  # without the interpreter's lock: here another thread may fork
+        held.append(file._file)
+
+    file.write({"n": 1})
+    monkeypatch.setattr(os, "close", forking)
+    file.write({"n": 2})
+    assert held == [None]
+
+
 def test_a_log_that_someone_removed_is_begun_anew(tmp_path: Path) -> None:
     file = LineFile(tmp_path / "deep" / "d.jsonl")
     file.write({"a": 1})
