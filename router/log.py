@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic
@@ -209,7 +209,10 @@ class DecisionLog:
     def _take(self, line: Callable[[], dict[str, Any]]) -> None:
         outcome = "written"
         try:
-            self._sink(line())
+            taken = self._sink(line())
+            if iscoroutine(taken):  # of a lambda, or an object that only its call tells from others
+                taken.close()
+                raise TypeError("the sink has to be awaited, and nobody does")
         except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on
             outcome = "failed"
             if monotonic() - self._told > 60:

@@ -136,6 +136,18 @@ def test_a_sink_that_has_to_be_awaited_is_refused(artifact: Artifact) -> None:
         Router(artifact, log=sink)
 
 
+def test_a_sink_that_turns_out_to_be_awaited_has_written_nothing(artifact: Artifact) -> None:
+    taken: list[Any] = []
+
+    async def keep(line: Any) -> None:
+        taken.append(line)
+
+    router = Router(artifact, log=lambda line: keep(line))
+    router.route("hello")
+    assert router.log is not None and router.log.flush()
+    assert (router.log.counts.written, router.log.counts.failed, taken) == (0, 1, [])
+
+
 def test_images_are_logged_by_kind_and_size(artifact: Artifact, tmp_path: Path) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
     content = [{"type": "text", "text": "What is this?"}, image]
