@@ -32,7 +32,8 @@ def mark(path: Path, rules: Path | None = None) -> Mark | None:
     try:
         if not sealed.is_file():  # reading a pipe would wait for ever
             return None
-        stated = sealed.read_bytes()[:200]
+        with sealed.open("rb") as stream:
+            stated = stream.read(200)  # however large it is
     except OSError:
         return None
     files = [path / name for name in ("manifest.json", *ALL_FILES)] + ([rules] if rules else [])

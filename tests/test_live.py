@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -254,6 +255,18 @@ def test_a_forked_child_watches_and_decides(current: Path, kinds: list[Path]) ->
     _, status = os.waitpid(child, 0)
     router.close()
     assert status == 0
+
+
+def test_a_huge_seal_is_not_read_whole(kinds: list[Path], tmp_path: Path) -> None:
+    """It is looked at before anything is checked, and every few seconds."""
+    shutil.copytree(kinds[0], tmp_path / "huge")
+    os.truncate(tmp_path / "huge" / "manifest.sha256", 2**28)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="larger than 200 bytes"):
+        Router.load(tmp_path / "huge")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
 
 
 def test_no_decision_is_torn(kinds: list[Path], tmp_path: Path) -> None:
