@@ -689,6 +689,27 @@ def test_another_process_fetched_the_same(
     assert Router.load("models:/support/2").route("x").tier == "middle"
 
 
+def test_a_champions_copy_outlasts_those_of_other_versions(
+    registry: mlflow.MlflowClient,
+    kinds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A service that does not watch uses its copy at its start alone, so that others are newer."""
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    for _ in range(2):
+        registry.create_model_version("support", kinds[1].as_uri())
+    for number in range(2, 6):
+        fetch(f"models:/support/{number}")
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    assert len(list((tmp_path / "cache" / "support").glob("v*"))) == 4
+
+
 def test_copies_are_few(registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path) -> None:
     for _ in range(3):
         registry.create_model_version("support", kinds[0].as_uri())
