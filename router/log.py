@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from inspect import iscoroutine, iscoroutinefunction
@@ -215,14 +216,19 @@ class DecisionLog:
                 raise TypeError("the sink has to be awaited, and nobody does")
         except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on
             outcome = "failed"
-            if monotonic() - self._told > 60:
-                self._told = monotonic()
-                told = f"{type(error).__name__}: {error}"  # some say nothing
-                _logger.warning("suffice: decisions cannot be logged: %s", told)
+            with suppress(Exception):  # the error's own text, a handler of the service's logging
+                self._tell(error)
         with self._changed:
             self._counts[outcome] += 1
             self._writing = False
             self._changed.notify_all()
+
+    def _tell(self, error: BaseException) -> None:
+        """Say once a minute that lines are lost."""
+        if monotonic() - self._told > 60:
+            self._told = monotonic()
+            told = f"{type(error).__name__}: {error}"  # some say nothing
+            _logger.warning("suffice: decisions cannot be logged: %s", told)
 
 
 def _as_text(raw: Any) -> str | None:

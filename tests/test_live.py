@@ -4,6 +4,7 @@ import asyncio
 import errno
 import gc
 import json
+import logging
 import os
 import shutil
 import threading
@@ -75,6 +76,25 @@ def test_a_new_artifact_is_served(watched: Router, current: Path, kinds: list[Pa
         assert watched.route("x").router_version == watched.artifact.version
     watched.watcher.look()
     assert (watched.watcher.swapped, watched.watcher.refused) == (2, 0)
+
+
+def test_a_refusal_that_cannot_be_told_is_counted(watched: Router, current: Path) -> None:
+    """A handler that raises, unlike the standard ones, would end the thread that watches."""
+
+    class Away(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("the collector is away")
+
+    logger, handler = logging.getLogger("suffice"), Away()
+    (current / "manifest.sha256").write_text("x")
+    assert watched.watcher is not None
+    logger.addHandler(handler)
+    try:
+        watched.watcher.look()
+    finally:
+        logger.removeHandler(handler)
+    assert watched.watcher.refused == 1
+    assert "manifest" in str(watched.watcher.refusal)
 
 
 def test_a_bad_artifact_is_refused_once(watched: Router, current: Path, kinds: list[Path]) -> None:

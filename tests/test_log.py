@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -127,6 +128,35 @@ def test_a_sink_that_ends_its_thread_ends_nothing(artifact: Artifact) -> None:
         router.route("hello")
     assert router.log is not None and router.log.flush()
     assert router.log.counts == LogCounts(5, 0, 0, 5, 0)
+
+
+class Away(logging.Handler):
+    """A handler whose collector cannot be reached; unlike the standard ones, it says so."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the collector is away")
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [OSError("full"), Wordless()], ids=["handler", "error"])
+def test_a_failure_that_cannot_be_told_ends_nothing(error: Exception, artifact: Artifact) -> None:
+    def sink(_: dict[str, Any]) -> None:
+        raise error
+
+    logger, handler = logging.getLogger("suffice"), Away()
+    logger.addHandler(handler)
+    try:
+        router = Router(artifact, log=sink)
+        for _ in range(3):
+            router.route("hello")
+        assert router.log is not None and router.log.flush(5)
+    finally:
+        logger.removeHandler(handler)
+    assert router.log.counts == LogCounts(3, 0, 0, 3, 0)
 
 
 def test_a_sink_that_has_to_be_awaited_is_refused(artifact: Artifact) -> None:
