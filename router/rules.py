@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from router.prompt import Prompt
-from router.request import Request
+from router.request import Request, is_text
 from router.sessions import Seen
 from router.tier import Tier
 
@@ -229,7 +229,7 @@ class Rules:
 
 def _keys(request: Request) -> Iterator[Key]:
     """What a pin or a deny list may name of a request; the tenant first."""
-    if isinstance(request.tenant, str):
+    if is_text(request.tenant):
         yield "tenant", request.tenant
     for tag in request.tags:
         yield "tag", tag
