@@ -6,9 +6,12 @@ Whatever is raised here, `router.artifact` makes an ArtifactError of it that nam
 import io
 import json
 import zipfile
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any, Final
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +33,7 @@ from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
 SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
-MAX_GROWTH: Final = 64  # of a text by its tokenizer's replacements
+MAX_GROWTH: Final = 64  # of a text by its tokenizer, before it looks for tokens
 
 
 def read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
@@ -132,10 +135,10 @@ def _embedder(entry: Mapping[str, Any], folder: str, contents: Mapping[str, byte
 
 def _tokenizer(raw: bytes, name: str) -> Tokenizer:
     try:
-        text = raw.decode("utf-8")
-        if not _growth(json.loads(text).get("normalizer")) <= MAX_GROWTH:
-            raise ValueError(f"its normalizer may make a text over {MAX_GROWTH} times as long")
-        return Tokenizer.from_str(text)
+        tokenizer = Tokenizer.from_str(raw.decode("utf-8"))
+        if not _growth(tokenizer) <= MAX_GROWTH:
+            raise ValueError(f"it may make a text over {MAX_GROWTH} times as long")
+        return tokenizer
     except BaseException as error:
         raise_panic(error)
         if isinstance(error, Exception):
@@ -143,29 +146,51 @@ def _tokenizer(raw: bytes, name: str) -> Tokenizer:
         raise
 
 
-def _growth(normalizer: Any) -> float:
-    """How many times as long replacements may make a text, at most.
+def _growth(tokenizer: Tokenizer) -> float:
+    """How many times as long a tokenizer may make a text before it looks for tokens, at most.
 
-    What one puts in, a later one may replace again, where it finds its pattern there.
+    The product of its parts' worst cases, as what one puts in a later one may replace again. They
+    are asked of the library: in a file a part may be without its type, or a list of its values.
     """
-    growth, contents = 1.0, ""
-    for part in _parts(normalizer):
-        if part.get("type") != "Replace":
-            continue
-        pattern, content = part["pattern"].get("String"), part["content"]
-        longer = max(1.0, len(content) / len(pattern or "?"))  # an expression may match a character
-        again = pattern is None or pattern in contents
-        growth = growth * longer if again else max(growth, longer)
-        contents += content
-    return growth
+    steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
+    parts = [part for step in steps if step for part in _parts(json.loads(step.__getstate__()))]
+    return prod(map(_longer, parts))
 
 
-def _parts(normalizer: Any) -> Iterator[Mapping[str, Any]]:
-    """A normalizer's own parts, in order."""
-    if isinstance(normalizer, dict):
-        yield normalizer
-        for part in normalizer.get("normalizers") or ():
-            yield from _parts(part)
+def _longer(part: Mapping[str, Any]) -> float:
+    """How many times as long a part of a tokenizer may make a text, at most."""
+    kind = part["type"]
+    if kind == "BertNormalizer":
+        return 3.0  # blanks around an ideograph
+    if kind == "ByteLevel":
+        return 8.0  # each of four bytes a letter, of which some can be parted from an accent
+    if kind == "Prepend":
+        return 1.0 + _apart(part["prepend"])
+    if kind == "Precompiled":
+        return max(1.0, *map(_apart, _pieces(b64decode(part["precompiled_charsmap"]))))
+    if kind == "Replace":
+        pattern, put = part["pattern"].get("String"), _apart(part["content"])
+        # An expression, or an empty text, may be found between any two characters.
+        return max(1.0, put / len(pattern)) if pattern else 1.0 + put
+    return 1.0
+
+
+def _pieces(charsmap: bytes) -> list[str]:
+    """What a map of characters puts in their places: it stands behind the index of them."""
+    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
+    return texts.decode("utf-8", "replace").split("\0")
+
+
+def _apart(text: str) -> float:
+    """Characters of a text once a later part has taken ligatures and accents apart."""
+    return float(len(normalize("NFKD", text)))
+
+
+def _parts(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A normalizer's or pre-tokenizer's own parts, in order."""
+    yield step
+    for part in (*step.get("normalizers", ()), *step.get("pretokenizers", ())):
+        yield from _parts(part)
 
 
 def _neighbours(arrays: Mapping[str, NDArray[Any]]) -> Neighbours:

@@ -51,9 +51,9 @@ class LineFile:
 
     def close(self) -> None:
         """Close the file; the next write opens it again."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        file, self._file = self._file, None  # before: a process forked meanwhile has it closed
+        if file is not None:
+            os.close(file)
 
     def _opened(self) -> int:
         if self._file is not None:

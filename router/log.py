@@ -7,9 +7,10 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from inspect import iscoroutinefunction
+from inspect import iscoroutine, iscoroutinefunction
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic
@@ -19,7 +20,7 @@ from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
 from router.prompt import as_mapping
-from router.request import Request, without_bytes
+from router.request import Request, is_text, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
@@ -187,8 +188,8 @@ class DecisionLog:
             messages = None
         return {
             "messages": messages,
-            "session_id": request.session if isinstance(request.session, str) else None,
-            "tenant": request.tenant if isinstance(request.tenant, str) else None,
+            "session_id": request.session if is_text(request.session) else None,
+            "tenant": request.tenant if is_text(request.tenant) else None,
             "tags": list(request.tags),
         }
 
@@ -209,17 +210,25 @@ class DecisionLog:
     def _take(self, line: Callable[[], dict[str, Any]]) -> None:
         outcome = "written"
         try:
-            self._sink(line())
+            taken = self._sink(line())
+            if iscoroutine(taken):  # of a lambda, or an object that only its call tells from others
+                taken.close()
+                raise TypeError("the sink has to be awaited, and nobody does")
         except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on
             outcome = "failed"
-            if monotonic() - self._told > 60:
-                self._told = monotonic()
-                told = f"{type(error).__name__}: {error}"  # some say nothing
-                _logger.warning("suffice: decisions cannot be logged: %s", told)
+            with suppress(Exception):  # the error's own text, a handler of the service's logging
+                self._tell(error)
         with self._changed:
             self._counts[outcome] += 1
             self._writing = False
             self._changed.notify_all()
+
+    def _tell(self, error: BaseException) -> None:
+        """Say once a minute that lines are lost."""
+        if monotonic() - self._told > 60:
+            self._told = monotonic()
+            told = f"{type(error).__name__}: {error}"  # some say nothing
+            _logger.warning("suffice: decisions cannot be logged: %s", told)
 
 
 def _as_text(raw: Any) -> str | None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from router.embedder import cut_tokens
 from router.onnx_graph import check_graph
-from router.words import Words
+from router.words import Words, raise_panic
 
 MAX_TOKENS: Final = 512
 INPUT: Final = "input_ids"
@@ -112,9 +112,13 @@ def framing(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     """Special tokens before and after a text, int64[·] each.
 
     Raises:
-        ValueError: the tokenizer has no token for the letter a.
+        ValueError: the tokenizer has no token for the letter a, or fails on it.
     """
-    framed = tokenizer.encode("a")
+    try:
+        framed = tokenizer.encode("a")
+    except BaseException as error:
+        raise_panic(error)
+        raise
     own = [i for i, special in enumerate(framed.special_tokens_mask) if not special]
     if not own:
         raise ValueError("tokenizer.json has no token for the letter a")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from router.prompt import Messages, as_mapping, as_part, as_turn, is_image, parts_of
 
@@ -32,20 +32,37 @@ class Request:
     tags: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        """Read the tags once, as generators have them only once, and a wrong one hides no other."""
+        """Read the tags once, as generators have them only once, and a wrong one hides no other.
+
+        Raises nothing, whatever the caller gave: a fallback needs a request, too.
+        """
         if type(self.tags) is not tuple or self.tags:
             object.__setattr__(self, "tags", _texts(self.tags))
-        if isinstance(self.session, str) and not self.session:  # a header that was not sent
-            object.__setattr__(self, "session", None)
+        if self.session is not None and not (type(self.session) is str and self.session):
+            object.__setattr__(self, "session", _session(self.session))
+
+
+def is_text(thing: Any) -> TypeGuard[str]:
+    """Whether a thing is a text; one that cannot even be asked (a proxy of nothing) is none."""
+    try:
+        return isinstance(thing, str)
+    except Exception:
+        return False
 
 
 def _texts(tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        return (tags,)
     try:
-        return tuple(tag for tag in tags if isinstance(tag, str))
+        return (tags,) if isinstance(tags, str) else tuple(filter(is_text, tags))
     except Exception:  # None, or whatever else has no tags
         return ()
+
+
+def _session(session: Any) -> Any:
+    """The session, None for an empty text (a header that was not sent) or an unreadable one."""
+    try:
+        return None if isinstance(session, str) and not session else session
+    except Exception:
+        return None
 
 
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:

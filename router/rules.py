@@ -33,13 +33,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from router.prompt import Prompt
-from router.request import Request
+from router.request import Request, is_text
 from router.sessions import Seen
 from router.tier import Tier
 
 CAPABILITIES: Final = ("tools", "vision", "json")
 RESERVED_OUTPUT: Final = 1024  # tokens kept for the answer where the request does not say
-_SHARE: Final = 4  # a character is at most so many tokens: the bytes of its UTF-8
 
 Key = tuple[str, str]
 
@@ -109,7 +108,7 @@ class Rules:
         self,
         request: Request,
         prompt: Prompt,
-        chars: int,
+        most: float,
         floor: int,
         tokens: Callable[[], Sequence[float]],
     ) -> Ruling:
@@ -118,7 +117,7 @@ class Rules:
         Args:
             request: what the caller says of it.
             prompt: what it holds.
-            chars: characters of all of it, tools and their calls among them.
+            most: more input tokens it has on no tier, known without counting.
             floor: index of the lowest tier for its session.
             tokens: counts its input tokens, one number per tier; called only where it matters.
         """
@@ -127,7 +126,7 @@ class Rules:
         denied = self._denied(request)
         if denied:
             allowed = _take(allowed, denied, "deny", removed)
-        for rule, unable in self._unable(request, prompt, chars, tokens):
+        for rule, unable in self._unable(request, prompt, most, tokens):
             if len(allowed) > 1:
                 allowed = _take(allowed, unable, rule, removed)
         if self.pins:
@@ -190,12 +189,11 @@ class Rules:
         self,
         request: Request,
         prompt: Prompt,
-        chars: int,
+        most: float,
         tokens: Callable[[], Sequence[float]],
     ) -> Iterator[tuple[str, list[int]]]:
         """Rules and the tiers that cannot serve the request by them."""
         if self.context_window:
-            most = None if prompt.images else _SHARE * chars
             yield "context_window", self._too_small(request, most, tokens)
         if not self.capabilities:
             return
@@ -212,14 +210,14 @@ class Rules:
                 )
 
     def _too_small(
-        self, request: Request, most: int | None, tokens: Callable[[], Sequence[float]]
+        self, request: Request, most: float, tokens: Callable[[], Sequence[float]]
     ) -> list[int]:
-        """The tiers whose window is too small; where the input is `most` tokens, often at sight."""
+        """The tiers whose window is too small; that none is can often be said at sight."""
         asked = request.max_tokens
         output = asked if asked is not None and asked > 0 else RESERVED_OUTPUT  # −1: no limit
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
-        if narrowest is None or (most is not None and most + output <= narrowest // 2):
+        if narrowest is None or most + output <= narrowest // 2:
             return []
         counted = tokens()
         return [
@@ -231,7 +229,7 @@ class Rules:
 
 def _keys(request: Request) -> Iterator[Key]:
     """What a pin or a deny list may name of a request; the tenant first."""
-    if isinstance(request.tenant, str):
+    if is_text(request.tenant):
         yield "tenant", request.tenant
     for tag in request.tags:
         yield "tag", tag

@@ -19,6 +19,7 @@ from router.vectorizer import count_tokens
 
 IMAGE_TOKENS = 1000  # what an image counts for, about the largest of the common providers
 BYTES_A_TOKEN = 4  # of UTF-8: few texts have fewer tokens than that says
+_BYTES_A_CHARACTER = 4  # at most, and so tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Served:
             return self._by_policy(prompt)
         counted: list[float] = []
         predictor = self.artifact.predictor
-        chars = prompt.chars + unread
+        most = most_tokens(predictor, prompt, unread)
 
         def tokens() -> list[float]:
             if not counted:
@@ -111,8 +112,8 @@ class Served:
             return counted
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
-        ruling = self.rules.judge(request, prompt, chars, floor, tokens)
-        cached = self._cached(chars, request, seen, tokens)
+        ruling = self.rules.judge(request, prompt, most, floor, tokens)
+        cached = self._cached(most, request, seen, tokens)
         if len(ruling.allowed) == 1:
             [tier] = ruling.allowed
             return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
@@ -162,13 +163,13 @@ class Served:
         return Choice(tier, ruling.allowed, p, usd, reason, counted, stage)
 
     def _cached(
-        self, chars: int, request: Request, seen: Seen | None, tokens: Any
+        self, most: float, request: Request, seen: Seen | None, tokens: Any
     ) -> dict[int, float]:
         """USD that the session's last tier saves on input that its provider still keeps."""
         rules = self.rules
         if rules is None or rules.cache is None or request.session is None:
             return {}
-        if 4 * chars < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
+        if most < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
             return {}
         if seen is None or seen.tokens < rules.cache.min_tokens:
             return {}
@@ -198,3 +199,10 @@ def input_tokens(predictor: Predictor, prompt: Prompt, unread: int = 0) -> list[
     least = max(own * 0.5, (prompt.chars * each + unread) / BYTES_A_TOKEN)
     more = prompt.images * IMAGE_TOKENS
     return [max(model.input_tokens(own), least) + more for model in predictor.tokens]
+
+
+def most_tokens(predictor: Predictor, prompt: Prompt, unread: int = 0) -> float:
+    """More than `input_tokens` says for any tier, without counting; arguments as of that."""
+    most = float(_BYTES_A_CHARACTER * (prompt.chars + unread))
+    own = max(model.input_tokens(most) for model in predictor.tokens)
+    return max(own, most) + prompt.images * IMAGE_TOKENS

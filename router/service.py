@@ -4,6 +4,7 @@ import hmac
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -267,7 +268,8 @@ class Router:
             return None
         served, now = shadow._served, monotonic()
         try:
-            unread = served.unread(raw, request)  # at once: what waits holds no messages
+            unread = served.unread(raw, request)  # at once: what waits holds no messages, no tools
+            request = replace(request, tools=None)
         except Exception:  # what cannot be measured has no shadow
             return None
         return lambda: {"shadow": shadow._says(served, unread, prompt, request, now)}

@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import TIMEOUT_MAX, Event, Thread
 from time import sleep
@@ -32,7 +33,8 @@ def mark(path: Path, rules: Path | None = None) -> Mark | None:
     try:
         if not sealed.is_file():  # reading a pipe would wait for ever
             return None
-        stated = sealed.read_bytes()[:200]
+        with sealed.open("rb") as stream:
+            stated = stream.read(200)  # however large it is
     except OSError:
         return None
     files = [path / name for name in ("manifest.json", *ALL_FILES)] + ([rules] if rules else [])
@@ -128,7 +130,8 @@ class Watcher:
         try:
             self._look()
         except Exception as error:  # a registry, a file system, a rules file: any of them
-            self._refuse(error)
+            with suppress(Exception):  # the error's own text, a handler of the service's logging
+                self._refuse(error)
 
     def _look(self) -> None:
         path = self._find()
@@ -159,9 +162,9 @@ class Watcher:
     def _refuse(self, error: Exception) -> None:
         if str(error) == self.refusal:  # a registry shows the same bad one at every look
             return
-        _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
         self.refused += 1
         self.refusal = str(error)
+        _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
 
 
 def _follow(reference: "weakref.ref[Watcher]", stop: Event, seconds: float) -> None:

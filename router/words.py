@@ -95,10 +95,12 @@ class Words:
 
     def _learn(self, words: Sequence[str], known: dict[str, bytes]) -> bool:
         """Have the library read new words, and keep its answers; False where they are unusual."""
-        if max(map(len, words)) > LONGEST_WORD:
+        joined = " ".join(words)
+        # Small or joined they may spell an added token that is not in the text itself.
+        if max(map(len, words)) > LONGEST_WORD or any(token in joined for token in self._added):
             return False
         try:
-            read = self.tokenizer.encode(" ".join(words), add_special_tokens=False)
+            read = self.tokenizer.encode(joined, add_special_tokens=False)
         except BaseException as error:
             raise_panic(error)
             raise

@@ -5,7 +5,9 @@ import io
 import json
 import os
 import shutil
+import struct
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 import router.artifact
 from router import ArtifactError, Router
 from router.artifact import FILES, PROTOCOLS, load_artifact
+from router.assembly import _longer
 from router.prompt import Prompt
 from tests.builders import (
     POLICY,
@@ -516,6 +520,81 @@ BARE: dict[str, Any] = {
 
 DOUBLED = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 GROWING = {"type": "Sequence", "normalizers": [DOUBLED] * 7}
+LIGATURE = {"type": "Replace", "pattern": {"String": "ل"}, "content": "ﷺ"}  # 18 letters by NFKD
+BYTES = {"add_prefix_space": True, "trim_offsets": True, "use_regex": False, "type": "ByteLevel"}
+INDEX, LONG = struct.pack("<I", 4) + bytes(4), b"a" * 65 + b"\0"
+BLOWN_UP: list[dict[str, Any]] = [
+    {"normalizer": {"type": "Prepend", "prepend": "a" * 64}},
+    {"normalizer": {"prepend": "a" * 64}},  # the library knows it without its type
+    {"normalizer": ["a" * 64]},  # and as a list of its values
+    {"normalizer": {"pattern": {"String": "a"}, "content": "a" * 65}},
+    {"normalizer": {"type": "Sequence", "normalizers": [[{"String": "a"}, "a" * 65]]}},
+    {"normalizer": {"type": "Sequence", "normalizers": [LIGATURE, {"type": "NFKD"}] * 2}},
+    {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Replace", "pattern": {"String": "a"}, "content": "B" * 10},
+                {"type": "Lowercase"},
+                {"type": "Replace", "pattern": {"String": "b"}, "content": "c" * 10},
+            ],
+        }
+    },
+    {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Replace", "pattern": {"Regex": "(?=.)"}, "content": "a"}] * 7,
+        }
+    },
+    {"normalizer": {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 9}},
+    {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTES] * 9}},
+]
+AS_PUBLISHED: list[dict[str, Any]] = [
+    {"normalizer": {"type": "NFC"}, "pre_tokenizer": BYTES},
+    {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        }
+    },
+    {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Replace", "pattern": {"String": "``"}, "content": '"'},
+                {"type": "NFKD"},
+                {"type": "StripAccents"},
+                {"type": "Lowercase"},
+                {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+            ],
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("parts", BLOWN_UP, ids=range(len(BLOWN_UP)))
+def test_a_tokenizer_that_blows_texts_up_is_refused(parts: Any, folder: Path) -> None:
+    Tokenizer.from_str(json.dumps(BARE | parts))  # a good one, for the library
+    (folder / "embedder" / "tokenizer.json").write_text(json.dumps(BARE | parts))
+    reseal(folder)
+    refused(folder, "64 times as long")
+
+
+def test_a_map_of_characters_counts_by_its_longest_text() -> None:
+    charsmap = INDEX + b"\xef\xb7\xba\0" + b"a\0"
+    for texts, longest in ((charsmap, 18), (charsmap + LONG, 65), (INDEX, 1)):
+        part = {"type": "Precompiled", "precompiled_charsmap": b64encode(texts).decode()}
+        assert _longer(part) == longest
+
+
+@pytest.mark.parametrize("parts", AS_PUBLISHED, ids=range(len(AS_PUBLISHED)))
+def test_a_tokenizer_of_a_usual_kind_is_taken(parts: Any, folder: Path) -> None:
+    (folder / "embedder" / "tokenizer.json").write_text(json.dumps(BARE | parts))
+    reseal(folder)
+    assert Router.load(folder).route("a  b").reason == "policy"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 import asyncio
 import errno
+import gc
 import json
+import logging
 import os
 import shutil
 import threading
 import time
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +21,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from router import ArtifactError, Decision, Policy, Router
+from router import ArtifactError, Decision, DecisionLog, Policy, Router
 from router.artifact import ALL_FILES, files_of, load_artifact
 from router.integrations.mlflow import fetch
 from router.integrations.opentelemetry import instrument
@@ -72,6 +76,25 @@ def test_a_new_artifact_is_served(watched: Router, current: Path, kinds: list[Pa
         assert watched.route("x").router_version == watched.artifact.version
     watched.watcher.look()
     assert (watched.watcher.swapped, watched.watcher.refused) == (2, 0)
+
+
+def test_a_refusal_that_cannot_be_told_is_counted(watched: Router, current: Path) -> None:
+    """A handler that raises, unlike the standard ones, would end the thread that watches."""
+
+    class Away(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("the collector is away")
+
+    logger, handler = logging.getLogger("suffice"), Away()
+    (current / "manifest.sha256").write_text("x")
+    assert watched.watcher is not None
+    logger.addHandler(handler)
+    try:
+        watched.watcher.look()
+    finally:
+        logger.removeHandler(handler)
+    assert watched.watcher.refused == 1
+    assert "manifest" in str(watched.watcher.refusal)
 
 
 def test_a_bad_artifact_is_refused_once(watched: Router, current: Path, kinds: list[Path]) -> None:
@@ -254,6 +277,18 @@ def test_a_forked_child_watches_and_decides(current: Path, kinds: list[Path]) ->
     assert status == 0
 
 
+def test_a_huge_seal_is_not_read_whole(kinds: list[Path], tmp_path: Path) -> None:
+    """It is looked at before anything is checked, and every few seconds."""
+    shutil.copytree(kinds[0], tmp_path / "huge")
+    os.truncate(tmp_path / "huge" / "manifest.sha256", 2**28)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="larger than 200 bytes"):
+        Router.load(tmp_path / "huge")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
+
+
 def test_no_decision_is_torn(kinds: list[Path], tmp_path: Path) -> None:
     """Tier and version of every decision are of one artifact, however often it is swapped."""
     artifacts = [load_settled(path) for path in kinds]
@@ -363,6 +398,26 @@ def test_a_shadow_is_only_logged(kinds: list[Path]) -> None:
     assert "shadow" not in lines[1]
     with pytest.raises(ValueError, match="give a log"):
         Router.load(kinds[0], shadow=kinds[2])
+
+
+def test_what_waits_for_a_shadow_holds_no_tools(kinds: list[Path]) -> None:
+    """Of ten thousand waiting lines the tools alone would be gigabytes."""
+
+    class Tools(list[Any]):
+        """A list that says when it is gone."""
+
+    stalled, tools = threading.Event(), Tools([{"type": "function"}])
+    gone = weakref.ref(tools)
+    log = DecisionLog(lambda _: stalled.wait(30))
+    router = Router.load(kinds[0], log=log, shadow=kinds[2])
+    for _ in range(3):
+        router.route("hello", tools)
+    del tools
+    gc.collect()
+    assert gone() is None
+    stalled.set()
+    router.close()
+    assert log.counts.written == 3
 
 
 def test_a_shadow_that_is_a_router_goes_its_own_way(
@@ -652,6 +707,27 @@ def test_another_process_fetched_the_same(
 
     monkeypatch.setattr(Path, "rename", late)
     assert Router.load("models:/support/2").route("x").tier == "middle"
+
+
+def test_a_champions_copy_outlasts_those_of_other_versions(
+    registry: mlflow.MlflowClient,
+    kinds: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A service that does not watch uses its copy at its start alone, so that others are newer."""
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    for _ in range(2):
+        registry.create_model_version("support", kinds[1].as_uri())
+    for number in range(2, 6):
+        fetch(f"models:/support/{number}")
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    assert Router.load("models:/support@champion").route("x").tier == "small"
+    assert len(list((tmp_path / "cache" / "support").glob("v*"))) == 4
 
 
 def test_copies_are_few(registry: mlflow.MlflowClient, kinds: list[Path], tmp_path: Path) -> None:

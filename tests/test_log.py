@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -129,11 +130,52 @@ def test_a_sink_that_ends_its_thread_ends_nothing(artifact: Artifact) -> None:
     assert router.log.counts == LogCounts(5, 0, 0, 5, 0)
 
 
+class Away(logging.Handler):
+    """A handler whose collector cannot be reached; unlike the standard ones, it says so."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the collector is away")
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [OSError("full"), Wordless()], ids=["handler", "error"])
+def test_a_failure_that_cannot_be_told_ends_nothing(error: Exception, artifact: Artifact) -> None:
+    def sink(_: dict[str, Any]) -> None:
+        raise error
+
+    logger, handler = logging.getLogger("suffice"), Away()
+    logger.addHandler(handler)
+    try:
+        router = Router(artifact, log=sink)
+        for _ in range(3):
+            router.route("hello")
+        assert router.log is not None and router.log.flush(5)
+    finally:
+        logger.removeHandler(handler)
+    assert router.log.counts == LogCounts(3, 0, 0, 3, 0)
+
+
 def test_a_sink_that_has_to_be_awaited_is_refused(artifact: Artifact) -> None:
     async def sink(_: dict[str, Any]) -> None: ...
 
     with pytest.raises(TypeError, match="without async"):
         Router(artifact, log=sink)
+
+
+def test_a_sink_that_turns_out_to_be_awaited_has_written_nothing(artifact: Artifact) -> None:
+    taken: list[Any] = []
+
+    async def keep(line: Any) -> None:
+        taken.append(line)
+
+    router = Router(artifact, log=lambda line: keep(line))
+    router.route("hello")
+    assert router.log is not None and router.log.flush()
+    assert (router.log.counts.written, router.log.counts.failed, taken) == (0, 1, [])
 
 
 def test_images_are_logged_by_kind_and_size(artifact: Artifact, tmp_path: Path) -> None:
@@ -249,6 +291,22 @@ def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
     found = Counter((line["who"], line["i"]) for path in tmp_path.iterdir() for line in lines(path))
     assert len(found) == 800
     assert set(found.values()) == {1}
+
+
+def test_a_process_forked_while_the_file_is_closed_closes_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another file's by the time that the child writes its first line."""
+    file, close, held = LineFile(tmp_path / "log.jsonl", max_bytes=1), os.close, []
+
+    def forking(number: int) -> None:
+        close(number)  # without the interpreter's lock: here another thread may fork
+        held.append(file._file)
+
+    file.write({"n": 1})
+    monkeypatch.setattr(os, "close", forking)
+    file.write({"n": 2})
+    assert held == [None]
 
 
 def test_a_log_that_someone_removed_is_begun_anew(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ def test_without_onnxruntime_the_remedy_is_named(
 def test_an_entry_that_does_not_fit_is_refused(entry: Any, folder: Path) -> None:
     edit_manifest(folder, lambda manifest: manifest.update(embedder=entry))
     with pytest.raises(ArtifactError, match=r"embedder|max_tokens"):
+        Router.load(folder)
+
+
+def test_a_tokenizer_that_panics_is_refused(folder: Path) -> None:
+    """A panic of Rust is no Exception: it went through `load`, and ended the watching thread."""
+    file = folder / "embedder" / "tokenizer.json"
+    charsmap = b64encode(bytes([4, 0, 0, 0]) + bytes(4)).decode()  # of one entry: none for the a
+    panicking = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"normalizer": panicking}))
+    reseal(folder)
+    with pytest.raises(ArtifactError, match="index out of bounds"):
         Router.load(folder)
 
 

@@ -91,6 +91,30 @@ def test_input_and_requested_output_must_fit(ruled: Callable[..., Router]) -> No
     assert told(only.route([*calls, calls[0]])) == ("middle", "rule:context_window")
 
 
+def with_base(artifact: Artifact, base: float) -> Artifact:
+    """An artifact whose log billed so many tokens beside every prompt: a gateway's own."""
+    tokens = tuple(replace(model, input_base=base) for model in artifact.predictor.tokens)
+    predictor = replace(artifact.predictor, tokens=tokens)
+    return replace(artifact, predictor=predictor, policy=CHEAP)
+
+
+def test_what_is_billed_beside_every_prompt_counts_for_short_ones_too(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(
+        "[rules.prompt_cache]\nusd_per_mtok = {middle = 0.0}\n[rules.pin.tag]\nm = 'middle'\n"
+    )
+    for base, expected in ((7100.0, "small"), (7500.0, "middle")):  # of 8,192, 1,024 for the answer
+        router = Router(with_base(artifact, base), rules=file)
+        for prompt in ("hello", "hello " * 10):
+            assert router.route(prompt).tier == expected
+    router = Router(with_base(artifact, 6000.0), rules=file)
+    router.route("hello", session="s", tags=["m"])
+    warm, cold = router.route("hello", session="s"), router.route("hello")
+    assert warm.expected_cost_usd["middle"] < cold.expected_cost_usd["middle"]
+
+
 def test_where_no_tier_is_able_the_highest_answers(artifact: Artifact, tmp_path: Path) -> None:
     file = tmp_path / "rules.toml"
     file.write_text('[rules.deny.tag]\na = ["large"]\nb = ["small", "middle"]\n')

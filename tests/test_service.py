@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router import Decision, Policy, Router
+from router import Decision, DecisionLog, Policy, Router
 from router.artifact import Artifact, load_artifact
 from router.embedder import StaticEmbedder
 from router.prompt import Prompt
+from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact, make_predictor, make_tokenizer
 
 NAMES = [tier.name for tier in TIERS]
@@ -180,6 +181,37 @@ def test_objects_that_raise_when_read(router: Router) -> None:
     decision = router.route([Rude()])
     check(decision)
     assert decision.reason == "fallback:RuntimeError"
+
+
+class Unbound:
+    """As a proxy of Flask's outside of a request: even `isinstance` raises."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no context")
+
+
+class Untold(str):
+    """A text that cannot be measured."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("kind", [Unbound, Untold])
+def test_facts_that_raise_when_read(kind: Any, artifact: Artifact) -> None:
+    odd = kind()
+    rules = parse_rules({"session": {"floor": True}, "deny": {"tag": {"b": ["large"]}}}, TIERS)
+    log = DecisionLog(lambda _: None, messages=True)
+    constant = replace(artifact, policy=Policy(0.0, constant=2))
+    ruled = Router(replace(constant, rules=rules), log=log)
+    for router in (Router(artifact, log=log), ruled):
+        for name in ("session", "tenant", "tags", "max_tokens", "json_mode"):
+            check(router.route("hello", **{name: odd}))
+    for hides in ({"tags": [odd, "b"]}, {"tags": ["b"], "tenant": odd}):  # no rule of another
+        assert ruled.route("hello", **hides).tier != "large"
+    log.flush()
+    assert log.counts.written == 12
 
 
 class Broken:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, Whitespace
@@ -84,6 +84,19 @@ def test_special_tokens_in_a_text_are_what_the_tokenizer_makes_of_them() -> None
     for text in ("a [MASK] b", "[CLS]", "x[SEP]y [sep] [ MASK ]"):
         assert KEPT.ids(text).tolist() == truth(text)
     assert 103 in KEPT.ids("a [MASK] b") and 103 not in KEPT.ids("a [mask] b")
+
+
+def test_an_added_token_that_only_the_small_or_joined_words_spell() -> None:
+    def made() -> Tokenizer:
+        tokenizer = make_tokenizer()
+        added = [AddedToken(content, normalized=False) for content in ("mask", "is a")]
+        tokenizer.add_special_tokens(added)
+        return tokenizer
+
+    kept, plain = Words(made()), made()
+    for text in ("what MASK is", "MASK", "what Masks", "is\n\nabc", "IS\nA", "mask is a", "IS A B"):
+        for _ in range(2):
+            assert kept.ids(text).tolist() == plain.encode(text, add_special_tokens=False).ids
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "x" * 5000, "word " * 5000, "[" * 5000])

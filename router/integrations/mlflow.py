@@ -19,8 +19,9 @@ from router.lines import age
 from router.watch import Mark, mark
 
 SCHEME: Final = "models:/"
-KEEP: Final = 3  # copies of each model
+KEEP: Final = 3  # copies of each model, beside those that aliases led to
 _URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+_VERSION: Final = re.compile(r"at-v[0-9]+\.")  # a pointer of a version, see `_pointer`
 # A service that starts while the registry is down must not wait for minutes.
 _PATIENCE: Final[Mapping[str, str]] = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -106,9 +107,15 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
         except OSError:  # another process was quicker
             if not (folder / name).is_dir():
                 raise
-    for old in sorted(folder.glob("v*"), key=age)[:-KEEP]:
+    for old in {*sorted(folder.glob("v*"), key=age)[:-KEEP]} - _led_to(folder):
         shutil.rmtree(old, ignore_errors=True)
     return name
+
+
+def _led_to(folder: Path) -> set[Path]:
+    """The copies that aliases last led to: who loads by one after an outage began, needs them."""
+    aliases = (file for file in folder.glob("at-*") if not _VERSION.match(file.name))
+    return {folder / name for file in aliases if (name := _read(file))}
 
 
 def _whole(copy: Path) -> bool:
@@ -148,11 +155,16 @@ def _point(pointer: Path, copy: str) -> None:
 
 
 def _pointed(folder: Path, name: str) -> Path | None:
-    try:
-        kept = folder / _pointer(folder, name).read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return None
+    kept = folder / _read(_pointer(folder, name))
     return kept if kept.parent == folder and kept.is_dir() else None
+
+
+def _read(pointer: Path) -> str:
+    """The name of a copy; empty where the pointer is not there, or damaged."""
+    try:
+        return pointer.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
 
 
 def _plain(name: str) -> str:

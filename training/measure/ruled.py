@@ -12,7 +12,7 @@ from router.predictor import Estimates, Predictor
 from router.prompt import Prompt
 from router.request import Request
 from router.rules import Rules
-from router.served import input_tokens
+from router.served import input_tokens, most_tokens
 from training.log.requests import Requests
 
 
@@ -86,7 +86,8 @@ def ruled(
         if not isinstance(prompt, Prompt):
             return None
         counted = partial(input_tokens, predictor, prompt)
-        verdict = rules.judge(Request(tags=requests.tags[row]), prompt, prompt.chars, 0, counted)
+        most = most_tokens(predictor, prompt)
+        verdict = rules.judge(Request(tags=requests.tags[row]), prompt, most, 0, counted)
         if tier[row] not in verdict.allowed:
             moved[verdict.removed[int(tier[row])]] += 1
             found[row] = policy.choose_among(
