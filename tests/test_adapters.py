@@ -239,6 +239,21 @@ def test_langfuse(tmp_path: Path) -> None:
     assert frame["session_id"]["g"] == "old"
 
 
+def test_langfuse_has_each_kind_of_tokens_under_its_own_name(tmp_path: Path) -> None:
+    """`output` is without the reasoning that was billed; older exports have one count a side."""
+    kinds = {"input": 4, "input_cached_tokens": 6, "cache_read_input_tokens": 1, "total": 100}
+    kinds |= {"output": 2, "output_reasoning_tokens": 80, "output_audio_tokens": None}
+    rows = [
+        _observation("a", "t1", usageDetails=kinds),
+        _observation("b", "t2", usageDetails={}, usage={"input": 5, "output": 3, "inputCost": 9}),
+        _observation("c", "t3", usageDetails=None, promptTokens=7, completionTokens=2),
+        _observation("d", "t4", usageDetails={"total": 9}),
+    ]
+    _, frame = read(tmp_path, lines(tmp_path / "o.jsonl", *rows))
+    assert frame["input_tokens"].fillna(-1).to_dict() == {"a": 11, "b": 5, "c": 7, "d": -1}
+    assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1}
+
+
 def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     def span(number: int) -> dict[str, Any]:
         inputs = {"model": "openai/gpt-4o", "messages": USER}
