@@ -143,6 +143,18 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
     assert frame["tags"].tolist() == [["a", "b"]] * 3
 
 
+def test_a_mapped_number_means_the_same_however_it_is_spelled(tmp_path: Path) -> None:
+    """Integers become floats where a null stands among them: 1.0 was not found under 1."""
+    bad = {"a": 1, "b": 0, "c": 1.0, "d": 0.0, "e": True, "f": False, "g": "1.0", "h": None}
+    rows = [{"request_id": k, "prompt": k, "model": "m", "bad": v} for k, v in bad.items()]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spelled = tmp_path / "map.toml"
+    spelled.write_text('[columns]\nscore = "bad"\n[values.score]\n0 = 1.0\n1 = 0.0\n')
+    ingest([tmp_path / "log.jsonl"], tmp_path / "t.parquet", map_file=spelled)
+    score = read_traffic(tmp_path / "t.parquet").frame["score"]
+    assert score[:7].tolist() == [0, 1, 0, 1, 0, 1, 0] and score.isna()[7]
+
+
 @pytest.mark.parametrize(
     ("toml", "told"),
     [

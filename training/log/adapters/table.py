@@ -18,6 +18,7 @@ from training.log.adapters.files import csv_records, delimited, json_lines
 from training.log.adapters.names import question
 from training.log.adapters.records import kind_of, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
+from training.log.columns import TRUTH
 from training.log.imprint import is_featured
 from training.log.layout import SCHEMA
 from training.log.messages import bare_prompt, is_chat
@@ -195,6 +196,10 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
 
     def __init__(self, mapping: Mapping, present: list[str] | None) -> None:
         self._mapping = mapping
+        self._values = {
+            column: {_as_number(said): meant for said, meant in spelled.items()} | spelled
+            for column, spelled in mapping.values.items()
+        }
         self._plan = [
             (column, found)
             for column in sorted(NAMES - mapping.constants.keys())
@@ -210,15 +215,24 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
                 if (value := _value(source, name)) is not None:
                     picked[column] = value
                     break
-        for column, spelled in self._mapping.values.items():
+        for column, spelled in self._values.items():
             if column in picked:
-                picked[column] = spelled.get(str(picked[column]).lower(), picked[column])
+                said = str(picked[column]).lower()
+                picked[column] = spelled.get(said, spelled.get(_as_number(said), picked[column]))
         prompt = picked.pop("prompt", None)
         if prompt is not None and picked.get("messages") is None:
             picked["messages"] = _from_prompt(prompt)
         if "model" in picked:
             picked["model"] = bare_model(picked["model"])
         return picked
+
+
+def _as_number(said: str) -> str:
+    """One spelling for 1, 1.0 and true: integers become 1.0 where a null stands among them."""
+    try:
+        return str(float(TRUTH.get(said, said)))
+    except ValueError:
+        return said
 
 
 def _there(name: str, present: Iterable[str]) -> bool:
