@@ -155,6 +155,21 @@ def test_a_mapped_number_means_the_same_however_it_is_spelled(tmp_path: Path) ->
     assert score[:7].tolist() == [0, 1, 0, 1, 0, 1, 0] and score.isna()[7]
 
 
+@pytest.mark.parametrize("array", [False, True])
+def test_long_integers_keep_all_their_digits(tmp_path: Path, array: bool) -> None:
+    """UUIDs as numbers: rounded to a float they all were one request."""
+    ids = [2**127 + number for number in range(3)]
+    call = {"call_type": "", "startTime": 1.8e9, "response_cost": 0, "model": "m"}
+    rows = [{**call, "id": name, "messages": f"{10**30}"} for name in ids]
+    text = json.dumps(rows) if array else "\n".join(map(json.dumps, rows))
+    (tmp_path / "log.json").write_text(text)
+    report = ingest([tmp_path / "log.json"], tmp_path / "t.parquet")
+    assert report.total["ingested"] == 3
+    table = read_traffic(tmp_path / "t.parquet")
+    assert table.frame["request_id"].tolist() == list(map(str, ids))
+    assert _prompts(table) == [f"{10**30}"] * 3
+
+
 @pytest.mark.parametrize(
     ("toml", "told"),
     [
