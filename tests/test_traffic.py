@@ -171,6 +171,8 @@ def test_times_with_and_without_zone(spelled: Any) -> None:
     assert read[0] == pd.Timestamp("2026-11-02T10:45:37.893Z")
     assert read[1:].isna().all()
     assert not bad.any()
+        "2026-11-02 10:45:37,893",
+        "2026-11-02 10:45:37.893 UTC",
 
 
 def test_times_that_are_none() -> None:
@@ -194,6 +196,14 @@ def test_numbers() -> None:
     assert not bad.any()
     _, bad = numbers(["1,5", "1_0", "0x1", [1], 10**400, "ten"])
     assert bad.all()
+
+
+@pytest.mark.parametrize("date", [20261102, 20261102104537, "20261102104537", 1.5, -1, 2**63])
+def test_a_number_of_no_time_that_a_log_can_have_is_no_time(date: Any) -> None:
+    """As epochs these would be of 1970 or 2612."""
+    read, bad = times([date, 1793616337, 0])
+    assert read.isna().tolist() == [True, False, True]
+    assert bad.tolist() == [True, False, False]  # 0: nobody knows
 
 
 def test_tags() -> None:

@@ -24,6 +24,7 @@ NOTHING = frozenset({"", "nan", "null", "none", "na", "n/a", "\\n", "<na>"})
 TRUTH = {"true": 1.0, "false": 0.0}
 EPOCH = re.compile(r"-?\d{9,19}(\.\d*)?")
 OK = frozenset({"ok", "success", "succeeded", "completed", "complete", "200", "true"})
+EARLIEST, LATEST = 1e14, 7.3e15  # microseconds: 1973 to 2201, so 20261102 and its like are no epoch
 FAILED = frozenset({"error", "failure", "failed", "fail", "exception", "timeout", "false"})
 
 
@@ -56,7 +57,10 @@ def _number(value: Any) -> float:
 
 
 def times(values: Column) -> tuple[pd.Series, Bools]:
-    """datetime64[us, UTC]; ISO 8601 with or without zone (then UTC), or epoch s, ms, us or ns."""
+    """datetime64[us, UTC]; ISO 8601 with or without zone (then UTC), or epoch s, ms, us or ns.
+
+    A number is an epoch if it is of 1973 to 2201 in one of these units; 0 is unknown.
+    """
     try:
         series = pd.Series(values)
     except UnicodeEncodeError:  # a lone surrogate, which pandas' texts do not hold
@@ -78,7 +82,8 @@ def times(values: Column) -> tuple[pd.Series, Bools]:
         parsed = pd.to_datetime(spelled, utc=True, format="ISO8601", errors="coerce")
         stamps[given] = _utc(parsed).dt.tz_localize(None).to_numpy()
     micros = _micros(epoch)
-    timed = np.abs(micros) < 2**62
+    timed = (micros >= EARLIEST) & (micros < LATEST)
+    epoch[epoch == 0] = np.nan
     stamps[timed] = micros[timed].astype(np.int64).view("datetime64[us]")
     bad = (given | ~np.isnan(epoch)) & np.isnat(stamps)
     return pd.Series(stamps).dt.tz_localize("UTC"), bad
@@ -92,6 +97,7 @@ def _time_cell(value: Any) -> tuple[float, Any]:
             return np.nan, None
         return (float(text), None) if EPOCH.fullmatch(text) else (np.nan, text)
     if value is None or value is pd.NaT or value is pd.NA:
+        text = text.removesuffix(" UTC").replace(",", ".")  # as BigQuery and Python's logging write
         return np.nan, None
     if isinstance(value, date):
         return np.nan, value
