@@ -152,9 +152,27 @@ def test_a_row_with_an_error_is_a_failed_call(tmp_path: Path) -> None:
     assert frame["error"][1] is None
 
 
+def test_a_flag_that_says_no_is_no_error(tmp_path: Path) -> None:
+    told = ["False", "0", "{}", "null", "None", "\\N", "False alarm", "429"]
+    frame = read_traffic(_write(tmp_path / "t.parquet", error=told)).frame
+    assert frame["error"].tolist() == [None] * 6 + ["False alarm", "429"]
+    assert frame["status"].tolist() == ["ok"] * 6 + ["error"] * 2
+
+
+def test_a_null_that_was_made_text_is_nobody(tmp_path: Path) -> None:
+    """Else all who have no session are in one, and splits keep sessions whole."""
+    told = ["null", "NULL", "None", "nan", "\\N", "Nan"]
+    path = _write(tmp_path / "t.parquet", session_id=told, user_id=told, response=told)
+    frame = read_traffic(path).frame
+    assert frame["session_id"].tolist() == frame["user_id"].tolist() == [None] * 5 + ["Nan"]
+    assert frame["response"].tolist() == told  # an answer may be just that
+
+
 @pytest.mark.parametrize(
     "spelled",
     [
+        "2026-11-02 10:45:37,893",
+        "2026-11-02 10:45:37.893 UTC",
         "2026-11-02 10:45:37.893+00",
         "2026-11-02T10:45:37.893Z",
         "2026-11-02 10:45:37.893",
@@ -171,8 +189,6 @@ def test_times_with_and_without_zone(spelled: Any) -> None:
     assert read[0] == pd.Timestamp("2026-11-02T10:45:37.893Z")
     assert read[1:].isna().all()
     assert not bad.any()
-        "2026-11-02 10:45:37,893",
-        "2026-11-02 10:45:37.893 UTC",
 
 
 def test_times_that_are_none() -> None:
@@ -180,6 +196,14 @@ def test_times_that_are_none() -> None:
     read, bad = times(odd)
     assert read.isna().all()
     assert bad.all()
+
+
+@pytest.mark.parametrize("date", [20261102, 20261102104537, "20261102104537", 1.5, -1, 2**63])
+def test_a_number_of_no_time_that_a_log_can_have_is_no_time(date: Any) -> None:
+    """As epochs these would be of 1970 or 2612."""
+    read, bad = times([date, 1793616337, 0])
+    assert read.isna().tolist() == [True, False, True]
+    assert bad.tolist() == [True, False, False]  # 0: nobody knows
 
 
 def test_times_of_mixed_types_keep_their_places() -> None:
@@ -196,14 +220,6 @@ def test_numbers() -> None:
     assert not bad.any()
     _, bad = numbers(["1,5", "1_0", "0x1", [1], 10**400, "ten"])
     assert bad.all()
-
-
-@pytest.mark.parametrize("date", [20261102, 20261102104537, "20261102104537", 1.5, -1, 2**63])
-def test_a_number_of_no_time_that_a_log_can_have_is_no_time(date: Any) -> None:
-    """As epochs these would be of 1970 or 2612."""
-    read, bad = times([date, 1793616337, 0])
-    assert read.isna().tolist() == [True, False, True]
-    assert bad.tolist() == [True, False, False]  # 0: nobody knows
 
 
 def test_tags() -> None:

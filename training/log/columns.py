@@ -21,10 +21,12 @@ Column = Sequence[Any] | npt.NDArray[Any] | pd.Series
 Bools = npt.NDArray[np.bool_]
 
 NOTHING = frozenset({"", "nan", "null", "none", "na", "n/a", "\\n", "<na>"})
+NULLS = frozenset({"null", "NULL", "None", "nan", "NaN", "<NA>", "\\N"})  # as programs write them
+NO_ERROR = frozenset({"false", "0", "{}", "[]"})
 TRUTH = {"true": 1.0, "false": 0.0}
+EARLIEST, LATEST = 1e14, 7.3e15  # microseconds: 1973 to 2201, so 20261102 and its like are no epoch
 EPOCH = re.compile(r"-?\d{9,19}(\.\d*)?")
 OK = frozenset({"ok", "success", "succeeded", "completed", "complete", "200", "true"})
-EARLIEST, LATEST = 1e14, 7.3e15  # microseconds: 1973 to 2201, so 20261102 and its like are no epoch
 FAILED = frozenset({"error", "failure", "failed", "fail", "exception", "timeout", "false"})
 
 
@@ -81,9 +83,9 @@ def times(values: Column) -> tuple[pd.Series, Bools]:
         spelled = pd.Series(texts[given], dtype=object)
         parsed = pd.to_datetime(spelled, utc=True, format="ISO8601", errors="coerce")
         stamps[given] = _utc(parsed).dt.tz_localize(None).to_numpy()
+    epoch[epoch == 0] = np.nan
     micros = _micros(epoch)
     timed = (micros >= EARLIEST) & (micros < LATEST)
-    epoch[epoch == 0] = np.nan
     stamps[timed] = micros[timed].astype(np.int64).view("datetime64[us]")
     bad = (given | ~np.isnan(epoch)) & np.isnat(stamps)
     return pd.Series(stamps).dt.tz_localize("UTC"), bad
@@ -95,9 +97,9 @@ def _time_cell(value: Any) -> tuple[float, Any]:
         text = clean(value.strip())
         if text.lower() in NOTHING:
             return np.nan, None
+        text = text.removesuffix(" UTC").replace(",", ".")  # as BigQuery and Python's logging write
         return (float(text), None) if EPOCH.fullmatch(text) else (np.nan, text)
     if value is None or value is pd.NaT or value is pd.NA:
-        text = text.removesuffix(" UTC").replace(",", ".")  # as BigQuery and Python's logging write
         return np.nan, None
     if isinstance(value, date):
         return np.nan, value
@@ -123,7 +125,8 @@ def _utc(series: pd.Series) -> pd.Series:
 def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
     """object[n] of str or None; numbers and objects become their (JSON) text.
 
-    `empty` is what empty text becomes. Lone surrogates are replaced.
+    `empty` is what empty text becomes; where that is None, so does the word for a null that was
+    made text. Lone surrogates are replaced.
     """
     read = np.empty(len(values), object)
     read[:] = [_text(value, empty) for value in values]
@@ -132,7 +135,7 @@ def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
 
 def _text(value: Any, empty: str | None) -> str | None:
     if isinstance(value, str):
-        return clean(value) if value else empty
+        return empty if not value or (empty is None and value in NULLS) else clean(value)
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, bytes):
@@ -177,6 +180,14 @@ def statuses(values: Column) -> tuple[npt.NDArray[Any], Bools]:
     read = np.empty(len(words), object)
     read[:] = [None if word is None else known.get(word.strip().lower()) for word in words]
     return read, pd.isna(read) & ~pd.isna(words)
+
+
+def errors(values: Column) -> tuple[npt.NDArray[Any], Bools]:
+    """object[n] of str or None: what failed; a flag that says no (false, 0) is no error."""
+    read, bad = texts(values, None)
+    fine = [text is not None and text.strip().lower() in NO_ERROR for text in read]
+    read[fine] = None
+    return read, bad
 
 
 def messages(values: Column) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
