@@ -18,6 +18,7 @@ from training.log.ingest import IngestReport, ingest
 from training.log.traffic import read_traffic
 
 USER = [{"role": "user", "content": "hello"}]
+OF_PARTS = [{"role": "user", "parts": [{"type": "text", "content": "hello"}]}]
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -182,6 +183,29 @@ def test_pairs_without_an_id_get_one_that_stays(tmp_path: Path) -> None:
     report, _ = read(tmp_path, source)
     assert counts(report) == {"read": 4, "failed": 2, "duplicate": 1, "skipped": 1}
     assert ingest([source], tmp_path / "t.parquet", keep_ids=True).total["duplicate"] == 3
+
+
+def test_ids_that_ollama_draws_are_nobodys(tmp_path: Path) -> None:
+    """After some dozen calls two share one of its 999 ids: one of them was lost."""
+    drawn = "chatcmpl-842"
+    told = {"gen_ai.operation.name": "chat", "gen_ai.response.id": drawn}
+    told |= {"gen_ai.request.model": "m", "gen_ai.input.messages": json.dumps(OF_PARTS)}
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
+    span = {"traceId": "t", "startTimeUnixNano": 1_790_000_000_000_000_000}
+    spans = [{**span, "spanId": name, "attributes": attributes} for name in "ab"]
+    pair = {"request": {"model": "m", "messages": USER}, "response": {"id": drawn}}
+    given = {
+        "otel": [{"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}],
+        "pairs": [{**pair, "ts": f"2026-11-02T10:00:0{second}Z"} for second in range(2)],
+        "payloads": [payload(n, id=drawn, litellm_call_id=f"c{n}") for n in range(2)],
+        "spend": [spend(n, request_id=drawn, litellm_call_id=f"d{n}") for n in range(2)],
+    }
+    sources = [lines(tmp_path / f"{name}.jsonl", *rows) for name, rows in given.items()]
+    report, frame = read(tmp_path, *sources)
+    assert counts(report) == {"read": 8, "ingested": 8}
+    assert {"c0", "c1", "d0", "d1", "span-t:a", "span-t:b"} < set(frame.index)
+    without = lines(tmp_path / "old.jsonl", spend(1, request_id=drawn))
+    assert list(read(tmp_path / "old", without)[1].index) == [drawn]  # no other id in the log
 
 
 def _observation(key: str, trace: str, second: int = 0, **more: Any) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """What the formats share: OpenAI's chat completions, thumbs, and names of models."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.log.adapters.records import decoded_object
 
+DRAWN = re.compile(r"chatcmpl-\d{1,3}")
 UP = frozenset({"up", "thumbs_up", "thumbsup", "thumbs up", "like", "positive", "good", "true"})
 DOWN = frozenset({"down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "negative"})
 DOWN |= {"bad", "false"}
@@ -23,6 +25,11 @@ def bare_model(model: Any, provider: str | None = None) -> Any:
         return model
     first, _, rest = model.partition("/")
     return bare_model(rest) if first == provider or first.lower() in PROVIDERS else model
+
+
+def unique_id(given: Any) -> Any:
+    """A completion's id; None where it is one of the 999 that Ollama draws from."""
+    return None if DRAWN.fullmatch(str(given)) else given
 
 
 def answer(message: Mapping[str, Any]) -> str | None:

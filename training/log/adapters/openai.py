@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import bare_model, completion, joined_chunks, people
+from training.log.adapters.chat import bare_model, completion, joined_chunks, people, unique_id
 from training.log.adapters.records import UNREADABLE, Numbered, applied, bad, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -162,7 +162,7 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     if isinstance(failed, dict):
         failed = failed.get("type") or failed.get("code") or failed.get("message") or str(failed)
     made = {
-        "request_id": response.get("id") or _fingerprint(record),
+        "request_id": unique_id(response.get("id")) or _fingerprint(record),
         **people(request.get("metadata"), request.get("user")),
         "messages": request["messages"],
         "model": bare_model(request.get("model") or response.get("model")),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens
+from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens, unique_id
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -133,7 +133,7 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
     if any(m["role"] == "user" and m["content"] == [] for m in messages):
         return LOST
     started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
-    given = told.get("gen_ai.response.id")
+    given = unique_id(told.get("gen_ai.response.id"))
     failed = (span.get("status") or {}).get("code") in FAILED
     reasons = told.get("gen_ai.response.finish_reasons") or [None]
     verdicts = [e for e in events if e["name"] == VERDICT]
