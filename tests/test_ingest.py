@@ -143,6 +143,16 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
     assert frame["tags"].tolist() == [["a", "b"]] * 3
 
 
+def test_a_prompt_is_messages_where_it_spells_them(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    spelled = [chat, str(chat), json.dumps(chat), json.dumps(json.dumps(chat))]
+    rows = [{"request_id": n, "model": "m", "prompt": text} for n, text in enumerate(spelled)]
+    pd.DataFrame(rows).to_csv(tmp_path / "log.csv", index=False)
+    ingest([tmp_path / "log.csv"], tmp_path / "t.parquet")
+    found = read_traffic(tmp_path / "t.parquet").frame["messages"]
+    assert [json.loads(text) for text in found] == [chat] * 4
+
+
 def test_a_mapped_number_means_the_same_however_it_is_spelled(tmp_path: Path) -> None:
     """Integers become floats where a null stands among them: 1.0 was not found under 1."""
     bad = {"a": 1, "b": 0, "c": 1.0, "d": 0.0, "e": True, "f": False, "g": "1.0", "h": None}

@@ -224,6 +224,7 @@ def test_numbers() -> None:
 
 def test_tags() -> None:
     read, bad = tags(["a|b", '["c", "d"]', None, ["e"], "", np.array(["f"], object), 5])
+    assert tags(["['a', 'b']", "[draft"])[0].tolist() == [["a", "b"], ["[draft"]]
     assert read.tolist()[:6] == [["a", "b"], ["c", "d"], [], ["e"], [], ["f"]]
     assert bad.tolist() == [False] * 6 + [True]
 
@@ -244,6 +245,31 @@ def test_tags() -> None:
 def test_any_prompt_comes_through(prompt: str) -> None:
     assert _contents(canonical_messages(prompt)) == [prompt]
     assert _contents(canonical_messages([{"role": "user", "content": prompt}])) == [prompt]
+
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'it\'s "so"\\?'}]
+
+
+@pytest.mark.parametrize(
+    "text", [str(CHAT), f" {CHAT}\n", json.dumps(json.dumps(CHAT)), json.dumps(CHAT, indent=1)]
+)
+def test_messages_as_other_programs_spell_them(text: str) -> None:
+    """pandas' to_csv writes lists as Python does: they were read as prompts."""
+    assert json.loads(canonical_messages(text)) == CHAT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str(CHAT)[:-9],
+        str(np.array(CHAT, object)),
+        json.dumps(json.dumps(CHAT))[:-9],
+        '[{"role": "user", "parts": [{"text": "hello"}]}]',
+    ],
+)
+def test_messages_that_cannot_be_read_are_no_prompts(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cut off|parts"):
+        canonical_messages(text)
 
 
 def test_a_lone_surrogate_in_a_time_is_no_time() -> None:

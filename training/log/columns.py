@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training.log.messages import canonical_messages, clean
+from training.log.messages import canonical_messages, clean, python_list
 
 Column = Sequence[Any] | npt.NDArray[Any] | pd.Series
 Bools = npt.NDArray[np.bool_]
@@ -162,8 +162,8 @@ def _tags(value: Any) -> list[str] | None:
         if value.lstrip()[:1] == "[":
             try:
                 value = json.loads(value)
-            except ValueError:
-                return [clean(value)]
+            except (ValueError, RecursionError):
+                value = python_list(value) or [value]
         else:
             return [clean(tag) for part in value.split("|") if (tag := part.strip())]
     if hasattr(value, "tolist") and not np.isscalar(value):

@@ -21,7 +21,7 @@ from training.log.adapters.rows import Bad, Record, Row
 from training.log.columns import TRUTH
 from training.log.imprint import is_featured
 from training.log.layout import SCHEMA
-from training.log.messages import bare_prompt, is_chat
+from training.log.messages import bare_prompt, begins_as_chat, is_chat
 from training.log.parquet import open_parquet
 from training.toml import read_toml
 
@@ -255,6 +255,8 @@ def _value(source: dict[str, Any], name: str) -> Any:
 
 def _from_prompt(prompt: Any) -> Any:
     if not isinstance(prompt, str):
+        return prompt
+    if begins_as_chat(prompt):
         return prompt
     if prompt.lstrip()[:1] == "[":
         try:
