@@ -208,6 +208,33 @@ def test_ids_that_ollama_draws_are_nobodys(tmp_path: Path) -> None:
     assert list(read(tmp_path / "old", without)[1].index) == [drawn]  # no other id in the log
 
 
+def test_calls_of_the_messages_api(tmp_path: Path) -> None:
+    """They were read without the system prompt, the answer and the tokens."""
+    request = {"model": "claude-3-5-haiku", "system": "Be brief.", "messages": USER}
+    text = [{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "answer"}]
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": None}
+    said = {"id": "a", "content": text, "stop_reason": "end_turn"}
+    said |= {"usage": {**usage, "output_tokens": 2}}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}}
+    pairs = [
+        {"request": request, "response": said},
+        {"request": request, "response": {"id": "b", "content": [call], "stop_reason": "tool_use"}},
+        {"request": request, "response": [{"type": "message_start", "message": {"id": "c"}}]},
+    ]
+    told = {"mlflow.spanType": "CHAT_MODEL", "mlflow.spanInputs": request}
+    told["mlflow.spanOutputs"] = said
+    span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
+    trace = {"info": {"trace_id": "d"}, "data": {"spans": [span]}}
+    sources = lines(tmp_path / "p.jsonl", *pairs), lines(tmp_path / "t.jsonl", trace)
+    report, frame = read(tmp_path, *sources)
+    assert counts(report) == {"read": 4, "ingested": 3, "skipped": 1}
+    for messages in frame["messages"]:
+        assert json.loads(messages) == [{"role": "system", "content": "Be brief."}, *USER]
+    assert frame["response"].to_dict() == {"a": "answer", "b": json.dumps([call]), "d": "answer"}
+    assert frame["finish_reason"].to_dict() == {"a": "end_turn", "b": "tool_use", "d": "end_turn"}
+    assert frame.loc["a", ["input_tokens", "output_tokens"]].tolist() == [43, 2]
+
+
 def _observation(key: str, trace: str, second: int = 0, **more: Any) -> dict[str, Any]:
     return {
         "id": key,

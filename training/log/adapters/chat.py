@@ -54,9 +54,14 @@ def text_of(content: Any) -> str | None:
 
 
 def completion(response: Any) -> dict[str, Any]:
-    """Columns of a chat completion: the first choice's answer, why it ended, and its tokens."""
+    """Columns of a chat completion: the first choice's answer, why it ended, and its tokens.
+
+    Of an answer of Anthropic's Messages API, too.
+    """
     if not isinstance(response, dict):
         return {}
+    if "choices" not in response and isinstance(response.get("content"), list):
+        return _of_blocks(response)
     choice = (response.get("choices") or [{}])[0]
     said = {
         "response": answer(choice.get("message") or {}),
@@ -64,6 +69,16 @@ def completion(response: Any) -> dict[str, Any]:
     }
     usage = response.get("usage") or {}
     return said | tokens(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _of_blocks(response: dict[str, Any]) -> dict[str, Any]:
+    """The same of blocks of content; what was read from a cache or put there is counted apart."""
+    blocks, usage = response["content"], response.get("usage") or {}
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    told = text_of(blocks) or (json.dumps(calls, ensure_ascii=False) if calls else "")
+    given = [usage.get(f"{kind}input_tokens") for kind in ("", "cache_read_", "cache_creation_")]
+    counted = tokens(sum(filter(None, given)), usage.get("output_tokens"))
+    return {"response": told, "finish_reason": response.get("stop_reason"), **counted}
 
 
 def tokens(given: Any, made: Any) -> dict[str, Any]:

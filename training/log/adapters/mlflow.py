@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+from router.request import read_body
 from training.errors import BadInput
 from training.log.adapters.chat import (
     bare_model,
@@ -92,7 +93,7 @@ class _Span:
         made = {
             "at": self.started or None,
             "latency_ms": None if ended is None else (int(ended) - self.started) / 1e6,
-            "messages": self.inputs["messages"],
+            "messages": read_body(self.inputs)[0],
             "model": bare_model(self.inputs.get("model") or self.attribute("mlflow.llm.model")),
             "cost_usd": cost(spent.get("total_cost")),
             **self._answer(),

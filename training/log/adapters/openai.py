@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from router.request import read_body
 from training.log.adapters.chat import bare_model, completion, joined_chunks, people, unique_id
 from training.log.adapters.records import UNREADABLE, Numbered, applied, bad, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
@@ -153,6 +154,9 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
         yield "not a chat call (a request without messages)"
         return
     if isinstance(response, list):
+        if response and not any("choices" in chunk for chunk in response):
+            yield "a stream of other chunks than chat completions'"
+            return
         response = joined_chunks(response)
     if not isinstance(response, dict):
         response = {}
@@ -164,7 +168,7 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     made = {
         "request_id": unique_id(response.get("id")) or _fingerprint(record),
         **people(request.get("metadata"), request.get("user")),
-        "messages": request["messages"],
+        "messages": read_body(request)[0],
         "model": bare_model(request.get("model") or response.get("model")),
         "error": failed or None,
         "status": "error" if failed else "ok",
