@@ -143,6 +143,19 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
     assert frame["tags"].tolist() == [["a", "b"]] * 3
 
 
+def test_a_mapped_column_may_come_late(tmp_path: Path) -> None:
+    """Logs leave out what is null: a file was refused as its first 20 rows had no feedback."""
+    rows = [{"request_id": n, "prompt": "x", "model": "m"} for n in range(60)]
+    rows[50]["feedback"] = {"thumb": 1}
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "map.toml").write_text('[columns]\nscore = "feedback.thumb"\n')
+    ingest([tmp_path / "log.jsonl"], tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+    assert read_traffic(tmp_path / "t.parquet").frame["score"].sum() == 1
+    (tmp_path / "map.toml").write_text('[columns]\nscore = "verdict"\n')
+    with pytest.raises(BadInput, match="no column verdict, which the mapping names for score"):
+        ingest([tmp_path / "log.jsonl"], tmp_path / "u.parquet", map_file=tmp_path / "map.toml")
+
+
 def test_a_prompt_is_messages_where_it_spells_them(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     spelled = [chat, str(chat), json.dumps(chat), json.dumps(json.dumps(chat))]
