@@ -185,6 +185,24 @@ def test_pairs_without_an_id_get_one_that_stays(tmp_path: Path) -> None:
     assert ingest([source], tmp_path / "t.parquet", keep_ids=True).total["duplicate"] == 3
 
 
+def test_pairs_whose_failure_or_answer_is_written_otherwise(tmp_path: Path) -> None:
+    """They were calls that went well, without an answer."""
+    request = {"model": "gpt-4o", "messages": USER}
+    said = {"id": "a", "choices": [{"message": {"content": "answer"}}]}
+    refused = {"error": {"message": "slow down", "type": "rate_limit"}}
+    more: list[dict[str, Any]] = [
+        {"response": json.dumps(said)},
+        {"response": "answer", "http_status": "200"},
+        {"response": refused},
+        {"response": refused | {"error": None}, "http_status": "503"},
+    ]
+    source = lines(tmp_path / "p.jsonl", *({"request": request} | pair for pair in more))
+    report, frame = read(tmp_path, source)
+    assert counts(report) == {"read": 4, "ingested": 2, "failed": 2}
+    assert frame["response"].dropna().tolist() == ["answer"] * 2
+    assert frame["error"].dropna().tolist() == ["rate_limit", "503"]
+
+
 def test_ids_that_ollama_draws_are_nobodys(tmp_path: Path) -> None:
     """After some dozen calls two share one of its 999 ids: one of them was lost."""
     drawn = "chatcmpl-842"
