@@ -439,7 +439,12 @@ def test_folders_and_globs(tmp_path: Path) -> None:
     report = ingest([logs], out)
     assert [Path(file.path).name for file in report.files] == ["1.csv", "2.csv"]
     assert any("prices.csv left out" in note for note in report.notes)
+    assert any("README.md left out: no ending of a log" in note for note in report.notes)
     assert ingest([logs], out).total["read"] == 2  # the table itself is no source
+    _csv(logs / "3.CSV", "d,x,m,1")
+    _csv(logs / "4.csv.1", "e,x,m,1")  # as logrotate names it
+    report = ingest([logs], out)
+    assert report.rows == 3 and any("4.csv.1 and 1 more left out" in n for n in report.notes)
     assert ingest([f"{logs}/*/*.csv"], tmp_path / "u.parquet").rows == 1
 
 
