@@ -361,6 +361,17 @@ def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     assert frame["latency_ms"].tolist() == [1000, 1000]
 
 
+@pytest.mark.parametrize("said", ['two\nlines, "quoted": \u4e2d', '"quoted"', "", None])
+def test_mlflow_answers_that_are_text(tmp_path: Path, said: str | None) -> None:
+    """As functions under @mlflow.trace return them: they kept JSON's backslashes."""
+    told = {"mlflow.spanType": "LLM", "mlflow.spanInputs": {"model": "m", "messages": USER}}
+    told["mlflow.spanOutputs"] = said
+    span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
+    trace = {"info": {"trace_id": "t"}, "data": {"spans": [span]}}
+    _, frame = read(tmp_path, lines(tmp_path / "t.jsonl", trace))
+    assert frame["response"]["t"] == said
+
+
 def test_otel_parts_and_spans_of_other_exporters(tmp_path: Path) -> None:
     def attribute(key: str, value: Any) -> dict[str, Any]:
         kind = {int: "intValue", str: "stringValue"}[type(value)]
