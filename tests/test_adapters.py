@@ -317,10 +317,11 @@ def test_langfuse_has_each_kind_of_tokens_under_its_own_name(tmp_path: Path) -> 
         _observation("b", "t2", usageDetails={}, usage={"input": 5, "output": 3, "inputCost": 9}),
         _observation("c", "t3", usageDetails=None, promptTokens=7, completionTokens=2),
         _observation("d", "t4", usageDetails={"total": 9}),
+        _observation("e", "t5", usageDetails={"total": 9}, promptTokens=7, completionTokens=2),
     ]
     _, frame = read(tmp_path, lines(tmp_path / "o.jsonl", *rows))
-    assert frame["input_tokens"].fillna(-1).to_dict() == {"a": 11, "b": 5, "c": 7, "d": -1}
-    assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1}
+    assert frame["input_tokens"].fillna(-1).to_dict() == {"a": 11, "b": 5, "c": 7, "d": -1, "e": 7}
+    assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1, "e": 2}
 
 
 def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:

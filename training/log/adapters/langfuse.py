@@ -126,8 +126,10 @@ def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
 
 
 def _tokens(row: dict[str, Any]) -> dict[str, Any]:
-    if details := decoded(row.get("usageDetails")):
-        return tokens(_sum(details, "input"), _sum(details, "output"))
+    details = decoded_object(row.get("usageDetails"))
+    given, made = _sum(details, "input"), _sum(details, "output")
+    if given is not None or made is not None:
+        return tokens(given, made)
     used = decoded(row.get("usage")) or {}
     given = used.get("input", row.get("promptTokens"))
     return tokens(given, used.get("output", row.get("completionTokens")))
