@@ -362,6 +362,22 @@ def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     assert frame["latency_ms"].tolist() == [1000, 1000]
 
 
+def test_otel_messages_with_content_and_results_of_any_script(tmp_path: Path) -> None:
+    """The answer was an empty one, and what a tool said in Chinese was made of escapes."""
+    result = {"type": "tool_call_response", "id": "1", "response": {"sky": "晴"}}
+    said = [*USER, {"role": "tool", "parts": [result]}]
+    told = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    told["gen_ai.input.messages"] = json.dumps(said)
+    told["gen_ai.output.messages"] = json.dumps([{"role": "assistant", "content": "answer"}])
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
+    span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": 1_790_000_000_000_000_000}
+    batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span | {"attributes": attributes}]}]}]}
+    _, frame = read(tmp_path, lines(tmp_path / "x.jsonl", batch))
+    assert frame["response"].tolist() == ["answer"]
+    messages = json.loads(frame["messages"].iloc[0])
+    assert [message["content"] for message in messages] == ["hello", '{"sky": "晴"}']
+
+
 @pytest.mark.parametrize("said", ['two\nlines, "quoted": \u4e2d', '"quoted"', "", None])
 def test_mlflow_answers_that_are_text(tmp_path: Path, said: str | None) -> None:
     """As functions under @mlflow.trace return them: they kept JSON's backslashes."""

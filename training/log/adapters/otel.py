@@ -203,8 +203,11 @@ def _messages(told: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | 
 def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
     """A message of parts in the form of a chat request; results of tools are messages of their own.
 
-    A message that lost its parts has the content [].
+    A message that lost its parts has the content []; one that has content in place of parts is in
+    that form already.
     """
+    if "parts" not in said and said.get("content") is not None:
+        return [said]
     texts: list[str] = []
     others: list[dict[str, Any]] = []
     calls, results = [], []
@@ -214,12 +217,12 @@ def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
             texts.append(part.get("content") or "")
         elif kind == "tool_call":
             made = part.get("arguments")
-            text = made if isinstance(made, str) else json.dumps(made)
+            text = made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)
             function = {"name": part.get("name"), "arguments": text}
             calls.append({"id": part.get("id"), "type": "function", "function": function})
         elif kind == "tool_call_response":
             result = part.get("response", part.get("result"))
-            text = result if isinstance(result, str) else json.dumps(result)
+            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
         elif kind != "reasoning":
             bare = {k: v for k, v in part.items() if k != "content"}
