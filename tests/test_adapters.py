@@ -18,6 +18,7 @@ from training.log.ingest import IngestReport, ingest
 from training.log.traffic import read_traffic
 
 USER = [{"role": "user", "content": "hello"}]
+OF_PARTS = [{"role": "user", "parts": [{"type": "text", "content": "hello"}]}]
 
 
 def lines(path: Path, *rows: Any) -> Path:
@@ -184,6 +185,74 @@ def test_pairs_without_an_id_get_one_that_stays(tmp_path: Path) -> None:
     assert ingest([source], tmp_path / "t.parquet", keep_ids=True).total["duplicate"] == 3
 
 
+def test_pairs_whose_failure_or_answer_is_written_otherwise(tmp_path: Path) -> None:
+    """They were calls that went well, without an answer."""
+    request = {"model": "gpt-4o", "messages": USER}
+    said = {"id": "a", "choices": [{"message": {"content": "answer"}}]}
+    refused = {"error": {"message": "slow down", "type": "rate_limit"}}
+    more: list[dict[str, Any]] = [
+        {"response": json.dumps(said)},
+        {"response": "answer", "http_status": "200"},
+        {"response": refused},
+        {"response": refused | {"error": None}, "http_status": "503"},
+    ]
+    source = lines(tmp_path / "p.jsonl", *({"request": request} | pair for pair in more))
+    report, frame = read(tmp_path, source)
+    assert counts(report) == {"read": 4, "ingested": 2, "failed": 2}
+    assert frame["response"].dropna().tolist() == ["answer"] * 2
+    assert frame["error"].dropna().tolist() == ["rate_limit", "503"]
+
+
+def test_ids_that_ollama_draws_are_nobodys(tmp_path: Path) -> None:
+    """After some dozen calls two share one of its 999 ids: one of them was lost."""
+    drawn = "chatcmpl-842"
+    told = {"gen_ai.operation.name": "chat", "gen_ai.response.id": drawn}
+    told |= {"gen_ai.request.model": "m", "gen_ai.input.messages": json.dumps(OF_PARTS)}
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
+    span = {"traceId": "t", "startTimeUnixNano": 1_790_000_000_000_000_000}
+    spans = [{**span, "spanId": name, "attributes": attributes} for name in "ab"]
+    pair = {"request": {"model": "m", "messages": USER}, "response": {"id": drawn}}
+    given = {
+        "otel": [{"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}],
+        "pairs": [{**pair, "ts": f"2026-11-02T10:00:0{second}Z"} for second in range(2)],
+        "payloads": [payload(n, id=drawn, litellm_call_id=f"c{n}") for n in range(2)],
+        "spend": [spend(n, request_id=drawn, litellm_call_id=f"d{n}") for n in range(2)],
+    }
+    sources = [lines(tmp_path / f"{name}.jsonl", *rows) for name, rows in given.items()]
+    report, frame = read(tmp_path, *sources)
+    assert counts(report) == {"read": 8, "ingested": 8}
+    assert {"c0", "c1", "d0", "d1", "span-t:a", "span-t:b"} < set(frame.index)
+    without = lines(tmp_path / "old.jsonl", spend(1, request_id=drawn))
+    assert list(read(tmp_path / "old", without)[1].index) == [drawn]  # no other id in the log
+
+
+def test_calls_of_the_messages_api(tmp_path: Path) -> None:
+    """They were read without the system prompt, the answer and the tokens."""
+    request = {"model": "claude-3-5-haiku", "system": "Be brief.", "messages": USER}
+    text = [{"type": "thinking", "thinking": "so"}, {"type": "text", "text": "answer"}]
+    usage = {"input_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": None}
+    said = {"id": "a", "content": text, "stop_reason": "end_turn"}
+    said |= {"usage": {**usage, "output_tokens": 2}}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}}
+    pairs = [
+        {"request": request, "response": said},
+        {"request": request, "response": {"id": "b", "content": [call], "stop_reason": "tool_use"}},
+        {"request": request, "response": [{"type": "message_start", "message": {"id": "c"}}]},
+    ]
+    told = {"mlflow.spanType": "CHAT_MODEL", "mlflow.spanInputs": request}
+    told["mlflow.spanOutputs"] = said
+    span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
+    trace = {"info": {"trace_id": "d"}, "data": {"spans": [span]}}
+    sources = lines(tmp_path / "p.jsonl", *pairs), lines(tmp_path / "t.jsonl", trace)
+    report, frame = read(tmp_path, *sources)
+    assert counts(report) == {"read": 4, "ingested": 3, "skipped": 1}
+    for messages in frame["messages"]:
+        assert json.loads(messages) == [{"role": "system", "content": "Be brief."}, *USER]
+    assert frame["response"].to_dict() == {"a": "answer", "b": json.dumps([call]), "d": "answer"}
+    assert frame["finish_reason"].to_dict() == {"a": "end_turn", "b": "tool_use", "d": "end_turn"}
+    assert frame.loc["a", ["input_tokens", "output_tokens"]].tolist() == [43, 2]
+
+
 def _observation(key: str, trace: str, second: int = 0, **more: Any) -> dict[str, Any]:
     return {
         "id": key,
@@ -239,6 +308,22 @@ def test_langfuse(tmp_path: Path) -> None:
     assert frame["session_id"]["g"] == "old"
 
 
+def test_langfuse_has_each_kind_of_tokens_under_its_own_name(tmp_path: Path) -> None:
+    """`output` is without the reasoning that was billed; older exports have one count a side."""
+    kinds = {"input": 4, "input_cached_tokens": 6, "cache_read_input_tokens": 1, "total": 100}
+    kinds |= {"output": 2, "output_reasoning_tokens": 80, "output_audio_tokens": None}
+    rows = [
+        _observation("a", "t1", usageDetails=kinds),
+        _observation("b", "t2", usageDetails={}, usage={"input": 5, "output": 3, "inputCost": 9}),
+        _observation("c", "t3", usageDetails=None, promptTokens=7, completionTokens=2),
+        _observation("d", "t4", usageDetails={"total": 9}),
+        _observation("e", "t5", usageDetails={"total": 9}, promptTokens=7, completionTokens=2),
+    ]
+    _, frame = read(tmp_path, lines(tmp_path / "o.jsonl", *rows))
+    assert frame["input_tokens"].fillna(-1).to_dict() == {"a": 11, "b": 5, "c": 7, "d": -1, "e": 7}
+    assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1, "e": 2}
+
+
 def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     def span(number: int) -> dict[str, Any]:
         inputs = {"model": "openai/gpt-4o", "messages": USER}
@@ -275,6 +360,33 @@ def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     assert frame["score"].dropna().to_dict() == {"tr-1/x2": 1.0}
     assert frame["tags"].tolist() == [["team:a"]] * 2
     assert frame["latency_ms"].tolist() == [1000, 1000]
+
+
+def test_otel_messages_with_content_and_results_of_any_script(tmp_path: Path) -> None:
+    """The answer was an empty one, and what a tool said in Chinese was made of escapes."""
+    result = {"type": "tool_call_response", "id": "1", "response": {"sky": "晴"}}
+    said = [*USER, {"role": "tool", "parts": [result]}]
+    told = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    told["gen_ai.input.messages"] = json.dumps(said)
+    told["gen_ai.output.messages"] = json.dumps([{"role": "assistant", "content": "answer"}])
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
+    span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": 1_790_000_000_000_000_000}
+    batch = {"resourceSpans": [{"scopeSpans": [{"spans": [span | {"attributes": attributes}]}]}]}
+    _, frame = read(tmp_path, lines(tmp_path / "x.jsonl", batch))
+    assert frame["response"].tolist() == ["answer"]
+    messages = json.loads(frame["messages"].iloc[0])
+    assert [message["content"] for message in messages] == ["hello", '{"sky": "晴"}']
+
+
+@pytest.mark.parametrize("said", ['two\nlines, "quoted": \u4e2d', '"quoted"', "", None])
+def test_mlflow_answers_that_are_text(tmp_path: Path, said: str | None) -> None:
+    """As functions under @mlflow.trace return them: they kept JSON's backslashes."""
+    told = {"mlflow.spanType": "LLM", "mlflow.spanInputs": {"model": "m", "messages": USER}}
+    told["mlflow.spanOutputs"] = said
+    span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
+    trace = {"info": {"trace_id": "t"}, "data": {"spans": [span]}}
+    _, frame = read(tmp_path, lines(tmp_path / "t.jsonl", trace))
+    assert frame["response"]["t"] == said
 
 
 def test_otel_parts_and_spans_of_other_exporters(tmp_path: Path) -> None:

@@ -583,6 +583,17 @@ def test_init_finds_the_price_that_most_bills_agree_with(workdir, capsys):
         assert (tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]) == (0.15, 0.6)
 
 
+def test_init_gives_no_price_that_bills_do_not_agree_with(workdir, capsys):
+    """Bills with a fee a call, or of a column that is no bill, gave prices all the same."""
+    rows = make_rows(90, seed=1)
+    for i, row in enumerate(rows):
+        row["input_tokens"], row["cost_usd"] = 20 + 37 * i % 901, 0.001 * (1 + i % 7) ** 3
+    write_log(workdir / "log.parquet", rows)
+    assert "no price fits most bills" in call(capsys, "init", "log.parquet").out
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    assert text.count("FILL IN") == 4 and "UNKNOWN" not in text  # the order shows in any bill
+
+
 def test_a_tier_that_costs_nothing_is_possible(workdir, capsys, quick):
     write_log(workdir / "log.parquet", make_rows(300, seed=3))
     write_tiers(workdir, TIERS_TOML.replace("= 0.1", "= 0").replace("= 0.4", "= 0"))

@@ -137,11 +137,16 @@ def test_the_extra_is_named_where_it_is_missing(base_url, monkeypatch):
         open_client(base_url, 1.0)
 
 
+# As Mistral's models answer that reason first.
+PARTS = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "an answer"}]
+
+
 @pytest.mark.parametrize(
     "reply",
     [
         *(None, [], "text", {}, {"choices": []}, {"choices": {"a": 1}}, {"choices": [None]}),
         *({"choices": [{"message": m}]} for m in (None, "hi", {}, {"content": {"a": 1}})),
+        {"choices": [{"message": {"content": PARTS[:1]}}]},
     ],
 )
 def test_replies_that_hold_no_text(reply):
@@ -155,6 +160,7 @@ def test_replies_that_hold_no_text(reply):
         ({"message": {"content": None, "tool_calls": [{}]}, "finish_reason": "tool_calls"}, ""),
         ({"message": {"content": None}, "finish_reason": "length"}, ""),
         ({"message": {"content": "cut"}, "finish_reason": "length"}, "cut"),
+        ({"message": {"content": PARTS}, "finish_reason": "stop"}, "an answer"),
     ],
 )
 def test_answers_that_hold_little(choice, text):

@@ -143,6 +143,56 @@ def test_json_lines_and_dotted_mapping(tmp_path: Path) -> None:
     assert frame["tags"].tolist() == [["a", "b"]] * 3
 
 
+def test_a_mapped_column_may_come_late(tmp_path: Path) -> None:
+    """Logs leave out what is null: a file was refused as its first 20 rows had no feedback."""
+    rows = [{"request_id": n, "prompt": "x", "model": "m"} for n in range(60)]
+    rows[50]["feedback"] = {"thumb": 1}
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "map.toml").write_text('[columns]\nscore = "feedback.thumb"\n')
+    ingest([tmp_path / "log.jsonl"], tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+    assert read_traffic(tmp_path / "t.parquet").frame["score"].sum() == 1
+    (tmp_path / "map.toml").write_text('[columns]\nscore = "verdict"\n')
+    with pytest.raises(BadInput, match="no column verdict, which the mapping names for score"):
+        ingest([tmp_path / "log.jsonl"], tmp_path / "u.parquet", map_file=tmp_path / "map.toml")
+
+
+def test_a_prompt_is_messages_where_it_spells_them(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    spelled = [chat, str(chat), json.dumps(chat), json.dumps(json.dumps(chat))]
+    rows = [{"request_id": n, "model": "m", "prompt": text} for n, text in enumerate(spelled)]
+    pd.DataFrame(rows).to_csv(tmp_path / "log.csv", index=False)
+    ingest([tmp_path / "log.csv"], tmp_path / "t.parquet")
+    found = read_traffic(tmp_path / "t.parquet").frame["messages"]
+    assert [json.loads(text) for text in found] == [chat] * 4
+
+
+def test_a_mapped_number_means_the_same_however_it_is_spelled(tmp_path: Path) -> None:
+    """Integers become floats where a null stands among them: 1.0 was not found under 1."""
+    bad = {"a": 1, "b": 0, "c": 1.0, "d": 0.0, "e": True, "f": False, "g": "1.0", "h": None}
+    rows = [{"request_id": k, "prompt": k, "model": "m", "bad": v} for k, v in bad.items()]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spelled = tmp_path / "map.toml"
+    spelled.write_text('[columns]\nscore = "bad"\n[values.score]\n0 = 1.0\n1 = 0.0\n')
+    ingest([tmp_path / "log.jsonl"], tmp_path / "t.parquet", map_file=spelled)
+    score = read_traffic(tmp_path / "t.parquet").frame["score"]
+    assert score[:7].tolist() == [0, 1, 0, 1, 0, 1, 0] and score.isna()[7]
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_long_integers_keep_all_their_digits(tmp_path: Path, array: bool) -> None:
+    """UUIDs as numbers: rounded to a float they all were one request."""
+    ids = [2**127 + number for number in range(3)]
+    call = {"call_type": "", "startTime": 1.8e9, "response_cost": 0, "model": "m"}
+    rows = [{**call, "id": name, "messages": f"{10**30}"} for name in ids]
+    text = json.dumps(rows) if array else "\n".join(map(json.dumps, rows))
+    (tmp_path / "log.json").write_text(text)
+    report = ingest([tmp_path / "log.json"], tmp_path / "t.parquet")
+    assert report.total["ingested"] == 3
+    table = read_traffic(tmp_path / "t.parquet")
+    assert table.frame["request_id"].tolist() == list(map(str, ids))
+    assert _prompts(table) == [f"{10**30}"] * 3
+
+
 @pytest.mark.parametrize(
     ("toml", "told"),
     [
@@ -389,7 +439,12 @@ def test_folders_and_globs(tmp_path: Path) -> None:
     report = ingest([logs], out)
     assert [Path(file.path).name for file in report.files] == ["1.csv", "2.csv"]
     assert any("prices.csv left out" in note for note in report.notes)
+    assert any("README.md left out: no ending of a log" in note for note in report.notes)
     assert ingest([logs], out).total["read"] == 2  # the table itself is no source
+    _csv(logs / "3.CSV", "d,x,m,1")
+    _csv(logs / "4.csv.1", "e,x,m,1")  # as logrotate names it
+    report = ingest([logs], out)
+    assert report.rows == 3 and any("4.csv.1 and 1 more left out" in n for n in report.notes)
     assert ingest([f"{logs}/*/*.csv"], tmp_path / "u.parquet").rows == 1
 
 

@@ -152,9 +152,27 @@ def test_a_row_with_an_error_is_a_failed_call(tmp_path: Path) -> None:
     assert frame["error"][1] is None
 
 
+def test_a_flag_that_says_no_is_no_error(tmp_path: Path) -> None:
+    told = ["False", "0", "{}", "null", "None", "\\N", "False alarm", "429"]
+    frame = read_traffic(_write(tmp_path / "t.parquet", error=told)).frame
+    assert frame["error"].tolist() == [None] * 6 + ["False alarm", "429"]
+    assert frame["status"].tolist() == ["ok"] * 6 + ["error"] * 2
+
+
+def test_a_null_that_was_made_text_is_nobody(tmp_path: Path) -> None:
+    """Else all who have no session are in one, and splits keep sessions whole."""
+    told = ["null", "NULL", "None", "nan", "\\N", "Nan"]
+    path = _write(tmp_path / "t.parquet", session_id=told, user_id=told, response=told)
+    frame = read_traffic(path).frame
+    assert frame["session_id"].tolist() == frame["user_id"].tolist() == [None] * 5 + ["Nan"]
+    assert frame["response"].tolist() == told  # an answer may be just that
+
+
 @pytest.mark.parametrize(
     "spelled",
     [
+        "2026-11-02 10:45:37,893",
+        "2026-11-02 10:45:37.893 UTC",
         "2026-11-02 10:45:37.893+00",
         "2026-11-02T10:45:37.893Z",
         "2026-11-02 10:45:37.893",
@@ -180,6 +198,14 @@ def test_times_that_are_none() -> None:
     assert bad.all()
 
 
+@pytest.mark.parametrize("date", [20261102, 20261102104537, "20261102104537", 1.5, -1, 2**63])
+def test_a_number_of_no_time_that_a_log_can_have_is_no_time(date: Any) -> None:
+    """As epochs these would be of 1970 or 2612."""
+    read, bad = times([date, 1793616337, 0])
+    assert read.isna().tolist() == [True, False, True]
+    assert bad.tolist() == [True, False, False]  # 0: nobody knows
+
+
 def test_times_of_mixed_types_keep_their_places() -> None:
     read, bad = times(["x", date(2026, 1, 2), 1793616337, None, "2026-01-03T00:00:00+01:00"])
     assert bad.tolist() == [True, False, False, False, False]
@@ -198,6 +224,7 @@ def test_numbers() -> None:
 
 def test_tags() -> None:
     read, bad = tags(["a|b", '["c", "d"]', None, ["e"], "", np.array(["f"], object), 5])
+    assert tags(["['a', 'b']", "[draft"])[0].tolist() == [["a", "b"], ["[draft"]]
     assert read.tolist()[:6] == [["a", "b"], ["c", "d"], [], ["e"], [], ["f"]]
     assert bad.tolist() == [False] * 6 + [True]
 
@@ -218,6 +245,31 @@ def test_tags() -> None:
 def test_any_prompt_comes_through(prompt: str) -> None:
     assert _contents(canonical_messages(prompt)) == [prompt]
     assert _contents(canonical_messages([{"role": "user", "content": prompt}])) == [prompt]
+
+
+CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'it\'s "so"\\?'}]
+
+
+@pytest.mark.parametrize(
+    "text", [str(CHAT), f" {CHAT}\n", json.dumps(json.dumps(CHAT)), json.dumps(CHAT, indent=1)]
+)
+def test_messages_as_other_programs_spell_them(text: str) -> None:
+    """pandas' to_csv writes lists as Python does: they were read as prompts."""
+    assert json.loads(canonical_messages(text)) == CHAT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        str(CHAT)[:-9],
+        str(np.array(CHAT, object)),
+        json.dumps(json.dumps(CHAT))[:-9],
+        '[{"role": "user", "parts": [{"text": "hello"}]}]',
+    ],
+)
+def test_messages_that_cannot_be_read_are_no_prompts(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cut off|parts"):
+        canonical_messages(text)
 
 
 def test_a_lone_surrogate_in_a_time_is_no_time() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.errors import BadInput, EnvironmentProblem
+from training.log.adapters.chat import text_of
 
 TIMED_OUT = 408
 _FINAL = frozenset({400, 405, 406, 409, 410, 411, 413, 414, 415, 422, 451})
@@ -52,9 +53,10 @@ def read_answer(reply: Any, latency_ms: float) -> Answer:
     try:
         choice = reply["choices"][0]
         message = choice["message"]
-        text = message.get("content")
+        content = message.get("content")
     except (KeyError, IndexError, TypeError, AttributeError):
         raise unreadable("an answer without choices") from None
+    text = (text_of(content) or None) if isinstance(content, list) else content
     reason, usage = choice.get("finish_reason"), reply.get("usage")
     if text is None and (message.get("tool_calls") or reason in _CUT):
         text = ""  # a tool call is an answer; its arguments are not kept

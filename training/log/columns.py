@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training.log.messages import canonical_messages, clean
+from training.log.messages import canonical_messages, clean, python_list
 
 Column = Sequence[Any] | npt.NDArray[Any] | pd.Series
 Bools = npt.NDArray[np.bool_]
 
 NOTHING = frozenset({"", "nan", "null", "none", "na", "n/a", "\\n", "<na>"})
+NULLS = frozenset({"null", "NULL", "None", "nan", "NaN", "<NA>", "\\N"})  # as programs write them
+NO_ERROR = frozenset({"false", "0", "{}", "[]"})
 TRUTH = {"true": 1.0, "false": 0.0}
+EARLIEST, LATEST = 1e14, 7.3e15  # microseconds: 1973 to 2201, so 20261102 and its like are no epoch
 EPOCH = re.compile(r"-?\d{9,19}(\.\d*)?")
 OK = frozenset({"ok", "success", "succeeded", "completed", "complete", "200", "true"})
 FAILED = frozenset({"error", "failure", "failed", "fail", "exception", "timeout", "false"})
@@ -56,7 +59,10 @@ def _number(value: Any) -> float:
 
 
 def times(values: Column) -> tuple[pd.Series, Bools]:
-    """datetime64[us, UTC]; ISO 8601 with or without zone (then UTC), or epoch s, ms, us or ns."""
+    """datetime64[us, UTC]; ISO 8601 with or without zone (then UTC), or epoch s, ms, us or ns.
+
+    A number is an epoch if it is of 1973 to 2201 in one of these units; 0 is unknown.
+    """
     try:
         series = pd.Series(values)
     except UnicodeEncodeError:  # a lone surrogate, which pandas' texts do not hold
@@ -77,8 +83,9 @@ def times(values: Column) -> tuple[pd.Series, Bools]:
         spelled = pd.Series(texts[given], dtype=object)
         parsed = pd.to_datetime(spelled, utc=True, format="ISO8601", errors="coerce")
         stamps[given] = _utc(parsed).dt.tz_localize(None).to_numpy()
+    epoch[epoch == 0] = np.nan
     micros = _micros(epoch)
-    timed = np.abs(micros) < 2**62
+    timed = (micros >= EARLIEST) & (micros < LATEST)
     stamps[timed] = micros[timed].astype(np.int64).view("datetime64[us]")
     bad = (given | ~np.isnan(epoch)) & np.isnat(stamps)
     return pd.Series(stamps).dt.tz_localize("UTC"), bad
@@ -90,6 +97,7 @@ def _time_cell(value: Any) -> tuple[float, Any]:
         text = clean(value.strip())
         if text.lower() in NOTHING:
             return np.nan, None
+        text = text.removesuffix(" UTC").replace(",", ".")  # as BigQuery and Python's logging write
         return (float(text), None) if EPOCH.fullmatch(text) else (np.nan, text)
     if value is None or value is pd.NaT or value is pd.NA:
         return np.nan, None
@@ -117,7 +125,8 @@ def _utc(series: pd.Series) -> pd.Series:
 def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
     """object[n] of str or None; numbers and objects become their (JSON) text.
 
-    `empty` is what empty text becomes. Lone surrogates are replaced.
+    `empty` is what empty text becomes; where that is None, so does the word for a null that was
+    made text. Lone surrogates are replaced.
     """
     read = np.empty(len(values), object)
     read[:] = [_text(value, empty) for value in values]
@@ -126,7 +135,7 @@ def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
 
 def _text(value: Any, empty: str | None) -> str | None:
     if isinstance(value, str):
-        return clean(value) if value else empty
+        return empty if not value or (empty is None and value in NULLS) else clean(value)
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, bytes):
@@ -153,8 +162,8 @@ def _tags(value: Any) -> list[str] | None:
         if value.lstrip()[:1] == "[":
             try:
                 value = json.loads(value)
-            except ValueError:
-                return [clean(value)]
+            except (ValueError, RecursionError):
+                value = python_list(value) or [value]
         else:
             return [clean(tag) for part in value.split("|") if (tag := part.strip())]
     if hasattr(value, "tolist") and not np.isscalar(value):
@@ -171,6 +180,14 @@ def statuses(values: Column) -> tuple[npt.NDArray[Any], Bools]:
     read = np.empty(len(words), object)
     read[:] = [None if word is None else known.get(word.strip().lower()) for word in words]
     return read, pd.isna(read) & ~pd.isna(words)
+
+
+def errors(values: Column) -> tuple[npt.NDArray[Any], Bools]:
+    """object[n] of str or None: what failed; a flag that says no (false, 0) is no error."""
+    read, bad = texts(values, None)
+    fine = [text is not None and text.strip().lower() in NO_ERROR for text in read]
+    read[fine] = None
+    return read, bad
 
 
 def messages(values: Column) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -3,6 +3,7 @@
 Bytes of images, sound and files are left out: what stays is the part, its type and its size.
 """
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import numpy as np
 from router.prompt import Messages
 from router.request import read_body, without_bytes
 from training.errors import BadInput
+
+# How a list of messages begins in JSON and in Python, white space left out.
+_BEGINNINGS = tuple(f"[{{{quote}{key}{quote}" for quote in "\"'" for key in ("role", "content"))
+DAMAGE = (ValueError, SyntaxError, MemoryError, RecursionError)  # of reading either
 
 
 def bare_prompt(text: str) -> list[dict[str, Any]]:
@@ -26,6 +31,21 @@ def is_chat(value: object) -> bool:
         and len(value) > 0
         and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value)
     )
+
+
+def begins_as_chat(text: str) -> bool:
+    """Whether a text begins as a list of messages does, in JSON, in JSON within JSON or Python."""
+    start = "".join(text[:100].split())
+    return start.removeprefix('"').replace("\\", "").startswith(_BEGINNINGS)
+
+
+def python_list(text: str) -> list[Any] | None:
+    """The list that a text spells in Python, as pandas' to_csv writes lists; None if it is none."""
+    try:
+        value = ast.literal_eval(text.strip())
+    except DAMAGE:
+        return None
+    return value if isinstance(value, list) else None
 
 
 def read_request(path: Path) -> tuple[str | Messages, dict[str, Any]]:
@@ -59,9 +79,10 @@ def read_request(path: Path) -> tuple[str | Messages, dict[str, Any]]:
 def canonical_messages(value: object) -> str:
     """Messages in any spelling (list, JSON text of one, bare prompt) → canonical JSON text.
 
-    Text that is no JSON list is the prompt itself, unless it is a JSON object or a list of messages
-    that is cut off: ValueError with the reason, as for every other type, an empty list and messages
-    without role.
+    A list may be in Python's spelling, and JSON within JSON. Text that is no list is the prompt
+    itself, unless it is a JSON object or a list of messages that is cut off: ValueError with the
+    reason, as for every other type, an empty list, messages without role, and Gemini's, whose text
+    is not in `content`.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -87,16 +108,16 @@ def clean(text: str) -> str:
 
 
 def _from_text(text: str) -> object:
-    start = text[:100].lstrip()[:1]
-    if start != "[" and start != "{":
+    likely = begins_as_chat(text)
+    if text[:100].lstrip()[:1] not in ("[", "{") and not likely:
         return bare_prompt(text)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        if "".join(text[:100].split()).startswith(('[{"role"', '[{"content"')):
-            raise ValueError("is a list of messages that is cut off or damaged") from None
-        return bare_prompt(text)
-    return value
+        value = python_list(text) if likely else bare_prompt(text)
+    if value is None:
+        raise ValueError("is a list of messages that is cut off or damaged")
+    return _from_text(value) if isinstance(value, str) else value
 
 
 def _listed(value: object) -> object:
@@ -110,8 +131,9 @@ def _message(number: int, message: object) -> dict[str, Any]:
     """One checked message; keys that are null are left out, except content."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise ValueError(f"holds an entry ({number}) that is no object with a role")
-    content = message.get("content")
-    content = _listed(content)
+    if "parts" in message and "content" not in message:
+        raise ValueError(f"holds a message ({number}) whose text is in parts, not in content")
+    content = _listed(message.get("content"))
     if content is not None and not isinstance(content, str | list):
         raise ValueError(f"holds a message ({number}) whose content is {_kind(content)}")
     if isinstance(content, list):

@@ -91,7 +91,12 @@ def refusal(path: str | Path, frame: pd.DataFrame, problems: list[Problem], star
 def _reader(name: str) -> Any:
     if name in NUMBERS:
         return read.numbers
-    special = {"at": read.times, "tags": read.tags, "status": read.statuses}
+    special = {
+        "at": read.times,
+        "tags": read.tags,
+        "status": read.statuses,
+        "error": read.errors,
+    }
     empty = "" if name in EMPTY_COUNTS else None
     return special.get(name) or (lambda values: read.texts(values, empty))
 

@@ -72,7 +72,8 @@ def find_sources(
     own = {path.resolve() for path in exclude}
     found: list[Source] = []
     notes: list[str] = []
-    for name, named in _files(given, names):
+    others: list[Path] = []
+    for name, named in _files(given, names, others):
         if not named and _is_own(Path(name), own):
             continue
         source, why = _recognise(name, names, mapping)
@@ -82,6 +83,9 @@ def find_sources(
             raise BadInput(f"{name}: {why}")
         else:
             notes.append(f"{name} left out: {why}")
+    if others := [path for path in others if not _is_own(path, own)]:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        notes.append(f"{others[0]}{more} left out: no ending of a log; what is one, name it")
     if not found:
         told = "; ".join(notes[:3]) or "no file with a known ending"
         raise BadInput(f"nothing to read in {', '.join(map(str, given)) or 'no source'}: {told}")
@@ -142,21 +146,30 @@ def _seen(found: list[Source]) -> list[str]:
 
 def _is_own(path: Path, own: set[Path]) -> bool:
     """What ingest itself has written: the table, its partitions, its quarantine."""
-    if path.name.endswith(".quarantine.jsonl"):
+    if path.name.endswith((".quarantine.jsonl", ".key")):
         return True
     return not own.isdisjoint([path.resolve(), *path.resolve().parents])
 
 
-def _files(given: Sequence[str | Path], names: list[str]) -> Iterator[tuple[str, bool]]:
-    """Files in order, and whether each was named (else it was found in a folder)."""
+def _files(
+    given: Sequence[str | Path], names: list[str], others: list[Path]
+) -> Iterator[tuple[str, bool]]:
+    """Files in order, and whether each was named (else it was found in a folder).
+
+    To `others` go the files of folders that have no ending of a log.
+    """
     suffixes = {".csv"} if names == ["routellm"] else SUFFIXES
     for text in given:
         path = Path(text)
         if path.is_dir():
             for file in sorted(path.rglob("*")):
                 hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-                if Path(plain_name(file)).suffix in suffixes and not hidden and file.is_file():
+                if hidden or not file.is_file():
+                    continue
+                if Path(plain_name(file)).suffix.lower() in suffixes:
                     yield str(file), False
+                else:
+                    others.append(file)
         elif path.is_file() or mlflow.is_tracked(str(text)):
             yield str(text), True
         elif matches := sorted(glob.glob(str(text), recursive=True)):  # noqa: PTH207 (absolute too)

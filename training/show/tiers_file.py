@@ -15,6 +15,7 @@ from training.log.models import plain_model
 from training.log.traffic import read_traffic
 
 MIN_BILLS = 5
+AGREES = 0.1  # of a bill: how far off a price may be that it agrees with
 MOST_BILLS = 2000  # evenly spaced; of 100,000 the linear program takes minutes
 _CHECK = "# Tiers, cheapest first. Check every price before training."
 _UNKNOWN = "# ORDER AND PRICES UNKNOWN: fill in, cheapest first"
@@ -129,5 +130,8 @@ def _prices(bills: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
     told = f"{len(used)} of {len(counted)}" if len(used) < len(counted) else f"{len(used)}"
     if not (found > 0).all():
         return None, f"{told} bills do not tell input from output tokens"
+    agree = int((np.abs(tokens @ found / usd[:, 0] - 1) < AGREES).sum())
+    if agree < len(used) / 2:
+        return None, f"no price fits most bills ({agree} of {told} within 10 %)"
     paid, made = (float(f"{price:.3g}") for price in found)  # a fit is no more exact
     return (paid, made), f"estimated from {told} bills; check against the list price"

@@ -1,11 +1,13 @@
 """What the formats share: OpenAI's chat completions, thumbs, and names of models."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.log.adapters.records import decoded_object
 
+DRAWN = re.compile(r"chatcmpl-\d{1,3}")
 UP = frozenset({"up", "thumbs_up", "thumbsup", "thumbs up", "like", "positive", "good", "true"})
 DOWN = frozenset({"down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "negative"})
 DOWN |= {"bad", "false"}
@@ -23,6 +25,11 @@ def bare_model(model: Any, provider: str | None = None) -> Any:
         return model
     first, _, rest = model.partition("/")
     return bare_model(rest) if first == provider or first.lower() in PROVIDERS else model
+
+
+def unique_id(given: Any) -> Any:
+    """A completion's id; None where it is one of the 999 that Ollama draws from."""
+    return None if DRAWN.fullmatch(str(given)) else given
 
 
 def answer(message: Mapping[str, Any]) -> str | None:
@@ -47,9 +54,14 @@ def text_of(content: Any) -> str | None:
 
 
 def completion(response: Any) -> dict[str, Any]:
-    """Columns of a chat completion: the first choice's answer, why it ended, and its tokens."""
+    """Columns of a chat completion: the first choice's answer, why it ended, and its tokens.
+
+    Of an answer of Anthropic's Messages API, too.
+    """
     if not isinstance(response, dict):
         return {}
+    if "choices" not in response and isinstance(response.get("content"), list):
+        return _of_blocks(response)
     choice = (response.get("choices") or [{}])[0]
     said = {
         "response": answer(choice.get("message") or {}),
@@ -57,6 +69,16 @@ def completion(response: Any) -> dict[str, Any]:
     }
     usage = response.get("usage") or {}
     return said | tokens(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _of_blocks(response: dict[str, Any]) -> dict[str, Any]:
+    """The same of blocks of content; what was read from a cache or put there is counted apart."""
+    blocks, usage = response["content"], response.get("usage") or {}
+    calls = [block for block in blocks if block.get("type") == "tool_use"]
+    told = text_of(blocks) or (json.dumps(calls, ensure_ascii=False) if calls else "")
+    given = [usage.get(f"{kind}input_tokens") for kind in ("", "cache_read_", "cache_creation_")]
+    counted = tokens(sum(filter(None, given)), usage.get("output_tokens"))
+    return {"response": told, "finish_reason": response.get("stop_reason"), **counted}
 
 
 def tokens(given: Any, made: Any) -> dict[str, Any]:

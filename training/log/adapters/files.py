@@ -26,6 +26,7 @@ RAW_LIMIT = 4_000  # characters of a bad row that the quarantine keeps
 DAMAGED = (EOFError, OSError, zlib.error)  # what a cut or broken compressed file raises
 DELIMITERS = ",;\t|"
 COMPRESSED = (".gz", ".zst", ".zstd")
+DIGITS, LONG = bytes.maketrans(b"123456789", b"000000000"), b"0" * 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
 def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | None:
     """The object of one line; None for a blank one."""
     try:
-        value = orjson.loads(raw)
+        value = quick_json(raw)
         reason = None if isinstance(value, dict) else "not a JSON object"
-    except ValueError:  # NaN and lone surrogates, which orjson refuses and Python reads, or damage
+    except ValueError:  # what only Python reads, or damage
         text, reason = _decoded(raw)
         if not text.strip():
             return None
@@ -147,6 +148,18 @@ def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | Non
     if reason:
         return Bad(number, reason, raw[:RAW_LIMIT].decode("utf-8", "replace"))
     return number, cast(dict[str, Any], value)
+
+
+def quick_json(raw: bytes) -> Any:
+    """The value of JSON text, where orjson reads it as Python does.
+
+    Raises:
+        ValueError: damage, or what is Python's to read: NaN, lone surrogates, and integers of 20
+            digits or more, which orjson rounds (two long ids became one).
+    """
+    if LONG in raw.translate(DIGITS):
+        raise ValueError("a long integer")
+    return orjson.loads(raw)
 
 
 def _parsed(text: str) -> tuple[object, str | None]:

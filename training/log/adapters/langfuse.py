@@ -126,12 +126,19 @@ def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
 
 
 def _tokens(row: dict[str, Any]) -> dict[str, Any]:
-    used = decoded(row.get("usageDetails")) or decoded(row.get("usage")) or {}
+    details = decoded_object(row.get("usageDetails"))
+    given, made = _sum(details, "input"), _sum(details, "output")
+    if given is not None or made is not None:
+        return tokens(given, made)
+    used = decoded(row.get("usage")) or {}
     given = used.get("input", row.get("promptTokens"))
-    made = used.get("output", row.get("completionTokens"))
-    if given is not None:
-        given = int(given) + int(used.get("input_cached_tokens") or 0)
-    return tokens(given, made)
+    return tokens(given, used.get("output", row.get("completionTokens")))
+
+
+def _sum(details: dict[str, Any], side: str) -> int | None:
+    """All tokens of a side: each kind (cached, audio, reasoning, …) is under a name of its own."""
+    counts = [int(n) for name, n in details.items() if side in name and n is not None]
+    return sum(counts) if counts else None
 
 
 def _messages(given: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from training.log.adapters.chat import bare_model, completion, cost, tokens
+from training.log.adapters.chat import bare_model, completion, cost, tokens, unique_id
 from training.log.adapters.records import decoded, decoded_object
 
 CHAT = ("completion", "acompletion", "", "None", None)
@@ -50,7 +50,7 @@ def _payload(record: dict[str, Any]) -> dict[str, Any]:
     started, ended = record["startTime"], record.get("endTime")
     failed = record.get("error_information") or {}
     made = {
-        "request_id": record["id"],
+        "request_id": _own_id(record, record["id"]),
         "at": started,
         "session_id": record.get("session_id") or record.get("trace_id"),
         "user_id": record.get("end_user") or parameters.get("user"),
@@ -75,7 +75,7 @@ def _spend(record: dict[str, Any]) -> dict[str, Any]:
         messages = request.get("messages") if isinstance(request, dict) else request
     failed = metadata.get("error_information") or {}
     made = {
-        "request_id": record["request_id"],
+        "request_id": _own_id(record, record["request_id"]),
         "at": record.get("startTime"),
         "session_id": record.get("session_id"),
         "user_id": record.get("end_user"),
@@ -89,6 +89,11 @@ def _spend(record: dict[str, Any]) -> dict[str, Any]:
     }
     made |= completion(decoded_object(record.get("response"))) | _decided(record, metadata)
     return made | tokens(record.get("prompt_tokens"), record.get("completion_tokens"))
+
+
+def _own_id(record: dict[str, Any], given: Any) -> Any:
+    """The answer's id; where that is one of many, LiteLLM's own, if the log has it."""
+    return unique_id(given) or record.get("litellm_call_id") or given
 
 
 def _decided(record: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ Each chat span of a trace is a row; feedback of people on the trace belongs to i
 by field in data/README.md.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+from router.request import read_body
 from training.errors import BadInput
 from training.log.adapters.chat import (
     bare_model,
@@ -81,9 +83,14 @@ class _Span:
         self.started = int(span.get("start_time_unix_nano") or span.get("start_time") or 0)
 
     def attribute(self, name: str) -> Any:
-        value = self._attributes.get(name)
-        value = decoded(value)
-        return value[1:-1] if isinstance(value, str) and value[:1] == value[-1:] == '"' else value
+        """The value, where it is JSON; else its text."""
+        value = decoded(self._attributes.get(name))
+        if value == "null" or (isinstance(value, str) and value[:1] == '"'):
+            try:
+                return json.loads(value)
+            except ValueError:
+                return value
+        return value
 
     def values(self, trace: list["_Span"]) -> dict[str, Any]:
         ended = self._span.get("end_time_unix_nano") or self._span.get("end_time")
@@ -92,7 +99,7 @@ class _Span:
         made = {
             "at": self.started or None,
             "latency_ms": None if ended is None else (int(ended) - self.started) / 1e6,
-            "messages": self.inputs["messages"],
+            "messages": read_body(self.inputs)[0],
             "model": bare_model(self.inputs.get("model") or self.attribute("mlflow.llm.model")),
             "cost_usd": cost(spent.get("total_cost")),
             **self._answer(),

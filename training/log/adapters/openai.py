@@ -10,8 +10,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import bare_model, completion, joined_chunks, people
-from training.log.adapters.records import UNREADABLE, Numbered, applied, bad, records
+from router.request import read_body
+from training.log.adapters.chat import bare_model, completion, joined_chunks, people, unique_id
+from training.log.adapters.records import UNREADABLE, Numbered, applied, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
 
@@ -148,23 +149,24 @@ def _in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
-    request, response, failed = record["request"], record.get("response"), record.get("error")
+    request, response = record["request"], decoded(record.get("response"))
     if "messages" not in request:
         yield "not a chat call (a request without messages)"
         return
     if isinstance(response, list):
+        if response and not any("choices" in chunk for chunk in response):
+            yield "a stream of other chunks than chat completions'"
+            return
         response = joined_chunks(response)
+    if isinstance(response, str):
+        response = {"choices": [{"message": {"content": response}}]}
     if not isinstance(response, dict):
         response = {}
-    code = record.get("http_status")
-    if not failed and isinstance(code, int) and code >= 400:
-        failed = str(code)
-    if isinstance(failed, dict):
-        failed = failed.get("type") or failed.get("code") or failed.get("message") or str(failed)
+    failed = _failure(record, response)
     made = {
-        "request_id": response.get("id") or _fingerprint(record),
+        "request_id": unique_id(response.get("id")) or _fingerprint(record),
         **people(request.get("metadata"), request.get("user")),
-        "messages": request["messages"],
+        "messages": read_body(request)[0],
         "model": bare_model(request.get("model") or response.get("model")),
         "error": failed or None,
         "status": "error" if failed else "ok",
@@ -175,6 +177,15 @@ def _pair(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
         if given:
             made[column] = given[0]
     yield made
+
+
+def _failure(record: dict[str, Any], response: dict[str, Any]) -> Any:
+    """What failed by the envelope, the provider's own words or the HTTP status, if anything."""
+    failed = record.get("error") or response.get("error")
+    if isinstance(failed, dict):
+        return failed.get("type") or failed.get("code") or failed.get("message") or str(failed)
+    code = str(record.get("http_status") or "")
+    return failed or (code if code.isdecimal() and int(code) >= 400 else None)
 
 
 def _fingerprint(record: dict[str, Any]) -> str:

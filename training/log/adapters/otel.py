@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens
+from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens, unique_id
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -133,7 +133,7 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
     if any(m["role"] == "user" and m["content"] == [] for m in messages):
         return LOST
     started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
-    given = told.get("gen_ai.response.id")
+    given = unique_id(told.get("gen_ai.response.id"))
     failed = (span.get("status") or {}).get("code") in FAILED
     reasons = told.get("gen_ai.response.finish_reasons") or [None]
     verdicts = [e for e in events if e["name"] == VERDICT]
@@ -203,8 +203,11 @@ def _messages(told: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | 
 def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
     """A message of parts in the form of a chat request; results of tools are messages of their own.
 
-    A message that lost its parts has the content [].
+    A message that lost its parts has the content []; one that has content in place of parts is in
+    that form already.
     """
+    if "parts" not in said and said.get("content") is not None:
+        return [said]
     texts: list[str] = []
     others: list[dict[str, Any]] = []
     calls, results = [], []
@@ -214,12 +217,12 @@ def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
             texts.append(part.get("content") or "")
         elif kind == "tool_call":
             made = part.get("arguments")
-            text = made if isinstance(made, str) else json.dumps(made)
+            text = made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)
             function = {"name": part.get("name"), "arguments": text}
             calls.append({"id": part.get("id"), "type": "function", "function": function})
         elif kind == "tool_call_response":
             result = part.get("response", part.get("result"))
-            text = result if isinstance(result, str) else json.dumps(result)
+            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
         elif kind != "reasoning":
             bare = {k: v for k, v in part.items() if k != "content"}

@@ -22,6 +22,7 @@ from training.log.adapters.files import (
     head,
     json_lines,
     open_bytes,
+    quick_json,
     raw_lines,
 )
 from training.log.adapters.rows import Bad, Record, Row, Skip
@@ -127,7 +128,7 @@ def decoded(value: Any) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str) and value[:100].lstrip()[:1] in ("{", "["):
         try:
-            return orjson.loads(value)
+            return quick_json(value.encode())
         except ValueError:
             try:
                 return json.loads(value)
@@ -167,8 +168,8 @@ def _array(path: Path) -> Iterator[Numbered | Bad]:
         yield Bad(1, "a JSON array of more than 256 MiB (convert: jq -c '.[]')", start)
         return
     try:
-        values = orjson.loads(text.removeprefix(b"\xef\xbb\xbf"))
-    except ValueError as error:
+        values = _list(text.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
         yield Bad(1, f"not a whole JSON array ({error})", start)
         return
     for number, value in enumerate(values, 1):
@@ -176,6 +177,13 @@ def _array(path: Path) -> Iterator[Numbered | Bad]:
             yield number, value
         else:
             yield Bad(number, "not a JSON object", json.dumps(value)[:RAW_LIMIT])
+
+
+def _list(text: bytes) -> Any:
+    try:
+        return quick_json(text)
+    except ValueError:
+        return json.loads(text)
 
 
 def _csv(path: Path) -> Iterator[Numbered | Bad]:

@@ -6,9 +6,8 @@ a JSON list of messages is what it says.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,15 @@ from training.log.adapters.files import csv_records, delimited, json_lines
 from training.log.adapters.names import question
 from training.log.adapters.records import kind_of, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
+from training.log.columns import TRUTH
 from training.log.imprint import is_featured
 from training.log.layout import SCHEMA
-from training.log.messages import bare_prompt, is_chat
+from training.log.messages import bare_prompt, begins_as_chat, is_chat
 from training.log.parquet import open_parquet
 from training.toml import read_toml
 
 NAMES = frozenset(SCHEMA.names) | {"prompt"}
+FIRST = 20  # objects that are asked for their names
 NEEDED = (("request_id",), ("messages", "prompt"), ("tier", "model"))  # one of each
 NO_OBJECT = "no JSON object a line (one over several lines? convert: jq -c .)"
 NO_TEXT = (
@@ -51,14 +52,21 @@ class Mapping:
     def missing(self, present: Iterable[str]) -> str | None:
         """Why a source with the columns `present` is no table of traffic; None if it is one."""
         present = set(present)
-        for column, names in self.columns.items():
-            if not any(_there(name, present) for name in names):
-                return f"no column {' or '.join(names)}, which the mapping names for {column}"
+        if column := self.lacks(present):
+            names = " or ".join(self.names(column))
+            return f"no column {names}, which the mapping names for {column}"
         for choice in NEEDED:
             wanted = [name for column in choice for name in self.names(column)]
             constant = any(column in self.constants for column in choice)
             if not constant and not any(_there(name, present) for name in wanted):
                 return f"no column {' or '.join(wanted)}"
+        return None
+
+    def lacks(self, present: Collection[str]) -> str | None:
+        """A mapped column of which no name is `present`; None if there is none."""
+        for column, names in self.columns.items():
+            if not any(_there(name, present) for name in names):
+                return column
         return None
 
     def read(self) -> set[str]:
@@ -110,8 +118,7 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
         if is_featured(columns):
             return None, "a features-only table: ingest the log that it was made from"
     elif kind == "JSONL":
-        objects = [r[1] for r in islice(json_lines(path), 20) if not isinstance(r, Bad)]
-        columns = list(dict.fromkeys(key for value in objects for key in value))
+        columns = _json_columns(path, mapping)
     else:
         delimiter, columns = csv_header(path, mapping)
         columns = [name for name in columns if name]  # pandas writes its index without a name
@@ -131,6 +138,20 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     left = f"not read: {', '.join(unread[:30])}" if unread else ""
     asked = question(unread, free)
     return f"{kind} with columns {', '.join(columns[:30])}", left + asked + " (--map)" * bool(asked)
+
+
+def _json_columns(path: Path, mapping: Mapping) -> list[str]:
+    """The names in a file's first objects, and in more of them until all that are mapped are there.
+
+    Logs leave out what is null: the first feedback may come late.
+    """
+    columns: dict[str, None] = {}
+    for number, record in enumerate(json_lines(path)):
+        if number >= FIRST and not mapping.lacks(columns):
+            break
+        if not isinstance(record, Bad):
+            columns |= dict.fromkeys(record[1])
+    return list(columns)
 
 
 def _free(columns: Iterable[str], mapping: Mapping) -> list[str]:
@@ -195,6 +216,10 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
 
     def __init__(self, mapping: Mapping, present: list[str] | None) -> None:
         self._mapping = mapping
+        self._values = {
+            column: {_as_number(said): meant for said, meant in spelled.items()} | spelled
+            for column, spelled in mapping.values.items()
+        }
         self._plan = [
             (column, found)
             for column in sorted(NAMES - mapping.constants.keys())
@@ -210,15 +235,24 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
                 if (value := _value(source, name)) is not None:
                     picked[column] = value
                     break
-        for column, spelled in self._mapping.values.items():
+        for column, spelled in self._values.items():
             if column in picked:
-                picked[column] = spelled.get(str(picked[column]).lower(), picked[column])
+                said = str(picked[column]).lower()
+                picked[column] = spelled.get(said, spelled.get(_as_number(said), picked[column]))
         prompt = picked.pop("prompt", None)
         if prompt is not None and picked.get("messages") is None:
             picked["messages"] = _from_prompt(prompt)
         if "model" in picked:
             picked["model"] = bare_model(picked["model"])
         return picked
+
+
+def _as_number(said: str) -> str:
+    """One spelling for 1, 1.0 and true: integers become 1.0 where a null stands among them."""
+    try:
+        return str(float(TRUTH.get(said, said)))
+    except ValueError:
+        return said
 
 
 def _there(name: str, present: Iterable[str]) -> bool:
@@ -241,6 +275,8 @@ def _value(source: dict[str, Any], name: str) -> Any:
 
 def _from_prompt(prompt: Any) -> Any:
     if not isinstance(prompt, str):
+        return prompt
+    if begins_as_chat(prompt):
         return prompt
     if prompt.lstrip()[:1] == "[":
         try:
