@@ -97,10 +97,11 @@ class Numeric:
     """1 if the last number of the answer is the last number of the reference.
 
     1,234.5 and 3,14 are read as people mean them, 3/4 is a fraction, units and currency are passed
-    over. `tolerance` is relative to the reference (absolute where that is 0).
+    over. `tolerance` is relative to the reference (absolute where that is 0); None: whole numbers
+    have to be equal, as one off is another product of large ones, and others within 1e-6.
     """
 
-    tolerance: float = 1e-6
+    tolerance: float | None = None
     needs_reference = True
 
     def grade(self, response: str, reference: str) -> Grade:
@@ -108,10 +109,11 @@ class Numeric:
         if wanted is None:
             return Grade(None, "the reference holds no number")
         found = last_number(response)
-        least = self.tolerance if wanted == 0 else 0.0
-        close = found is not None and math.isclose(
-            found, wanted, rel_tol=0.0, abs_tol=max(least, self.tolerance * abs(wanted))
-        )
+        if self.tolerance is None and isinstance(found, int) and isinstance(wanted, int):
+            return Grade(float(found == wanted))
+        tolerance = 1e-6 if self.tolerance is None else self.tolerance
+        margin = tolerance * (abs(wanted) or 1.0)
+        close = found is not None and math.isclose(found, wanted, rel_tol=0.0, abs_tol=margin)
         return Grade(float(close))
 
 
@@ -192,8 +194,8 @@ def plain(text: str, case_sensitive: bool = False) -> str:
     return text if case_sensitive else text.casefold()
 
 
-def last_number(text: str) -> float | None:
-    """The last finite number in a text, or None."""
+def last_number(text: str) -> float | int | None:
+    """The last finite number in a text, exact where it is written as a whole one; or None."""
     found = None
     for match in _NUMBER.finditer(text):
         found = match[0]
@@ -201,15 +203,16 @@ def last_number(text: str) -> float | None:
         return None
     above, _, below = found.replace("−", "-").partition("/")
     try:
-        number = _float(above) / (float(below) if below else 1.0)
-    except (ValueError, ArithmeticError):
+        number = _number(above) / float(below) if below else _number(above)
+        return number if math.isfinite(number) else None
+    except (ValueError, ArithmeticError):  # of digits by the thousand, too
         return None
-    return number if math.isfinite(number) else None
 
 
-def _float(text: str) -> float:
+def _number(text: str) -> float | int:
     """A comma before three digits groups them, another one is a decimal mark."""
-    return float(_GROUP_MARKS.sub("", text).replace(",", "."))
+    text = _GROUP_MARKS.sub("", text)
+    return int(text) if text.lstrip("+-").isdecimal() else float(text.replace(",", "."))
 
 
 def _stands_in(text: str, answer: str) -> bool:

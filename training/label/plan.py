@@ -108,7 +108,8 @@ def _criterion(kind: str, table: Mapping[str, Any], place: str, folder: Path) ->
     if kind == "exact":
         return Exact(_switch(table, "case_sensitive", place))
     if kind == "numeric":
-        return Numeric(_number(table, "tolerance", 1e-6, place))
+        given = "tolerance" in table
+        return Numeric(_number(table, "tolerance", 0.0, place) if given else None)
     if kind == "regex":
         return Matches(_pattern(table, place))
     if kind == "contains":
