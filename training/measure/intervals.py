@@ -177,11 +177,11 @@ def bootstrap(
     )
 
 
-def proportion(found: Interval, spread: float, rows: int, units: int) -> Interval:
+def proportion(found: Interval, spread: float, rows: int, units: float) -> Interval:
     """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
 
     A bootstrap of 40 rows without one failure has an interval without width; this has not.
-    spread: standard error of the share. rows: how many. units: independent ones among them.
+    spread: standard error of the share. rows: how many. units: `independent_units` of them.
     """
     p = found.value
     size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
@@ -189,6 +189,34 @@ def proportion(found: Interval, spread: float, rows: int, units: int) -> Interva
     low = float(beta.ppf(0.025, hits, size - hits + 1)) if hits > 0 else 0.0
     high = float(beta.ppf(0.975, hits + 1, size - hits)) if hits < size else 1.0
     return Interval(p, found.mean, min(low, p), max(high, p), found.undefined)
+
+
+def independent_units(session: ArrayLike) -> float:
+    """What rows are worth if those of one session say the same (Kish, 1965): (Σm)² / Σm².
+
+    m is a session's number of rows. Of equal sessions this is their number; where one of 41 has
+    500 of 540 rows it is 1.2.
+    """
+    size = np.unique(np.asarray(session), return_counts=True)[1].astype(np.float64)
+    return float(size.sum() ** 2 / (size @ size))
+
+
+def rate(values: Floats, session: ArrayLike) -> Interval:
+    """Mean of shares in [0, 1], with 95 % limits by `proportion`.
+
+    The standard error is the jackknife's over sessions (Tukey, 1958): it sees what the rows would
+    say without the session that most of them are of.
+
+    values: float64[n]; session: labels [n].
+    """
+    number = np.unique(np.asarray(session), return_inverse=True)[1]
+    mean, size = float(values.mean()), np.bincount(number)
+    units, spread = len(size), 0.0
+    if units > 1:
+        moved = np.bincount(number, weights=values - mean) / (len(values) - size)
+        spread = float(np.sqrt((moved @ moved) * (units - 1) / units))
+    found = Interval(mean, mean, mean, mean, 0.0)
+    return proportion(found, spread, len(values), independent_units(number))
 
 
 def _members(n: int, groups: ArrayLike | None) -> NDArray[np.int64] | None:

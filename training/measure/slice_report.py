@@ -15,7 +15,14 @@ from scipy import sparse
 from scipy.stats import ttest_1samp
 
 from router.policy import Promise
-from training.measure.intervals import Bootstrap, Estimator, Floats, Interval, proportion
+from training.measure.intervals import (
+    Bootstrap,
+    Estimator,
+    Floats,
+    Interval,
+    independent_units,
+    proportion,
+)
 from training.measure.metrics import bad_downgrades
 from training.measure.reliability import BINS, equal_mass_bins
 from training.measure.slices import Slice
@@ -145,7 +152,8 @@ def judge(
     for j, (part, count) in enumerate(zip(slices, units, strict=True)):
         rows, metrics, verdict, p_value = len(part.rows), None, TOO_FEW, nan
         if count >= MIN_UNITS:
-            metrics, verdict = _metrics(drawn, method, j, rows, count), UNJUDGED
+            worth = independent_units(session[part.rows])
+            metrics, verdict = _metrics(drawn, method, j, rows, worth), UNJUDGED
             if promise is not None and margins is not None:
                 kept = margins[part.rows]
                 p_value = min(1.0, judged * _p_below(kept, session[part.rows]))
@@ -186,7 +194,7 @@ def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
 
 
 def _metrics(
-    drawn: Bootstrap, method: str, column: int, rows: int, units: int
+    drawn: Bootstrap, method: str, column: int, rows: int, units: float
 ) -> dict[str, Interval]:
     """The figures of one slice, with limits also where a bootstrap gives them no width."""
     metrics = drawn.entry(method, column)
