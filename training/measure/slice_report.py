@@ -5,7 +5,7 @@ figures from the same resamples as the whole; what too few independent requests 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -200,8 +200,9 @@ def _metrics(
     metrics = drawn.entry(method, column)
     for name in ("quality", "quality_top", "bad_downgrade"):
         metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
-    if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
-        metrics["quality_of_top"] = _no_loss_seen(metrics)
+    if metrics["to_top"].value < 1 and metrics["quality_top"].value > 0:
+        seen = drawn.spread(method, "quality_of_top", column) > 0
+        metrics["quality_of_top"] = _few_losses_seen(metrics, seen)
     return metrics
 
 
@@ -237,12 +238,13 @@ def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_m
     return sparse.csc_matrix((inside.data, (rows[inside.row], inside.col)), (n, block.shape[1]))
 
 
-def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
-    """Limits of the share of top quality kept, where no difference to the top tier was observed.
+def _few_losses_seen(metrics: dict[str, Interval], seen: bool) -> Interval:
+    """Limits of the share of top quality kept that allow for more bad downgrades than were seen.
 
-    A bootstrap gives them no width. They allow for as many losses, or gains, as such a sample can
-    have missed.
+    Where no difference to the top tier was `seen` at all a bootstrap gives them no width; then they
+    allow for as many gains, too.
     """
-    found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
-    width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan
-    return Interval(found.value, found.mean, found.value - width, found.value + width, 0.0)
+    found, bad = metrics["quality_of_top"], metrics["bad_downgrade"]
+    width = (bad.high - bad.value) / metrics["quality_top"].value
+    high = found.high if seen else found.value + width
+    return replace(found, low=min(found.low, found.value - width), high=high)
