@@ -389,3 +389,22 @@ def test_figures_of_a_slice_that_is_mostly_one_session_are_wide():
     part, score = Slice("tag", "a", np.arange(540)), np.ones((540, 2))
     [found] = judged([part], np.zeros(540), session=session, score=score)
     assert found.metrics["bad_downgrade"].high > 0.5  # not the 8.6 % of 41 equal sessions
+
+
+def test_what_all_goes_to_the_top_has_no_bad_downgrade_by_definition():
+    n = 60
+    part, sent = Slice("tag", "a", np.arange(n)), np.ones(n, dtype=np.int64)
+    score = (np.random.default_rng(0).random((n, 2)) < 0.7).astype(float)
+    metrics = slice_metrics([part], sent, np.full((n, 2), 0.5), score, np.ones((n, 2)), score > 0)
+    drawn = bootstrap({"slices": metrics}, n, resamples=200)
+    [found] = judge([part], drawn, "slices", np.arange(n), PROMISE, np.full(n, 0.1))
+    assert found.metrics["bad_downgrade"].high == 0.0
+    assert found.metrics["quality_of_top"].low == found.metrics["quality_of_top"].high == 1.0
+
+
+def test_calibration_of_a_slice_has_no_limits_as_that_of_the_whole_has_none(report):
+    """Resamples of true probabilities are off by more than the rows are, all of them."""
+    for part in report.slices:
+        if part.metrics is not None:
+            assert part.as_json()["metrics"]["ece"]["low"] is None
+            assert part.metrics["ece"].value >= 0

@@ -49,7 +49,7 @@ class SliceReport:
         rows, units: requests, and independent ones among them (a session counts once).
         metrics: quality, quality_top, quality_of_top, to_top (the share sent there), saving,
             bad_downgrade, and brier and ece (means over tiers), with 95 % intervals for this slice
-            alone; None with too few units.
+            alone (ece: without); None with too few units.
         verdict: on the promise in this slice, one of the words above.
         p_value: chance of a slice as bad as this if the promise holds in it; one-sided, already
             multiplied by the number of slices judged (Bonferroni); NaN where not judged.
@@ -198,11 +198,14 @@ def _metrics(
 ) -> dict[str, Interval]:
     """The figures of one slice, with limits also where a bootstrap gives them no width."""
     metrics = drawn.entry(method, column)
-    for name in ("quality", "quality_top", "bad_downgrade"):
+    moved = metrics["to_top"].value < 1  # else there is no downgrade, by definition
+    for name in ("quality", "quality_top", *["bad_downgrade"] * moved):
         metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
-    if metrics["to_top"].value < 1 and metrics["quality_top"].value > 0:
+    if moved and metrics["quality_top"].value > 0:
         seen = drawn.spread(method, "quality_of_top", column) > 0
         metrics["quality_of_top"] = _few_losses_seen(metrics, seen)
+    # A resample's bins add noise of their own: limits from them may leave out the value.
+    metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
     return metrics
 
 
