@@ -52,6 +52,13 @@ def test_always_top_says_what_may_help(rule, target, laxer):
     assert "independent choose rows than 150" in line
 
 
+def test_what_a_promise_counts_is_told():
+    """Of sessions of one and of twenty requests, each counts once: requests may fare otherwise."""
+    made = Promise("min_quality", 0.98, 0.95, 150, 0.99, 0.985, True)
+    told = describe_policy(Policy(50.0, None, made, "why"), TIERS)
+    assert "on 150 independent choose rows, a session counting once however long" in told
+
+
 def test_where_something_was_certified_nothing_needs_help():
     assert next_step(Policy(50.0, None, TOP.promise, "the cheapest step"), Path("a")) == ()
     assert next_step(replace(TOP, why="not dearer than routing"), Path("a")) == ()

@@ -110,7 +110,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         return f"{what} Promise: {said}; {TOP_ITSELF}."
     return (
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
-        "independent choose rows, what is asked again counting once (estimate "
+        "independent choose rows, a session counting once however long, and what is asked again "
+        "counting as so many sessions (estimate "
         f"{promise.estimate:.2%}, {limit} limit {promise.bound:.2%}, {promise.test})."
     )
 
