@@ -247,6 +247,15 @@ def test_peers_never_see_a_test_row(workdir, capsys, quick, monkeypatch):
     assert not set.union(*fitted_on) & set.union(*asked_of)
 
 
+def test_beside_a_top_tier_that_never_scores_nothing_is_printed_as_inf(workdir, capsys, quick):
+    rows = make_rows(400, 6, easy=(0.9, 0.0), hard=(0.3, 0.0), session=1, timed=False)
+    asked = ("--seeds", 1, "--out", "bench", "--json", "bench.json")
+    done = call(capsys, "bench", *prepared(workdir, rows), *asked)
+    assert done.code == 0, done
+    assert "– of the top tier’s quality" in " ".join(done.out.split())
+    assert not {"inf", "inf%", "nan", "nan%"} & set(done.out.split())
+
+
 def test_more_than_two_tiers_are_compared_by_aiq(workdir, capsys, quick):
     three = (*TIERS[:1], Tier("middle", "vendor/m-1", 1.0, 3.0), *TIERS[1:])
     chances = {"easy": (0.95, 0.95, 0.97), "hard": (0.1, 0.5, 0.95)}

@@ -9,9 +9,11 @@ import pytest
 from rich.table import Table
 
 from router.policy import Policy, Promise
+from tests.test_report import rows_of
 from tests.traffic_makers import TIERS
 from training.console import WIDTH, render
 from training.decide.operating import NOTHING_CHEAPER
+from training.measure.report import build_report
 from training.show.card import describe_policy, model_card, next_step
 from training.show.inspect import describe
 
@@ -50,6 +52,13 @@ def test_always_top_says_what_may_help(rule, target, laxer):
     assert "independent choose rows than 150" in line
 
 
+def test_what_a_promise_counts_is_told():
+    """Of sessions of one and of twenty requests, each counts once: requests may fare otherwise."""
+    made = Promise("min_quality", 0.98, 0.95, 150, 0.99, 0.985, True)
+    told = describe_policy(Policy(50.0, None, made, "why"), TIERS)
+    assert "on 150 independent choose rows, a session counting once however long" in told
+
+
 def test_where_something_was_certified_nothing_needs_help():
     assert next_step(Policy(50.0, None, TOP.promise, "the cheapest step"), Path("a")) == ()
     assert next_step(replace(TOP, why="not dearer than routing"), Path("a")) == ()
@@ -62,6 +71,19 @@ def test_what_only_tuners_read_is_in_the_summary_and_not_on_the_card(job):
         assert any(jargon in line for line in job.trained.summary)
         assert any(jargon in line for line in describe(job.artifact))
     assert "labelled rows" in card
+
+
+def test_a_figure_that_does_not_exist_is_told_in_words(job):
+    """The cheap tier costs nothing, the top tier never scores."""
+    rows = rows_of()
+    paid, score = rows.paid * [0.0, 1.0], rows.score * [1.0, 0.0]
+    rows = replace(rows, paid=paid, score=score, sufficed=score >= 0.5)
+    facts = json.loads((job.artifact / "manifest.json").read_text(encoding="utf-8"))
+    policy = Policy(0.0, constant=0)
+    card = model_card(TIERS, policy, facts, build_report(rows, policy, ()))
+    assert "share of the top tier's quality: does not exist on these rows" in card
+    assert "cost of always-top ÷ its cost: does not exist on these rows" in card
+    assert not {"inf", "inf%", "nan", "nan%"} & set(card.split())
 
 
 def test_a_table_is_as_wide_as_the_terminal(monkeypatch):

@@ -65,6 +65,30 @@ def test_few_rows_raise_no_more_alarms_than_many() -> None:
     assert alarms <= 5 + 2 * np.sqrt(200 * 0.025 * 0.975)
 
 
+def scored(score: np.ndarray) -> Sample:
+    """Requests of one tier, whose scores alone are there to be compared."""
+    n = len(score)
+    place, zero = np.zeros((n, 64), np.float32), np.zeros((n, 1))
+    return Sample(place, np.full((n, 1), 0.97), score[:, None], zero, np.zeros(n, np.int64))
+
+
+def test_a_tier_that_hardly_ever_fails_raises_no_more_alarms() -> None:
+    """One in a hundred fails: of 120 recent rows none in three looks of ten."""
+    alarms = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        old, new = (scored((rng.random(n) >= 0.01) * 1.0) for n in (2000, 120))
+        alarms += any(one.p_value < 0.05 for one in compare(old, new, ("large",)))
+    assert alarms <= 15 + 2 * np.sqrt(300 * 0.05 * 0.95)
+
+
+def test_a_tier_that_always_sufficed_and_never_does_now_is_found() -> None:
+    before = scored(np.ones(200))
+    found = {one.kind for one in compare(before, scored(np.zeros(150)), ("large",)) if one.due}
+    assert found == {"labels", "calibration"}
+    assert not any(one.due for one in compare(before, scored(np.ones(150)), ("large",)))
+
+
 def test_rows_that_the_space_was_fitted_on_are_no_measure_of_new_prompts() -> None:
     fitted, chosen = a_sample(3000, 0, shift=3.0), a_sample(1000, 1)
     fitted = replace(fitted, tier=np.full(3000, FITTED))

@@ -125,3 +125,16 @@ def test_it_seldom_promotes_what_is_equal_or_worse() -> None:
             other[rng.permutation(2000)[:60]] = 0
         promoted += judge(rows, entrant(rows, other), {"champion": champion}, Limits()).passed
     assert promoted <= 10 + 2 * np.sqrt(200 * 0.05 * 0.95)
+
+
+def test_it_seldom_takes_what_loses_more_than_the_margin_now_and_then() -> None:
+    """One request in 190 is lost: of 500 none in 7 draws of 100, which a t interval takes for 0."""
+    passed, price = 0, np.tile(PRICE, (500, 1))
+    champion, cheaper = np.ones(500, np.int64), (np.arange(500) % 5 > 0).astype(np.int64)
+    for seed in range(300):
+        score = np.ones((500, 2))
+        score[::5, 0] = np.random.default_rng(seed).random(100) >= 5 / 190
+        rows = Holdout(("small", "large"), score, price, np.arange(500), score, score >= 0.5)
+        found = judge(rows, entrant(rows, cheaper), {"champion": champion}, Limits())
+        passed += "quality not below the champion's" not in failed(found)
+    assert passed <= 300 * 0.025 + 2 * np.sqrt(300 * 0.025 * 0.975)

@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from training.errors import BadInput
 from training.measure.curve import Walk, oracle_walk, order_walk, policy_walk, trace
-from training.measure.intervals import bootstrap, values
+from training.measure.intervals import Interval, allowing, bootstrap, values
 from training.measure.metrics import (
     aiq,
     bad_downgrades,
@@ -391,6 +391,20 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(size):
         interval = drawn.interval("m", "mean")
         covered += interval.low <= 1.0 <= interval.high
     assert 0.90 <= covered / 300 <= 0.98
+
+
+@pytest.mark.parametrize("lost", [0.005, 0.02])
+@pytest.mark.parametrize("won", [0.0, 0.01])
+def test_limits_of_rare_differences_cover(lost, won):
+    """Of 100 requests a half percent is lost: six resamples in ten, or t intervals, see nothing."""
+    rng, covered, draws = np.random.default_rng(0), 0, 500
+    for _ in range(draws):
+        point = rng.random(100)
+        gain = (point > 1 - won) * 1.0 - (point < lost)
+        mean = float(gain.mean())
+        found = allowing(Interval(mean, mean, mean, mean, 0.0), gain, np.arange(100))
+        covered += found.low <= won - lost <= found.high
+    assert covered >= draws * 0.95 - 2 * (draws * 0.05 * 0.95) ** 0.5
 
 
 @settings(max_examples=30)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.traffic_makers import call, make_rows, requests_of, write_log, write_tiers
 from training.learn import heads
-from training.watch.monitor import Watch, _per_unit, look
+from training.watch.monitor import Watch, _per_unit, look, monitor
 
 RATE, A_DAY = 0.02, 500
 
@@ -62,6 +62,20 @@ def test_repeated_prompts_raise_no_more_false_alarms(tmp_path):
         found = look(Watch("a"), values, 0.1 * float(sizes.max()), requests.at[first])
         alarms += bool(found.alarm)
     assert alarms <= 0.05 * draws + 2 * np.sqrt(draws * 0.05 * 0.95)
+
+
+def test_a_session_that_goes_on_is_counted_in_one_look(job, workdir):
+    """Sessions of 20 requests, looked at in their middle and at their end."""
+    rows = [row | {"request_id": f"new-{row['request_id']}"} for row in make_rows(200, 7)]
+    for row in rows:  # ten sessions at once
+        number = int(row["request_id"].removeprefix("new-r"))
+        row["session_id"] = f"s{number // 100}-{number % 5}"
+    half = [row for row in rows if int(row["request_id"].removeprefix("new-r")) < 150]
+    log, state = workdir / "log.parquet", workdir / "state.json"
+    first = monitor(job.artifact, write_log(log, half), state)
+    then = monitor(job.artifact, write_log(log, rows), state)
+    assert first.sessions == 10
+    assert then.sessions == 10
 
 
 def test_the_command(workdir, capsys, monkeypatch):

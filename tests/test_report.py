@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from router import Router
-from router.policy import Policy
+from router.policy import Policy, Promise
 from tests.traffic_makers import make_rows, write_log
 from training.errors import BadInput
 from training.log.traffic import read_traffic
@@ -17,7 +17,8 @@ from training.measure.pictures import save_plots
 from training.measure.reliability import debiased_ece
 from training.measure.report import DOLLAR, GAIN, build_report
 from training.measure.rows import Rows
-from training.show.page import views
+from training.show.page import verdict, views
+from training.show.page.volume import Volume
 from training.show.tables import report_tables
 
 BASELINES = {"kNN", "logistic regression", "prompt length", "oracle", "random", "best constant",
@@ -105,6 +106,37 @@ def test_what_does_not_exist_is_null_not_nan():
     assert any("apgr" in key for key in told["undefined"])
     assert all(isfinite(value) for value in found.flat().values())
     assert report_tables(found)
+
+
+def safe_rows(n, bad, seed):
+    """A router that sends half of n requests down; of all, a share `bad` is lost by that."""
+    rng = np.random.default_rng(seed)
+    score = np.ones((n, 2))
+    score[:, 0] = rng.random(n) >= 2 * bad
+    p = np.column_stack([np.where(np.arange(n) % 2, 1.0, 0.0), np.ones(n)])
+    usd = np.tile([1e-4, 1e-2], (n, 1))
+    return Rows(("a", "b"), p, usd, score, usd, score >= 0.5, np.arange(n), np.ones(n), {})
+
+
+def test_forty_requests_without_a_loss_show_no_promise_kept():
+    promise = Promise("max_bad_downgrade", 0.02, 0.95, 500, 0.01, 0.019, True)
+    report = build_report(safe_rows(40, 0.0, 0), Policy(50.0, promise=promise), ())
+    figures, exact = report.figures["policy"], 1 - 0.025 ** (1 / 40)  # Clopper and Pearson
+    assert figures["bad_downgrade"].value == 0.0
+    assert figures["bad_downgrade"].high == pytest.approx(exact)
+    assert figures["quality"].low == pytest.approx(1 - exact)
+    assert figures["quality_of_top"].low == pytest.approx(1 - exact)
+    assert report.figures["always top"]["bad_downgrade"].high == 0.0  # by definition
+    assert verdict.promise(report)["text"].endswith("so it is kept in the estimate.")
+    against = {one.rival: one for one in report.comparisons if "chosen" in one.measure.words}
+    assert report.against["always top"]["quality"].low == pytest.approx(-exact)
+    assert "the same" not in {against["always top"].answer, against["best constant"].answer}
+
+
+def test_the_slider_at_the_chosen_point_shows_its_figures():
+    report = build_report(safe_rows(60, 0.0, 0), Policy(50.0), ())
+    shown = views.dial(report, Volume(60, None), report.names)
+    assert shown["rows"][shown["start"]][:2] == shown["chosen"][:2]
 
 
 def test_a_signal_is_no_hard_traffic_and_beats_random(report):

@@ -369,3 +369,42 @@ def test_a_rate_of_zero_is_not_certain() -> None:
     found = slice_rates(parts, np.zeros(20), np.arange(20)).loc["hard"]
     assert found["low"] == 0
     assert found["high"] == pytest.approx(1 - 0.025 ** (1 / 20))  # Clopper and Pearson
+
+
+@pytest.mark.parametrize("sizes", [(500, *[1] * 40), (*[30] * 10, *[3] * 60), (10,) * 40])
+def test_rates_cover_the_truth_where_sessions_are_of_unequal_size(sizes) -> None:
+    """A session's requests all go alike, well in 7 of 10 sessions, whatever its size."""
+    rng = np.random.default_rng(0)
+    session = np.repeat(np.arange(len(sizes)), sizes)
+    part, covered = Slice("task", "all", np.arange(len(session))), 0
+    for _ in range(300):
+        score = (rng.random(len(sizes)) < 0.7)[session].astype(float)
+        found = slice_rates([part], score, session).loc["all"]
+        covered += found["low"] <= 0.7 <= found["high"]
+    assert covered >= 300 * 0.95 - 2 * (300 * 0.05 * 0.95) ** 0.5
+
+
+def test_figures_of_a_slice_that_is_mostly_one_session_are_wide():
+    session = np.repeat(np.arange(41), (500, *[1] * 40))
+    part, score = Slice("tag", "a", np.arange(540)), np.ones((540, 2))
+    [found] = judged([part], np.zeros(540), session=session, score=score)
+    assert found.metrics["bad_downgrade"].high > 0.5  # not the 8.6 % of 41 equal sessions
+
+
+def test_what_all_goes_to_the_top_has_no_bad_downgrade_by_definition():
+    n = 60
+    part, sent = Slice("tag", "a", np.arange(n)), np.ones(n, dtype=np.int64)
+    score = (np.random.default_rng(0).random((n, 2)) < 0.7).astype(float)
+    metrics = slice_metrics([part], sent, np.full((n, 2), 0.5), score, np.ones((n, 2)), score > 0)
+    drawn = bootstrap({"slices": metrics}, n, resamples=200)
+    [found] = judge([part], drawn, "slices", np.arange(n), PROMISE, np.full(n, 0.1))
+    assert found.metrics["bad_downgrade"].high == 0.0
+    assert found.metrics["quality_of_top"].low == found.metrics["quality_of_top"].high == 1.0
+
+
+def test_calibration_of_a_slice_has_no_limits_as_that_of_the_whole_has_none(report):
+    """Resamples of true probabilities are off by more than the rows are, all of them."""
+    for part in report.slices:
+        if part.metrics is not None:
+            assert part.as_json()["metrics"]["ece"]["low"] is None
+            assert part.metrics["ece"].value >= 0

@@ -1,10 +1,13 @@
 """What `suffice compare` says first, and in which units."""
 
+import shutil
+
 import pytest
 
+from tests.builders import edit_manifest
 from tests.traffic_makers import call, make_rows, one_sided, write_log
 from training.measure.intervals import Interval
-from training.retrain.versus import Figure, SideBySide
+from training.retrain.versus import Figure, SideBySide, compare
 
 
 def between(quality: tuple[float, float], usd: tuple[float, float]) -> SideBySide:
@@ -65,3 +68,20 @@ def test_costs_are_of_1_000_requests_for_people_and_of_one_for_machines() -> Non
     assert "0.8350" in table and "-0.5000 to -0.3100" in table
     assert "0.00634213" not in table
     assert found.as_json()["figures"]["USD per request"]["first"] == 0.00124
+
+
+def test_no_loss_seen_is_not_the_same_quality(job, workdir):
+    """Forty requests that both tiers answer well, sent to another tier by each router."""
+    folders = []
+    for tier in range(2):
+        folders.append(workdir / str(tier))
+        shutil.copytree(job.artifact, folders[-1])
+        edit_manifest(folders[-1], lambda found, tier=tier: found["policy"].update(constant=tier))
+    rows = make_rows(40, seed=8, easy=(1.0, 1.0), hard=(1.0, 1.0), session=1)
+    rows = [row | {"request_id": f"later-{row['request_id']}"} for row in rows]
+    log = write_log(workdir / "log.parquet", rows)
+    unlike = compare(str(folders[0]), str(folders[1]), log, "suffice")
+    quality = next(row.difference for row in unlike.rows if row.name == "quality")
+    assert quality.high == pytest.approx(1 - 0.025 ** (1 / 40))  # Clopper and Pearson
+    assert "quality not shown to differ" in unlike.verdict
+    assert "the same quality" in compare(str(folders[0]), str(folders[0]), log, "suffice").verdict

@@ -138,10 +138,11 @@ class Bench:
                 f"(95 % {limits}): {word}"
             )
         for name, metrics in self.chosen.items():
-            kept, saving = metrics["quality_of_top"].value, metrics["saving"].value
+            kept = _number(metrics["quality_of_top"].value, ".1%")
+            saving = _number(metrics["saving"].value, ".2f")
             told.append(
-                f"{name}, at the point that it chose beforehand: {kept:.1%} of the top tier’s "
-                f"quality, {saving:.2f} times cheaper (savings in the table are read off)"
+                f"{name}, at the point that it chose beforehand: {kept} of the top tier’s "
+                f"quality, {saving} times cheaper (savings in the table are read off)"
             )
         told += [f"{metric} does not exist here: {why}" for metric, why in self.missing.items()]
         return [*told, *self.notes]

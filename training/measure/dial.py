@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.measure.curve import Curve, Floats, Walk
-from training.measure.intervals import Bootstrap
+from training.measure.intervals import Bootstrap, allowing, independent_units, proportion
 
 POSITIONS = 200
 
@@ -47,20 +47,47 @@ def step_of(walk: Walk, mu: float, constant: int | None) -> int | None:
 
 
 def read_dial(
-    walk: Walk, curve: Curve, at: NDArray[np.int64], step: int | None, drawn: Bootstrap, method: str
+    walk: Walk,
+    curve: Curve,
+    at: NDArray[np.int64],
+    step: int | None,
+    drawn: Bootstrap,
+    method: str,
+    score: Floats,
+    session: NDArray[np.int64],
 ) -> Dial:
-    """Gather positions of the curve with the limits that the rounds of `method` give.
+    """Gather positions of the curve with their limits.
 
-    at: int64[m], states of the walk. step: the state of the operating point, None off the walk.
+    Args:
+        walk: of n requests and k tiers.
+        curve: what it did.
+        at: int64[m], states of the walk.
+        step: the state of the operating point, None off the walk.
+        drawn: rounds of `training.measure.metrics.states`.
+        method: its name there.
+        score: float64[n, k].
+        session: int64[n].
     """
     quality = curve.quality[at]
     top = curve.quality[-1]
+    limits = {name: drawn.band(method, name) for name in ("cost_usd", "quality", "of_top")}
+    units = independent_units(session)
+    for j, state in enumerate(at):
+        own = score[np.arange(walk.n), walk.tiers_at(int(state))]
+        found = drawn.entry(method, j)
+        spread = drawn.spread(method, "quality", j)
+        found["quality"] = proportion(found["quality"], spread, walk.n, units)
+        if top > 0 and state < len(walk.mu):
+            gain = own - score[:, -1]
+            found["of_top"] = allowing(found["of_top"], gain, session, float(top))
+        for name in ("quality", "of_top"):
+            limits[name][0][j], limits[name][1][j] = found[name].low, found[name].high
     return Dial(
         mu=np.array([walk.dial(int(state)) for state in at]),
         cost_usd=curve.cost_usd[at],
         quality=quality,
         of_top=quality / top if top > 0 else np.full(len(at), np.nan),
         share=curve.share[at],
-        limits={name: drawn.band(method, name) for name in ("cost_usd", "quality", "of_top")},
+        limits=limits,
         chosen=None if step is None else int(np.searchsorted(at, step)),
     )

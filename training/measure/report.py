@@ -16,9 +16,12 @@ from training.measure.intervals import (
     Bootstrap,
     Estimator,
     Interval,
+    allowing,
     bootstrap,
     flat_intervals,
+    independent_units,
     plain_intervals,
+    proportion,
 )
 from training.measure.metrics import (
     best_constant,
@@ -120,10 +123,13 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     main, best = walks[DOLLAR], best_constant(rows.score, rows.paid, 0.99)
     step = step_of(main, policy.mu, policy.constant)
     at = positions(main, step)
-    estimators = _estimators(rows, walks, tier, best) | _per_part(rows, main, at, tier)
+    choices = _choices(rows, tier, best)
+    estimators = _estimators(rows, walks, choices) | _per_part(rows, main, at, tier)
     rounds = bootstrap(estimators, len(tier), groups=rows.session, resamples=RESAMPLES)
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
     figures = rounds.intervals()
+    for name, choice in choices.items():
+        figures[name] = _widened(figures[name], name, choice, rows, rounds)
     calibration = {name: figures.pop(f"tier:{name}") for name in rows.names}
     for j, metrics in enumerate(calibration.values()):
         error = debiased_ece(rows.p[:, j], rows.score[:, j])
@@ -139,11 +145,11 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         figures=figures,
         calibration=calibration,
         against=_differences(
-            rounds, [name for name in walks if name not in (GAIN, DOLLAR, "oracle")]
+            rows, rounds, [name for name in walks if name not in (GAIN, DOLLAR, "oracle")], choices
         ),
         missing=undefined(rows.score, rows.paid),
         curves=curves,
-        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial"),
+        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial", rows.score, rows.session),
         reliability={
             name: reliability_table(rows.p[:, j], rows.score[:, j])
             for j, name in enumerate(rows.names)
@@ -158,15 +164,19 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     )
 
 
-def _estimators(
-    rows: Rows, walks: Mapping[str, Walk], tier: NDArray[np.int64], best: int
-) -> dict[str, Estimator]:
-    """The metrics of each method, of the policy's choice (int64[n]) and of constant tiers."""
+def _choices(rows: Rows, tier: NDArray[np.int64], best: int) -> dict[str, NDArray[np.int64]]:
+    """The policy's choice and those of constant tiers, {name: int64[n]}."""
     n, k = rows.score.shape
+    constants = {"best constant": best, "always cheapest": 0, "always top": k - 1}
+    return {"policy": tier} | {name: np.full(n, one) for name, one in constants.items()}
+
+
+def _estimators(
+    rows: Rows, walks: Mapping[str, Walk], choices: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Estimator]:
+    """The metrics of each method, and of fixed choices, {name: int64[n]}."""
     found = {name: curve_metrics(walk, rows.score, rows.paid) for name, walk in walks.items()}
     found["random"] = random_metrics(rows.score, rows.paid)
-    constants = {"best constant": best, "always cheapest": 0, "always top": k - 1}
-    choices = {"policy": tier} | {name: np.full(n, one) for name, one in constants.items()}
     for name, choice in choices.items():
         found[name] = policy_metrics(choice, rows.score, rows.paid, rows.sufficed)
     return found
@@ -199,7 +209,34 @@ def _walks(rows: Rows) -> dict[str, Walk]:
     return walks
 
 
-def _differences(rounds: Bootstrap, baselines: Sequence[str]) -> dict[str, dict[str, Interval]]:
+def _widened(
+    found: Mapping[str, Interval],
+    name: str,
+    tier: NDArray[np.int64],
+    rows: Rows,
+    rounds: Bootstrap,
+) -> dict[str, Interval]:
+    """The figures of a fixed choice, int64[n], with limits also where few losses were seen."""
+    metrics, n, top = dict(found), len(tier), rows.score[:, -1]
+    units = independent_units(rows.session)
+    own = rows.score[np.arange(n), tier]
+    metrics["quality"] = proportion(found["quality"], rounds.spread(name, "quality"), n, units)
+    if (tier == rows.score.shape[1] - 1).all():
+        return metrics
+    spread = rounds.spread(name, "bad_downgrade")
+    metrics["bad_downgrade"] = proportion(found["bad_downgrade"], spread, n, units)
+    if top.any():
+        kept, per = found["quality_of_top"], float(top.mean())
+        metrics["quality_of_top"] = allowing(kept, own - top, rows.session, per)
+    return metrics
+
+
+def _differences(
+    rows: Rows,
+    rounds: Bootstrap,
+    baselines: Sequence[str],
+    choices: Mapping[str, NDArray[np.int64]],
+) -> dict[str, dict[str, Interval]]:
     pairs = {"apgr": GAIN, "apgr_cost": DOLLAR, "saving_99": DOLLAR, "aiq": DOLLAR}
     found = {
         name: {metric: rounds.difference(metric, ours, name) for metric, ours in pairs.items()}
@@ -209,6 +246,11 @@ def _differences(rounds: Bootstrap, baselines: Sequence[str]) -> dict[str, dict[
         found[name] = {
             metric: rounds.difference(metric, "policy", name) for metric in ("quality", "cost_usd")
         }
+        own, other = choices["policy"], choices[name]
+        if (own != other).any():
+            n = np.arange(len(own))
+            gain = rows.score[n, own] - rows.score[n, other]
+            found[name]["quality"] = allowing(found[name]["quality"], gain, rows.session)
     return found
 
 

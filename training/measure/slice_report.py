@@ -5,7 +5,7 @@ figures from the same resamples as the whole; what too few independent requests 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -15,7 +15,14 @@ from scipy import sparse
 from scipy.stats import ttest_1samp
 
 from router.policy import Promise
-from training.measure.intervals import Bootstrap, Estimator, Floats, Interval, proportion
+from training.measure.intervals import (
+    Bootstrap,
+    Estimator,
+    Floats,
+    Interval,
+    independent_units,
+    proportion,
+)
 from training.measure.metrics import bad_downgrades
 from training.measure.reliability import BINS, equal_mass_bins
 from training.measure.slices import Slice
@@ -42,7 +49,7 @@ class SliceReport:
         rows, units: requests, and independent ones among them (a session counts once).
         metrics: quality, quality_top, quality_of_top, to_top (the share sent there), saving,
             bad_downgrade, and brier and ece (means over tiers), with 95 % intervals for this slice
-            alone; None with too few units.
+            alone (ece: without); None with too few units.
         verdict: on the promise in this slice, one of the words above.
         p_value: chance of a slice as bad as this if the promise holds in it; one-sided, already
             multiplied by the number of slices judged (Bonferroni); NaN where not judged.
@@ -145,7 +152,8 @@ def judge(
     for j, (part, count) in enumerate(zip(slices, units, strict=True)):
         rows, metrics, verdict, p_value = len(part.rows), None, TOO_FEW, nan
         if count >= MIN_UNITS:
-            metrics, verdict = _metrics(drawn, method, j, rows, count), UNJUDGED
+            worth = independent_units(session[part.rows])
+            metrics, verdict = _metrics(drawn, method, j, rows, worth), UNJUDGED
             if promise is not None and margins is not None:
                 kept = margins[part.rows]
                 p_value = min(1.0, judged * _p_below(kept, session[part.rows]))
@@ -186,14 +194,18 @@ def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
 
 
 def _metrics(
-    drawn: Bootstrap, method: str, column: int, rows: int, units: int
+    drawn: Bootstrap, method: str, column: int, rows: int, units: float
 ) -> dict[str, Interval]:
     """The figures of one slice, with limits also where a bootstrap gives them no width."""
     metrics = drawn.entry(method, column)
-    for name in ("quality", "quality_top", "bad_downgrade"):
+    moved = metrics["to_top"].value < 1  # else there is no downgrade, by definition
+    for name in ("quality", "quality_top", *["bad_downgrade"] * moved):
         metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
-    if metrics["to_top"].value < 1 and drawn.spread(method, "quality_of_top", column) == 0:
-        metrics["quality_of_top"] = _no_loss_seen(metrics)
+    if moved and metrics["quality_top"].value > 0:
+        seen = drawn.spread(method, "quality_of_top", column) > 0
+        metrics["quality_of_top"] = _few_losses_seen(metrics, seen)
+    # A resample's bins add noise of their own: limits from them may leave out the value.
+    metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
     return metrics
 
 
@@ -229,12 +241,13 @@ def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_m
     return sparse.csc_matrix((inside.data, (rows[inside.row], inside.col)), (n, block.shape[1]))
 
 
-def _no_loss_seen(metrics: dict[str, Interval]) -> Interval:
-    """Limits of the share of top quality kept, where no difference to the top tier was observed.
+def _few_losses_seen(metrics: dict[str, Interval], seen: bool) -> Interval:
+    """Limits of the share of top quality kept that allow for more bad downgrades than were seen.
 
-    A bootstrap gives them no width. They allow for as many losses, or gains, as such a sample can
-    have missed.
+    Where no difference to the top tier was `seen` at all a bootstrap gives them no width; then they
+    allow for as many gains, too.
     """
-    found, missed = metrics["quality_of_top"], metrics["bad_downgrade"].high
-    width = missed / metrics["quality_top"].value if metrics["quality_top"].value > 0 else nan
-    return Interval(found.value, found.mean, found.value - width, found.value + width, 0.0)
+    found, bad = metrics["quality_of_top"], metrics["bad_downgrade"]
+    width = (bad.high - bad.value) / metrics["quality_top"].value
+    high = found.high if seen else found.value + width
+    return replace(found, low=min(found.low, found.value - width), high=high)

@@ -13,7 +13,7 @@ from router.features import NAMES
 from router.features import surface as features_of
 from router.prompt import SYSTEM_CHARS, Prompt
 from training.log.requests import Requests
-from training.measure.intervals import Interval, proportion
+from training.measure.intervals import rate
 
 MAX_NAMES = 60  # of one kind; what is rarer is one slice together
 _EDGES: Final = (200, 500, 1_000, 2_000, 5_000, 20_000)
@@ -86,13 +86,9 @@ def slice_rates(
         rows = part.rows[~np.isnan(score[part.rows])]
         if not len(rows):
             continue
-        mean = float(score[rows].mean())
-        number = np.unique(session[rows], return_inverse=True)[1]
-        away = np.bincount(number, weights=score[rows] - mean)
-        units = len(away)
-        spread = float(np.sqrt(away @ away * units / max(units - 1, 1))) / len(rows)
-        limits = proportion(Interval(mean, mean, mean, mean, 0.0), spread, len(rows), units)
-        found[part.name] = (len(rows), units, mean, limits.low, limits.high)
+        limits = rate(score[rows], session[rows])
+        units = len(np.unique(session[rows]))
+        found[part.name] = (len(rows), units, limits.value, limits.low, limits.high)
     columns = ["rows", "sessions", "value", "low", "high"]
     return pd.DataFrame.from_dict(found, orient="index", columns=columns)
 

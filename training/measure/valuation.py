@@ -22,6 +22,7 @@ from training.measure.offpolicy import (
     fixed,
     interval,
     ips_terms,
+    pseudo_outcomes,
     ratio_terms,
     snips_terms,
 )
@@ -129,6 +130,9 @@ def value_policies(
                 "ips": ips_terms(logged, mix),
                 "snips": snips_terms(logged, mix),
             }
+    for metric, values in (("cost_usd", paid), ("quality", pseudo_outcomes(logged, p))):
+        if metric in terms[RANDOM]:
+            terms[RANDOM][metric] += _of_shares(chosen, values)
     top = terms[f"always {names[-1]}"].get("quality")
     if top is not None and top.mean() > 0:
         terms[CHOSEN]["quality_of_top"] = ratio_terms(terms[CHOSEN]["quality"], top)
@@ -149,6 +153,15 @@ def value_policies(
     effective = {name: effective_rows(logged, mix) for name, mix in asked.items()}
     notes = (*warnings, *_notes(logged, policy, chosen, against, effective))
     return Valuation(n, policy, names, figures, effective, against, overlap, missing, notes)
+
+
+def _of_shares(chosen: Floats, values: Floats) -> Floats:
+    """What matched random owes to its shares being estimated: their influence, float64[n], mean 0.
+
+    chosen: float64[n, k], the choices whose shares it takes. values: float64[n, k].
+    """
+    influence: Floats = (chosen - chosen.mean(axis=0)) @ values.mean(axis=0)
+    return influence
 
 
 def _observed(logged: Logged, paid: Floats) -> dict[str, Floats]:

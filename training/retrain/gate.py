@@ -1,7 +1,8 @@
 """The gate: whether a challenger may take the champion's place, one check a row.
 
 Every comparison is paired: all policies are judged on the same test rows, which none of them was
-fitted or chosen on. Intervals are Student's t, requests of one session taken together.
+fitted or chosen on. Intervals are Student's t, requests of one session taken together; those of
+quality against the champion and the anchor also allow for losses too rare to have been seen.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.policy import Promise
-from training.measure.intervals import Floats, Interval
+from training.measure.intervals import Floats, Interval, allowing
 from training.measure.offpolicy import interval
 from training.measure.reliability import debiased_ece
 from training.measure.slice_report import promise_margins
@@ -162,6 +163,8 @@ def _against(holdout: Holdout, tier: Ints, other: Ints, name: str, limits: Limit
     """Non-inferior in quality; to the champion also shown cheaper or shown better."""
     gain = _taken(holdout.quality, tier) - _taken(holdout.quality, other)
     better = interval(gain, holdout.session, limits.confidence)
+    if holdout.sufficed is not None and (tier != other).any():  # gains of paired scores
+        better = allowing(better, gain, holdout.session, confidence=limits.confidence)
     checks = [
         Check(
             f"quality not below the {name}'s",

@@ -1,7 +1,7 @@
 """`suffice compare`: two routers on the same rows, which neither was fitted or chosen on."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.learn.costs import account
 from training.learn.seen import known_ids, recognise
 from training.learn.splits import several_units
 from training.learn.vectorize import estimate, vectorize
-from training.measure.intervals import Floats, Interval
+from training.measure.intervals import Floats, Interval, allowing
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
 from training.measure.world import logged, pick_world, unseen
@@ -29,7 +29,8 @@ from training.show.page.words import change
 from training.tracking import connected
 
 LEAST = 30
-USD = "USD per request"
+QUALITY, USD, BAD = "quality", "USD per request", "bad downgrades"
+RARE = (QUALITY, BAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class SideBySide:
     def verdict(self) -> str:
         """Whether the second is cheaper, and whether it is better, as far as the intervals show."""
         rows = {row.name: row for row in self.rows}
-        cost, quality = rows[USD].per_1k(), rows["quality"].difference
+        cost, quality = rows[USD].per_1k(), rows[QUALITY].difference
         first, second = self.names
         price = _shown(cost.difference, "dearer", "cheaper", "cost")
         worth = _shown(quality, "higher quality", "lower quality", "quality")
@@ -156,12 +157,13 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     ]
     sufficed = rule.sufficed(used.score) if world.paired else None
     figures = _figures(choices, quality, paid, [tier.name for tier in tiers], sufficed)
+    rare = world.paired and bool((choices[0] != choices[1]).any())
     told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
     return SideBySide(
         names=(_called(first, one), _called(second, other)),
         world=world.name,
         requests=len(used),
-        rows=_rows(figures, unit),
+        rows=_rows(figures, unit, RARE if rare else ()),
         notes=(*again, *told, *notes, *weak),
     )
 
@@ -179,14 +181,14 @@ def _figures(
     """
     rows = np.arange(len(quality))
     found = {
-        "quality": [quality[rows, tier] for tier in choices],
+        QUALITY: [quality[rows, tier] for tier in choices],
         USD: [paid[rows, tier] for tier in choices],
     }
     for k, name in enumerate(names):
         found[f"share to {name}"] = [np.asarray(tier == k, np.float64) for tier in choices]
     if sufficed is not None:
         bad = [bad_downgrades(tier, sufficed) for tier in choices]
-        found["bad downgrades"] = [one.astype(np.float64) for one in bad]
+        found[BAD] = [one.astype(np.float64) for one in bad]
     return found
 
 
@@ -199,11 +201,17 @@ def _shown(found: Interval, more: str, less: str, what: str) -> str:
     return f"{what} not shown to differ"
 
 
-def _rows(figures: Mapping[str, list[Floats]], session: Any) -> tuple[Figure, ...]:
-    return tuple(
-        Figure(name, float(a.mean()), float(b.mean()), interval(b - a, session))
-        for name, (a, b) in figures.items()
-    )
+def _rows(
+    figures: Mapping[str, list[Floats]], session: NDArray[np.int64], rare: Collection[str]
+) -> tuple[Figure, ...]:
+    """A figure a row; those named `rare` allow for changes too rare to have been seen."""
+    found = []
+    for name, (a, b) in figures.items():
+        change = interval(b - a, session)
+        if name in rare:
+            change = allowing(change, b - a, session)
+        found.append(Figure(name, float(a.mean()), float(b.mean()), change))
+    return tuple(found)
 
 
 def _called(name: str, artifact: Artifact) -> str:

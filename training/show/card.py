@@ -1,6 +1,7 @@
 """The model card of an artifact, for people."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from training.decide.operating import NOTHING_CHEAPER
 from training.decide.promises import BY_DEFINITION
 from training.label.rule import LabelRule
 from training.learn.stages import stages_in_words
+from training.measure.intervals import Interval
 from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.page.words import dollars
@@ -108,7 +110,8 @@ def describe_policy(policy: Policy, tiers: Sequence[Tier]) -> str:
         return f"{what} Promise: {said}; {TOP_ITSELF}."
     return (
         f"{what} Promise: {said}; it {held} at {promise.confidence:.0%} confidence on {promise.n} "
-        "independent choose rows, what is asked again counting once (estimate "
+        "independent choose rows, a session counting once however long, and what is asked again "
+        "counting as so many sessions (estimate "
         f"{promise.estimate:.2%}, {limit} limit {promise.bound:.2%}, {promise.test})."
     )
 
@@ -175,7 +178,13 @@ def _figures(report: Report | Valuation) -> list[str]:
         if report.policy.constant is None:
             above = policy["above_random"]
             shown["quality above the same share sent at random"] = (above, "+.4f")
-    return [
-        f"- {name}: {one.value:{form}} (95 %: {one.low:{form}} to {one.high:{form}})"
-        for name, (one, form) in shown.items()
-    ]
+    return [f"- {name}: {_figure(one, form)}" for name, (one, form) in shown.items()]
+
+
+def _figure(one: Interval, form: str) -> str:
+    """A figure with its limits: a tier that is free, or a top one that never scores, has none."""
+    if not isfinite(one.value):
+        return "does not exist on these rows"
+    if not (isfinite(one.low) and isfinite(one.high)):
+        return f"{one.value:{form}} (limits unknown)"
+    return f"{one.value:{form}} (95 %: {one.low:{form}} to {one.high:{form}})"

@@ -4,8 +4,9 @@ A gambler bets against the promise with every labelled session. If it holds, his
 1/risk with probability at most `risk`, ever (Ville, 1939; Waudby-Smith & Ramdas, 2024): so daily
 looks over years raise a false alarm with at most that probability in all. He spreads his money over
 bets of several sizes, as he does not know how badly the promise fails. Within a look, sessions that
-ask the same are one unit, which weighs as many; from look to look a prompt that comes again counts
-as new.
+ask the same are one unit, which weighs as many. From look to look a prompt that comes again counts
+as new, but no session that goes on, as long as the traffic still holds what it began with: of
+sessions that last for ten looks each look would tell the same again.
 """
 
 import json
@@ -71,8 +72,8 @@ class Watch:
             else "no alarm: the promise is not shown to be broken"
         )
         return [
-            f"artifact {self.artifact}: {self.sessions} labelled sessions until {self.until}, kept "
-            f"by {self.kept:+.4f} on average",
+            f"artifact {self.artifact}: {self.sessions} labelled sessions (in a look those that "
+            f"ask the same are one) until {self.until}, kept by {self.kept:+.4f} on average",
             f"evidence against the promise {self.highest:.3g} of {1 / RISK:g} needed",
             said,
         ]
@@ -110,7 +111,8 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
             f"tier's score {needed}, on requests that the artifact was not fitted or chosen on"
         )
     if before.until is not None:
-        new &= requests.at > np.datetime64(before.until)
+        past = requests.at <= np.datetime64(before.until)
+        new &= ~past & ~np.isin(requests.sessions, requests.sessions[new & past])
     requests = requests.take(np.flatnonzero(new))
     if not len(requests):
         return before

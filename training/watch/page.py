@@ -48,7 +48,7 @@ def render(found: Drift, artifact: Artifact, traffic: str) -> str:
                 "Tests",
                 "embeddings: Hotelling\u2019s T² and a classifier; probabilities: "
                 "Kolmogorov\u2013Smirnov, their size as population stability index; scores and "
-                "calibration: Welch; mix: χ²; cost per call: Mann\u2013Whitney",
+                "calibration: Student or Welch; mix: χ²; cost per call: Mann\u2013Whitney",
             ),
         ],
     }

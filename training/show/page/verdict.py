@@ -62,15 +62,15 @@ def promise(report: Report) -> dict[str, str]:
     text = (
         f"Promised: {what}. It {'was ' if made.certified else ''}{held} at "
         f"{percent(made.confidence, 0)} confidence on {count(made.n, 'independent request')} kept "
-        f"aside for that choice (estimate {percent(made.estimate, 2)}, limit "
-        f"{percent(made.bound, 2)})."
+        f"aside for that choice, a session counting once however long (estimate "
+        f"{percent(made.estimate, 2)}, limit {percent(made.bound, 2)})."
     )
     seen = report.figures["policy"][metric]
     word, mark, here = kept(seen, made.target, metric == "bad_downgrade")
     if not made.certified:
         word, mark = "Not certified", "no"
     span = f" ({told})" if (told := limits(seen, "percent")) else ""
-    text += f" On these requests: {percent(seen.value)}{span}, {here}."
+    text += f" On these requests, each counting once: {percent(seen.value)}{span}, {here}."
     return {"word": word, "class": mark, "text": text}
 
 
