@@ -66,16 +66,17 @@ class Ledger:
         return repeated(self._hashes)[:existing]
 
     def fill(self, needed: npt.NDArray[np.bool_], rows: Iterable[pa.RecordBatch]) -> None:
-        """Note the contents of the rows needed, bool[existing], in their order."""
-        contents = np.zeros(len(needed), np.int64)
-        found = [hashes_of(batch)["content"] for batch in rows]
-        contents[needed] = np.concatenate([np.empty(0, np.int64), *found])
-        start = 0
+        """Note the contents of the rows needed, bool[existing], in their order, chunk by chunk."""
+        found = (hashes_of(batch)["content"] for batch in rows)
+        contents, start = np.empty(0, np.int64), 0
         for hashes in self._hashes:
             if start == len(needed):
                 break
-            hashes["content"] = contents[start : start + len(hashes)]
-            start += len(hashes)
+            wanted = needed[start : start + len(hashes)]
+            count, start = int(wanted.sum()), start + len(hashes)
+            while len(contents) < count:
+                contents = np.concatenate([contents, next(found)])
+            hashes["content"][wanted], contents = contents[:count], contents[count:]
 
     def add(self, batch: pa.RecordBatch, report: FileReport) -> None:
         """Note the rows of a batch of SCHEMA, of a file."""
