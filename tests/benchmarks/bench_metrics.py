@@ -3,12 +3,13 @@
 All metrics: of five curves, of the fixed choices, of both tiers' calibration, the dial's bands,
 and 118 slices.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/bench_metrics.py
+Run with: OMP_NUM_THREADS=1 pytest tests/benchmarks/bench_metrics.py -m benchmark -s
 """
 
 from time import process_time
 
 import numpy as np
+import pytest
 
 from training.measure.curve import oracle_walk, order_walk, policy_walk
 from training.measure.dial import positions
@@ -19,8 +20,9 @@ from training.measure.slice_report import slice_metrics
 from training.measure.slices import Slice
 
 
-def main(n: int = 14_042, resamples: int = 1_000) -> float:
-    """Print and return the seconds of one core that one report's bootstrap takes."""
+@pytest.mark.benchmark
+def test_the_bootstrap_of_a_report() -> None:
+    n, resamples = 14_042, 1_000
     rng = np.random.default_rng(0)
     hard = rng.random(n)
     truth = np.column_stack([0.85 - 0.5 * hard, 0.9 - 0.2 * hard])
@@ -54,13 +56,8 @@ def main(n: int = 14_042, resamples: int = 1_000) -> float:
     drawn = bootstrap(estimators, n, resamples=resamples)
     seconds = process_time() - started
     metrics = sum(len(found) for found in drawn.value.values())
-    print(
-        f"{metrics} metrics of {len(estimators)} methods, {n:,} requests × {resamples:,} resamples"
-    )
+    told = f"{metrics} metrics of {len(estimators)} methods, {n:,} requests"
+    print(f"\n{told} × {resamples:,} resamples")
     print(f"{seconds:.1f} s of one core (limit 10 s)")
-    print("APGR over kNN:", drawn.difference("apgr", "router", "kNN"))
-    return seconds
-
-
-if __name__ == "__main__":
-    main()
+    gap = drawn.difference("apgr", "router", "kNN")
+    assert gap.low < gap.value < gap.high
