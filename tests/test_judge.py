@@ -1,6 +1,7 @@
 """Judging against a stub judge: pairs in both orders, rubrics, prose, gold, injection."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from tests.stub_upstream import stub
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
+from training.ask import asking
 from training.ask.concordance import concordance
 from training.ask.questions import graded, paired, reminder
 from training.ask.verdict import GRADE_FORMS
@@ -101,6 +103,16 @@ def test_a_judge_that_answers_prose_is_asked_again_once_and_the_rows_stay_unjudg
         assert not (workdir / "judged.parquet").exists()
         call(capsys, *arguments(workdir, upstream.url, "--price", "1/2"))
         assert upstream.counts()["asked"] == counts["asked"]  # it is paid for, and known
+
+
+def test_progress_counts_questions_and_not_what_follows_from_them(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(asking, "PROGRESS", 0.02)
+    write(workdir, answered())
+    with stub(latency=0.05, reply="prose") as upstream:
+        done = call(capsys, *arguments(workdir, upstream.url, *PAIRS))
+    told = re.findall(r"(\d+) of (\d+) done by (\d+) calls", done.err)
+    assert any(int(calls) > int(all_of_them) for _, all_of_them, calls in told)
+    assert all(int(made) <= int(all_of_them) for made, all_of_them, _ in told)
 
 
 def test_rows_with_a_score_are_left_alone(workdir, capsys):

@@ -270,7 +270,8 @@ async def _progress(tally: Tally, total: int) -> AsyncIterator[None]:
     async def tell() -> None:
         while True:
             await asyncio.sleep(PROGRESS)
-            say(f"{tally.answered + tally.failed} of {total} calls, {tally.failed} failed")
+            done = total - tally.left  # what follows from an answer is not known before
+            say(f"{done} of {total} done by {tally.answered} calls; {tally.failed} failed")
 
     telling = asyncio.create_task(tell())
     try:
