@@ -138,7 +138,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
 def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | None:
     """The object of one line; None for a blank one."""
     try:
-        value = quick_json(raw)
+        value = _quick_json(raw)
         reason = None if isinstance(value, dict) else "not a JSON object"
     except ValueError:  # what only Python reads, or damage
         text, reason = _decoded(raw)
@@ -150,12 +150,23 @@ def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | Non
     return number, cast(dict[str, Any], value)
 
 
-def quick_json(raw: bytes) -> Any:
-    """The value of JSON text, where orjson reads it as Python does.
+def read_json(text: bytes | str) -> Any:
+    """The value of JSON text, by orjson where that reads it as Python does, else by Python.
 
     Raises:
-        ValueError: damage, or what is Python's to read: NaN, lone surrogates, and integers of 20
-            digits or more, which orjson rounds (two long ids became one).
+        ValueError, RecursionError: damage.
+    """
+    try:
+        return _quick_json(text.encode() if isinstance(text, str) else text)
+    except ValueError:
+        return json.loads(text)
+
+
+def _quick_json(raw: bytes) -> Any:
+    """By orjson; ValueError for damage, and for what is Python's to read.
+
+    That is NaN, lone surrogates, and integers of 20 digits or more, which orjson rounds (two long
+    ids became one).
     """
     if LONG in raw.translate(DIGITS):
         raise ValueError("a long integer")

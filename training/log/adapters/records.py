@@ -22,8 +22,8 @@ from training.log.adapters.files import (
     head,
     json_lines,
     open_bytes,
-    quick_json,
     raw_lines,
+    read_json,
 )
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.parquet import open_parquet
@@ -128,12 +128,9 @@ def decoded(value: Any) -> Any:
         value = value.decode("utf-8", "replace")
     if isinstance(value, str) and value[:100].lstrip()[:1] in ("{", "["):
         try:
-            return quick_json(value.encode())
-        except ValueError:
-            try:
-                return json.loads(value)
-            except (ValueError, RecursionError):
-                return value
+            return read_json(value)
+        except (ValueError, RecursionError):
+            return value
     return value
 
 
@@ -168,7 +165,7 @@ def _array(path: Path) -> Iterator[Numbered | Bad]:
         yield Bad(1, "a JSON array of more than 256 MiB (convert: jq -c '.[]')", start)
         return
     try:
-        values = _list(text.removeprefix(b"\xef\xbb\xbf"))
+        values = read_json(text.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
         yield Bad(1, f"not a whole JSON array ({error})", start)
         return
@@ -177,13 +174,6 @@ def _array(path: Path) -> Iterator[Numbered | Bad]:
             yield number, value
         else:
             yield Bad(number, "not a JSON object", json.dumps(value)[:RAW_LIMIT])
-
-
-def _list(text: bytes) -> Any:
-    try:
-        return quick_json(text)
-    except ValueError:
-        return json.loads(text)
 
 
 def _csv(path: Path) -> Iterator[Numbered | Bad]:

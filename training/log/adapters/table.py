@@ -274,9 +274,7 @@ def _value(source: dict[str, Any], name: str) -> Any:
 
 
 def _from_prompt(prompt: Any) -> Any:
-    if not isinstance(prompt, str):
-        return prompt
-    if begins_as_chat(prompt):
+    if not isinstance(prompt, str) or begins_as_chat(prompt):
         return prompt
     if prompt.lstrip()[:1] == "[":
         try:
