@@ -200,7 +200,12 @@ def independent_units(session: ArrayLike) -> float:
     m is a session's number of rows. Of equal sessions this is their number; where one of 41 has
     500 of 540 rows it is 1.2.
     """
-    size = np.unique(np.asarray(session), return_counts=True)[1].astype(np.float64)
+    return _worth(np.unique(np.asarray(session), return_counts=True)[1])
+
+
+def _worth(sizes: NDArray[np.int64]) -> float:
+    """`independent_units` of sessions of so many rows."""
+    size = sizes.astype(np.float64)
     return float(size.sum() ** 2 / (size @ size))
 
 
@@ -212,14 +217,22 @@ def rate(values: Floats, session: ArrayLike, confidence: float = 0.95) -> Interv
 
     values: float64[n]; session: labels [n].
     """
-    number = np.unique(np.asarray(session), return_inverse=True)[1]
+    return _rate(values, _numbered(session), confidence)
+
+
+def _numbered(session: ArrayLike) -> NDArray[np.int64]:
+    """Labels [n] as numbers from 0, int64[n]; the sort is most of what a `rate` takes."""
+    return np.unique(np.asarray(session), return_inverse=True)[1]
+
+
+def _rate(values: Floats, number: NDArray[np.int64], confidence: float) -> Interval:
     mean, size = float(values.mean()), np.bincount(number)
     units, spread = len(size), 0.0
     if units > 1:
         moved = np.bincount(number, weights=values - mean) / (len(values) - size)
         spread = float(np.sqrt((moved @ moved) * (units - 1) / units))
     found = Interval(mean, mean, mean, mean, 0.0)
-    return proportion(found, spread, len(values), independent_units(number), confidence)
+    return proportion(found, spread, len(values), _worth(size), confidence)
 
 
 def allowing(
@@ -234,7 +247,8 @@ def allowing(
     found: mean of `gain`, or that divided by `per`, plus a constant. gain: float64[n] in [−1, 1],
     request by request. session: labels [n].
     """
-    lost, won = (rate(np.maximum(side * gain, 0.0), session, confidence) for side in (-1.0, 1.0))
+    number = _numbered(session)
+    lost, won = (_rate(np.maximum(side * gain, 0.0), number, confidence) for side in (-1.0, 1.0))
     low = found.value - (lost.high - lost.value) / per
     high = found.value + (won.high - won.value) / per
     return replace(found, low=min(found.low, low), high=max(found.high, high))
