@@ -546,6 +546,13 @@ def registered(kinds: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
     return folder / "registry.db"
 
 
+def registry_goes_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("the registry is down")
+
+    monkeypatch.setattr(mlflow, "MlflowClient", down)
+
+
 @pytest.fixture
 def registry(
     registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -570,10 +577,7 @@ def test_a_champion_is_served_through_an_outage(
     router.watcher.look()
     assert router.route("x").tier == "large"
 
-    def down(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("the registry is down")
-
-    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    registry_goes_down(monkeypatch)
     assert Router.load("models:/support@champion").route("x").tier == "large"
     assert Router.load("models:/support/2").route("x").tier == "middle"
     router.watcher.look()
@@ -600,10 +604,7 @@ def test_registries_do_not_share_what_they_number_alike(
         other.set_registered_model_alias("support", "champion", number)
         assert Router.load("models:/support@champion").route("x").tier == "large"
 
-    def down(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("the registry is down")
-
-    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    registry_goes_down(monkeypatch)
     for version in ("1", "2"):  # each was the champion
         assert Router.load(f"models:/support/{version}").route("x").tier == "large"
     mlflow.set_tracking_uri(first)
@@ -722,10 +723,7 @@ def test_a_champions_copy_outlasts_those_of_other_versions(
     for number in range(2, 6):
         fetch(f"models:/support/{number}")
 
-    def down(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("the registry is down")
-
-    monkeypatch.setattr(mlflow, "MlflowClient", down)
+    registry_goes_down(monkeypatch)
     assert Router.load("models:/support@champion").route("x").tier == "small"
     assert len(list((tmp_path / "cache" / "support").glob("v*"))) == 4
 

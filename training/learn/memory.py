@@ -24,6 +24,7 @@ from training.console import say
 from training.golden import PROMPTS
 
 _WORTH_TELLING: Final = 500  # prompts that take some seconds
+_PROBE: Final = " ".join(text for text in PROMPTS if isinstance(text, str))
 
 
 def cache_folder() -> Path:
@@ -116,9 +117,7 @@ def _name(embedder: OnnxEmbedder) -> str:
     Another processor or version of onnxruntime rounds sums of int8 products apart: vectors that
     were kept there would fail the parity of an export.
     """
-    said = embedder.embed(
-        embedder.tokenize(" ".join(text for text in PROMPTS if isinstance(text, str)))
-    )
+    said = embedder.embed(embedder.tokenize(_PROBE))
     name = sha256(embedder.model + said.tobytes()).hexdigest()
     return f"{name[:24]}-{embedder.max_tokens}"
 
