@@ -12,7 +12,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from training.errors import BadInput
 from training.measure.curve import Walk, oracle_walk, order_walk, policy_walk, trace
-from training.measure.intervals import Interval, allowing, bootstrap, values
+from training.measure.intervals import Interval, bootstrap, values
+from training.measure.limits import allowing
 from training.measure.metrics import (
     aiq,
     bad_downgrades,

@@ -1,6 +1,7 @@
 """Slices: what belongs to one, what may be said of it, and what may not."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tests.traffic_makers import make_rows, requests_of
 from training.measure.compare import NO, OPEN, SAME, YES, Comparison, Measure
 from training.measure.intervals import Interval, bootstrap
 from training.measure.report import build_report
+from training.measure.rows import Rows
 from training.measure.slice_report import (
     BELOW,
     FAILS,
@@ -46,16 +48,33 @@ def made(tmp_path, change, n=8):
     return requests_of(rows, tmp_path)
 
 
-def judged(slices, margins, session=None, score=None):
-    """`judge` on a policy of tier 0, by default always right, beside a top tier that is."""
-    n = len(margins)
-    score = np.ones((n, 2)) if score is None else score
+def scored(slices, score, session=None):
+    """Rows of these slices, of two tiers that cost the same."""
+    n = len(score)
+    same = np.ones((n, 2))
     session = np.arange(n) if session is None else session
-    tier, paid = np.zeros(n, dtype=np.int64), np.ones((n, 2))
-    p = np.full((n, 2), 0.5)
-    estimator = slice_metrics(slices, tier, p, score, paid, score >= 0.5)
-    drawn = bootstrap({"slices": estimator}, n, groups=session, resamples=200)
-    return judge(slices, drawn, "slices", session, PROMISE, margins)
+    return Rows(
+        names=("small", "large"),
+        p=same / 2,
+        usd=same,
+        score=score,
+        paid=same,
+        sufficed=score >= 0.5,
+        session=session,
+        characters=same[:, 0],
+        baselines={},
+        slices=tuple(slices),
+    )
+
+
+def judged(slices, margins, session=None, score=None, promise=PROMISE, tier=0):
+    """`judge` on a policy of one tier, by default always right, beside a top tier that is."""
+    n = len(score) if margins is None else len(margins)
+    rows = scored(slices, np.ones((n, 2)) if score is None else score, session)
+    sent = np.full(n, tier)
+    estimator = slice_metrics(rows, sent)
+    drawn = bootstrap({"slices": estimator}, n, groups=rows.session, resamples=200)
+    return judge(rows, sent, drawn, "slices", promise, margins)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -244,15 +263,12 @@ def test_a_promise_that_holds_is_rarely_said_to_fail():
     """Of 400 draws of 20 slices in which it just holds, a false alarm in at most 5 % + 2 s.e."""
     rng = np.random.default_rng(2)
     slices = [Slice("tag", str(i), np.arange(50 * i, 50 * i + 50)) for i in range(20)]
-    drawn = bootstrap(
-        {"slices": slice_metrics(slices, np.zeros(1000, np.int64), np.full((1000, 2), 0.5),
-                                 np.ones((1000, 2)), np.ones((1000, 2)), np.ones((1000, 2)) > 0)},
-        1000, resamples=40,
-    )  # fmt: skip
+    rows, sent = scored(slices, np.ones((1000, 2))), np.zeros(1000, np.int64)
+    drawn = bootstrap({"slices": slice_metrics(rows, sent)}, 1000, resamples=40)
     alarms = 0
     for _ in range(400):
         margins = 0.05 - (rng.random(1000) < 0.05)  # rare losses: its mean is 0
-        found = judge(slices, drawn, "slices", np.arange(1000), PROMISE, margins)
+        found = judge(rows, sent, drawn, "slices", PROMISE, margins)
         alarms += any(part.verdict == FAILS for part in found)
     assert alarms <= 400 * 0.05 + 2 * (400 * 0.05 * 0.95) ** 0.5
 
@@ -268,12 +284,10 @@ def test_margins_of_the_promises():
 
 
 def test_figures_of_a_slice_are_those_of_its_rows_alone():
-    rows = rows_of(n=400)
-    tier = Policy(50.0).choose(rows.p, rows.usd)
     part = np.arange(100, 300)
-    metrics = slice_metrics(
-        [Slice("tag", "x", part)], tier, rows.p, rows.score, rows.paid, rows.sufficed
-    )
+    rows = replace(rows_of(n=400), slices=(Slice("tag", "x", part),))
+    tier = Policy(50.0).choose(rows.p, rows.usd)
+    metrics = slice_metrics(rows, tier)
     found = {name: float(value[0, 0]) for name, value in metrics(np.ones((1, 400))).items()}
     own, top = rows.score[part, tier[part]], rows.score[part, -1]
     assert found["quality"] == pytest.approx(own.mean())
@@ -284,8 +298,7 @@ def test_figures_of_a_slice_are_those_of_its_rows_alone():
     bad = ~rows.sufficed[part, tier[part]] & rows.sufficed[part, -1]
     assert found["bad_downgrade"] == pytest.approx(bad.mean())
     assert found["brier"] == pytest.approx(((rows.p[part] - rows.score[part]) ** 2).mean())
-    whole = slice_metrics([Slice("tag", "x", part)], tier[:], rows.p, rows.score, rows.paid,
-                          rows.sufficed)(np.isin(np.arange(400), part)[None] * 1.0)  # fmt: skip
+    whole = metrics(np.isin(np.arange(400), part)[None] * 1.0)
     assert {name: float(value[0, 0]) for name, value in whole.items()} == pytest.approx(found)
 
 
@@ -327,13 +340,8 @@ def test_without_a_promise_no_verdict():
     found = build_report(rows_of(), Policy(50.0), ())
     assert found.slices == ()
     assert judged([Slice("t", "a", np.arange(40))], np.zeros(40))[0].verdict == HOLDS
-    n = 40
-    drawn = bootstrap(
-        {"s": slice_metrics([Slice("t", "a", np.arange(n))], np.zeros(n, np.int64),
-                            np.ones((n, 2)), np.ones((n, 2)), np.ones((n, 2)),
-                            np.ones((n, 2)) > 0)}, n, resamples=40,
-    )  # fmt: skip
-    [told] = judge([Slice("t", "a", np.arange(n))], drawn, "s", np.arange(n), None, None)
+    part, score = Slice("t", "a", np.arange(40)), np.ones((40, 2))
+    [told] = judged([part], None, score=score, promise=None)
     assert told.verdict == UNJUDGED
 
 
@@ -393,13 +401,21 @@ def test_figures_of_a_slice_that_is_mostly_one_session_are_wide():
 
 def test_what_all_goes_to_the_top_has_no_bad_downgrade_by_definition():
     n = 60
-    part, sent = Slice("tag", "a", np.arange(n)), np.ones(n, dtype=np.int64)
     score = (np.random.default_rng(0).random((n, 2)) < 0.7).astype(float)
-    metrics = slice_metrics([part], sent, np.full((n, 2), 0.5), score, np.ones((n, 2)), score > 0)
-    drawn = bootstrap({"slices": metrics}, n, resamples=200)
-    [found] = judge([part], drawn, "slices", np.arange(n), PROMISE, np.full(n, 0.1))
+    part = Slice("tag", "a", np.arange(n))
+    [found] = judged([part], np.full(n, 0.1), score=score, tier=1)
     assert found.metrics["bad_downgrade"].high == 0.0
     assert found.metrics["quality_of_top"].low == found.metrics["quality_of_top"].high == 1.0
+
+
+def test_limits_of_a_slice_of_everything_are_those_of_everything():
+    rows = rows_of(n=400)
+    found = build_report(replace(rows, slices=(Slice("a", "b", np.arange(400)),)), Policy(50.0), ())
+    [part] = found.slices
+    for name in ("quality", "bad_downgrade", "quality_of_top"):
+        assert part.metrics[name].as_json() == pytest.approx(
+            found.figures["policy"][name].as_json()
+        )
 
 
 def test_calibration_of_a_slice_has_no_limits_as_that_of_the_whole_has_none(report):

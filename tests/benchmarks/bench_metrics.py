@@ -16,6 +16,7 @@ from training.measure.dial import positions
 from training.measure.intervals import bootstrap
 from training.measure.metrics import curve_metrics, policy_metrics, random_metrics, states
 from training.measure.reliability import reliability_metrics
+from training.measure.rows import Rows
 from training.measure.slice_report import slice_metrics
 from training.measure.slices import Slice
 
@@ -44,13 +45,25 @@ def test_the_bootstrap_of_a_report() -> None:
     for tier in range(2):
         estimators[f"tier {tier}"] = reliability_metrics(p[:, tier], quality[:, tier])
     values = {"source": 57, "hour (UTC)": 24, "length": 7, "language": 8, "turns": 5, "tag": 17}
-    slices = [
+    slices = tuple(
         Slice(kind, str(name), np.flatnonzero(of == name))
         for kind, count in values.items()
         for of in [rng.integers(count, size=n)]
         for name in range(count)
-    ]
-    estimators["slices"] = slice_metrics(slices, chosen, p, quality, cost, quality >= 0.5)
+    )
+    rows = Rows(
+        names=("small", "large"),
+        p=p,
+        usd=cost,
+        score=quality,
+        paid=cost,
+        sufficed=quality >= 0.5,
+        session=np.arange(n),
+        characters=np.ones(n),
+        baselines={},
+        slices=slices,
+    )
+    estimators["slices"] = slice_metrics(rows, chosen)
     estimators["dial"] = states(ours, quality, cost, positions(ours, None))
     started = process_time()
     drawn = bootstrap(estimators, n, resamples=resamples)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.measure.curve import Curve, Floats, Walk
-from training.measure.intervals import Bootstrap, allowing, independent_units, proportion
+from training.measure.intervals import Bootstrap
+from training.measure.limits import allowing, rate
 
 POSITIONS = 200
 
@@ -71,12 +72,10 @@ def read_dial(
     quality = curve.quality[at]
     top = curve.quality[-1]
     limits = {name: drawn.band(method, name) for name in ("cost_usd", "quality", "of_top")}
-    units = independent_units(session)
     for j, state in enumerate(at):
         own = score[np.arange(walk.n), walk.tiers_at(int(state))]
         found = drawn.entry(method, j)
-        spread = drawn.spread(method, "quality", j)
-        found["quality"] = proportion(found["quality"], spread, walk.n, units)
+        found["quality"] = rate(own, session)
         if top > 0 and state < len(walk.mu):
             gain = own - score[:, -1]
             found["of_top"] = allowing(found["of_top"], gain, session, float(top))

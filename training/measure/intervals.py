@@ -7,13 +7,12 @@ two methods is paired by construction.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
 
 from training.errors import BadInput
 
@@ -87,12 +86,6 @@ class Bootstrap:
             metric: self._summary(value[place], self.rounds[method][metric][:, place])
             for metric, value in self.value[method].items()
         }
-
-    def spread(self, method: str, metric: str, place: int | None = None) -> float:
-        """Standard deviation over the rounds, of an array at one place; NaN if one is undefined."""
-        values = self.rounds[method][metric]
-        values = values if place is None else values[:, place]
-        return float(values.std()) if np.isfinite(values).all() else float("nan")
 
     def band(self, method: str, metric: str) -> tuple[Floats, Floats]:
         """Pointwise limits (low, high) of a metric that is an array: float64[...] each."""
@@ -176,82 +169,6 @@ def bootstrap(
         },
         confidence=confidence,
     )
-
-
-def proportion(
-    found: Interval, spread: float, rows: int, units: float, confidence: float = 0.95
-) -> Interval:
-    """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
-
-    A bootstrap of 40 rows without one failure has an interval without width; this has not.
-    spread: standard error of the share. rows: how many. units: `independent_units` of them.
-    """
-    p, tail = found.value, (1 - confidence) / 2
-    size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
-    hits = p * size
-    low = float(beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
-    return Interval(p, found.mean, min(low, p), max(high, p), found.undefined)
-
-
-def independent_units(session: ArrayLike) -> float:
-    """What rows are worth if those of one session say the same (Kish, 1965): (Σm)² / Σm².
-
-    m is a session's number of rows. Of equal sessions this is their number; where one of 41 has
-    500 of 540 rows it is 1.2.
-    """
-    return _worth(np.unique(np.asarray(session), return_counts=True)[1])
-
-
-def _worth(sizes: NDArray[np.int64]) -> float:
-    """`independent_units` of sessions of so many rows."""
-    size = sizes.astype(np.float64)
-    return float(size.sum() ** 2 / (size @ size))
-
-
-def rate(values: Floats, session: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Mean of shares in [0, 1], with limits by `proportion`.
-
-    The standard error is the jackknife's over sessions (Tukey, 1958): it sees what the rows would
-    say without the session that most of them are of.
-
-    values: float64[n]; session: labels [n].
-    """
-    return _rate(values, _numbered(session), confidence)
-
-
-def _numbered(session: ArrayLike) -> NDArray[np.int64]:
-    """Labels [n] as numbers from 0, int64[n]; the sort is most of what a `rate` takes."""
-    return np.unique(np.asarray(session), return_inverse=True)[1]
-
-
-def _rate(values: Floats, number: NDArray[np.int64], confidence: float) -> Interval:
-    mean, size = float(values.mean()), np.bincount(number)
-    units, spread = len(size), 0.0
-    if units > 1:
-        moved = np.bincount(number, weights=values - mean) / (len(values) - size)
-        spread = float(np.sqrt((moved @ moved) * (units - 1) / units))
-    found = Interval(mean, mean, mean, mean, 0.0)
-    return proportion(found, spread, len(values), _worth(size), confidence)
-
-
-def allowing(
-    found: Interval, gain: Floats, session: ArrayLike, per: float = 1.0, confidence: float = 0.95
-) -> Interval:
-    """Limits of a paired difference that allow for losses and gains too rare to have been seen.
-
-    Where 40 requests show no loss, no resample does, and Student's t sees none; yet one request in
-    eleven may be lost. So the limits are at least as far away as losses, and gains, may each be
-    more than those seen (`rate`).
-
-    found: mean of `gain`, or that divided by `per`, plus a constant. gain: float64[n] in [−1, 1],
-    request by request. session: labels [n].
-    """
-    number = _numbered(session)
-    lost, won = (_rate(np.maximum(side * gain, 0.0), number, confidence) for side in (-1.0, 1.0))
-    low = found.value - (lost.high - lost.value) / per
-    high = found.value + (won.high - won.value) / per
-    return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
 def _members(n: int, groups: ArrayLike | None) -> NDArray[np.int64] | None:

@@ -16,14 +16,13 @@ from training.measure.intervals import (
     Bootstrap,
     Estimator,
     Interval,
-    allowing,
     bootstrap,
     flat_intervals,
-    independent_units,
     plain_intervals,
-    proportion,
 )
+from training.measure.limits import allowing, choice_limits
 from training.measure.metrics import (
+    bad_downgrades,
     best_constant,
     curve_metrics,
     policy_metrics,
@@ -129,7 +128,8 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     curves = {name: trace(walk, rows.score, rows.paid) for name, walk in walks.items()}
     figures = rounds.intervals()
     for name, choice in choices.items():
-        figures[name] = _widened(figures[name], name, choice, rows, rounds)
+        bad = bad_downgrades(choice, rows.sufficed)
+        figures[name] = choice_limits(figures[name], choice, rows.score, bad, rows.session)
     calibration = {name: figures.pop(f"tier:{name}") for name in rows.names}
     for j, metrics in enumerate(calibration.values()):
         error = debiased_ece(rows.p[:, j], rows.score[:, j])
@@ -159,7 +159,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(figures["policy"]),
-        slices=judge(rows.slices, rounds, "slices", rows.session, policy.promise, margins),
+        slices=judge(rows, tier, rounds, "slices", policy.promise, margins),
         notes=(*warnings, *_notes(rows, policy, calibration, figures, best)),
     )
 
@@ -191,9 +191,7 @@ def _per_part(
         p, score, sufficed = rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
         found[f"tier:{name}"] = reliability_metrics(p, score, sufficed)
     if rows.slices:
-        found["slices"] = slice_metrics(
-            rows.slices, tier, rows.p, rows.score, rows.paid, rows.sufficed
-        )
+        found["slices"] = slice_metrics(rows, tier)
     return found
 
 
@@ -207,28 +205,6 @@ def _walks(rows: Rows) -> dict[str, Walk]:
     walks["prompt length"] = order_walk(rows.characters, k)
     walks["oracle"] = oracle_walk(rows.score, rows.paid)
     return walks
-
-
-def _widened(
-    found: Mapping[str, Interval],
-    name: str,
-    tier: NDArray[np.int64],
-    rows: Rows,
-    rounds: Bootstrap,
-) -> dict[str, Interval]:
-    """The figures of a fixed choice, int64[n], with limits also where few losses were seen."""
-    metrics, n, top = dict(found), len(tier), rows.score[:, -1]
-    units = independent_units(rows.session)
-    own = rows.score[np.arange(n), tier]
-    metrics["quality"] = proportion(found["quality"], rounds.spread(name, "quality"), n, units)
-    if (tier == rows.score.shape[1] - 1).all():
-        return metrics
-    spread = rounds.spread(name, "bad_downgrade")
-    metrics["bad_downgrade"] = proportion(found["bad_downgrade"], spread, n, units)
-    if top.any():
-        kept, per = found["quality_of_top"], float(top.mean())
-        metrics["quality_of_top"] = allowing(kept, own - top, rows.session, per)
-    return metrics
 
 
 def _differences(

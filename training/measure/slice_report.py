@@ -15,17 +15,11 @@ from scipy import sparse
 from scipy.stats import ttest_1samp
 
 from router.policy import Promise
-from training.measure.intervals import (
-    Bootstrap,
-    Estimator,
-    Floats,
-    Interval,
-    independent_units,
-    proportion,
-)
+from training.measure.intervals import Bootstrap, Estimator, Floats, Interval
+from training.measure.limits import choice_limits
 from training.measure.metrics import bad_downgrades
 from training.measure.reliability import BINS, equal_mass_bins
-from training.measure.slices import Slice
+from training.measure.rows import Rows
 
 MIN_UNITS = 30  # independent requests (sessions) below which a slice gets no figures
 MIN_PER_BIN = 40  # rows in a bin of a slice's ECE: fewer would measure their own noise
@@ -77,26 +71,16 @@ class SliceReport:
         }
 
 
-def slice_metrics(
-    slices: Sequence[Slice],
-    tier: NDArray[np.int64],
-    p: Floats,
-    score: Floats,
-    paid: Floats,
-    sufficed: NDArray[np.bool_],
-) -> Estimator:
+def slice_metrics(rows: Rows, tier: NDArray[np.int64]) -> Estimator:
     """The figures of all slices as one estimator for `intervals`: float64[rounds, slices] each.
 
-    Args:
-        slices: s of them.
-        tier: int64[n], the policy's choice.
-        p, score, paid: float64[n, k].
-        sufficed: bool[n, k].
+    tier: int64[n], the policy's choice.
     """
+    p, score, paid, slices = rows.p, rows.score, rows.paid, rows.slices
     n, k = score.shape
-    rows = np.arange(n)
-    own = [np.ones(n), score[rows, tier], score[:, -1], paid[rows, tier], paid[:, -1]]
-    own += [bad_downgrades(tier, sufficed).astype(np.float64), (tier == k - 1) * 1.0]
+    each = np.arange(n)
+    own = [np.ones(n), score[each, tier], score[:, -1], paid[each, tier], paid[:, -1]]
+    own += [bad_downgrades(tier, rows.sufficed).astype(np.float64), (tier == k - 1) * 1.0]
     own += [((p - score) ** 2).mean(axis=1)]
     table = np.column_stack(own)
     blocks, binned = [], []
@@ -133,32 +117,35 @@ def slice_metrics(
 
 
 def judge(
-    slices: Sequence[Slice],
+    rows: Rows,
+    tier: NDArray[np.int64],
     drawn: Bootstrap,
     method: str,
-    session: NDArray[np.int64],
     promise: Promise | None,
     margins: Floats | None,
 ) -> tuple[SliceReport, ...]:
-    """Figures and verdict of each slice, from the rounds of `method` (`slice_metrics`).
+    """Figures and verdict of each slice of the rows, from the rounds of `method` (`slice_metrics`).
 
-    promise: of the policy. margins: float64[n] of `promise_margins`. A one-sided t test on sums per
-    session decides whether the promise is shown to fail. The rare large margins are on the bad
-    side, so the test errs towards not showing it.
+    tier: int64[n], the policy's choice. promise: of the policy. margins: float64[n] of
+    `promise_margins`. A one-sided t test on sums per session decides whether the promise is shown
+    to fail. The rare large margins are on the bad side, so the test errs towards not showing it.
     """
-    units = [len(np.unique(session[part.rows])) for part in slices]
+    units = [len(np.unique(rows.session[part.rows])) for part in rows.slices]
     judged = sum(count >= MIN_UNITS for count in units)
+    bad = bad_downgrades(tier, rows.sufficed)
     found = []
-    for j, (part, count) in enumerate(zip(slices, units, strict=True)):
-        rows, metrics, verdict, p_value = len(part.rows), None, TOO_FEW, nan
+    for j, (part, count) in enumerate(zip(rows.slices, units, strict=True)):
+        at, metrics, verdict, p_value = part.rows, None, TOO_FEW, nan
         if count >= MIN_UNITS:
-            worth = independent_units(session[part.rows])
-            metrics, verdict = _metrics(drawn, method, j, rows, worth), UNJUDGED
+            session, verdict = rows.session[at], UNJUDGED
+            entry = drawn.entry(method, j)
+            metrics = choice_limits(entry, tier[at], rows.score[at], bad[at], session)
+            # A resample's bins add noise of their own: limits from them may leave out the value.
+            metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
             if promise is not None and margins is not None:
-                kept = margins[part.rows]
-                p_value = min(1.0, judged * _p_below(kept, session[part.rows]))
-                verdict = _verdict(promise, metrics, kept, p_value)
-        found.append(SliceReport(part.kind, part.name, rows, count, metrics, verdict, p_value))
+                p_value = min(1.0, judged * _p_below(margins[at], session))
+                verdict = _verdict(promise, metrics, margins[at], p_value)
+        found.append(SliceReport(part.kind, part.name, len(at), count, metrics, verdict, p_value))
     return tuple(found)
 
 
@@ -193,22 +180,6 @@ def worst(reports: Sequence[SliceReport]) -> list[SliceReport]:
     return sorted(known, key=badness)
 
 
-def _metrics(
-    drawn: Bootstrap, method: str, column: int, rows: int, units: float
-) -> dict[str, Interval]:
-    """The figures of one slice, with limits also where a bootstrap gives them no width."""
-    metrics = drawn.entry(method, column)
-    moved = metrics["to_top"].value < 1  # else there is no downgrade, by definition
-    for name in ("quality", "quality_top", *["bad_downgrade"] * moved):
-        metrics[name] = proportion(metrics[name], drawn.spread(method, name, column), rows, units)
-    if moved and metrics["quality_top"].value > 0:
-        seen = drawn.spread(method, "quality_of_top", column) > 0
-        metrics["quality_of_top"] = _few_losses_seen(metrics, seen)
-    # A resample's bins add noise of their own: limits from them may leave out the value.
-    metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
-    return metrics
-
-
 def _verdict(
     promise: Promise, metrics: dict[str, Interval], margins: Floats, p_value: float
 ) -> str:
@@ -239,15 +210,3 @@ def _embed(block: NDArray[Any], rows: NDArray[np.int64], n: int) -> sparse.csc_m
     """A block of some rows as columns over all n rows."""
     inside = sparse.coo_matrix(block)
     return sparse.csc_matrix((inside.data, (rows[inside.row], inside.col)), (n, block.shape[1]))
-
-
-def _few_losses_seen(metrics: dict[str, Interval], seen: bool) -> Interval:
-    """Limits of the share of top quality kept that allow for more bad downgrades than were seen.
-
-    Where no difference to the top tier was `seen` at all a bootstrap gives them no width; then they
-    allow for as many gains, too.
-    """
-    found, bad = metrics["quality_of_top"], metrics["bad_downgrade"]
-    width = (bad.high - bad.value) / metrics["quality_top"].value
-    high = found.high if seen else found.value + width
-    return replace(found, low=min(found.low, found.value - width), high=high)

@@ -13,7 +13,7 @@ from router.features import NAMES
 from router.features import surface as features_of
 from router.prompt import SYSTEM_CHARS, Prompt
 from training.log.requests import Requests
-from training.measure.intervals import rate
+from training.measure.limits import rate
 
 MAX_NAMES = 60  # of one kind; what is rarer is one slice together
 _EDGES: Final = (200, 500, 1_000, 2_000, 5_000, 20_000)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.policy import Promise
-from training.measure.intervals import Floats, Interval, allowing
+from training.measure.intervals import Floats, Interval
+from training.measure.limits import allowing
 from training.measure.offpolicy import interval
 from training.measure.reliability import debiased_ece
 from training.measure.slice_report import promise_margins

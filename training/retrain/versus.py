@@ -20,7 +20,8 @@ from training.learn.costs import account
 from training.learn.seen import known_ids, recognise
 from training.learn.splits import several_units
 from training.learn.vectorize import estimate, vectorize
-from training.measure.intervals import Floats, Interval, allowing
+from training.measure.intervals import Floats, Interval
+from training.measure.limits import allowing
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
 from training.measure.world import logged, pick_world, unseen

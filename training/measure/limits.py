@@ -1,0 +1,105 @@
+"""Limits of shares, and of what a choice of tiers keeps, that hold where few losses were seen.
+
+A bootstrap of 40 requests without one failure has no width, yet one request in eleven may fail.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
+
+from training.measure.intervals import Floats, Interval
+
+
+def rate(values: Floats, session: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Mean of shares in [0, 1], with limits by `proportion`.
+
+    The standard error is the jackknife's over sessions (Tukey, 1958): it sees what the rows would
+    say without the session that most of them are of.
+
+    values: float64[n]; session: labels [n].
+    """
+    return _rate(values, _numbered(session), confidence)
+
+
+def proportion(p: float, spread: float, rows: int, units: float, confidence: float) -> Interval:
+    """Clopper–Pearson limits at the effective sample size (Korn & Graubard, 1998).
+
+    p: the share. spread: its standard error. rows: how many. units: what they are worth if those of
+    one session say the same (`independent_units`).
+    """
+    tail = (1 - confidence) / 2
+    size = float(np.clip(p * (1 - p) / spread**2, units, rows)) if spread > 0 else float(units)
+    hits = p * size
+    low = float(beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
+    return Interval(p, p, min(low, p), max(high, p), 0.0)
+
+
+def independent_units(sizes: NDArray[np.int64]) -> float:
+    """What rows are worth if those of one session say the same (Kish, 1965): (Σm)² / Σm².
+
+    sizes: int64[sessions], rows of each. Of equal sessions this is their number; where one of 41
+    has 500 of 540 rows it is 1.2.
+    """
+    size = sizes.astype(np.float64)
+    return float(size.sum() ** 2 / (size @ size))
+
+
+def allowing(
+    found: Interval, gain: Floats, session: ArrayLike, per: float = 1.0, confidence: float = 0.95
+) -> Interval:
+    """Limits of a paired difference that allow for losses and gains too rare to have been seen.
+
+    Where 40 requests show no loss, no resample does, and Student's t sees none. So the limits are
+    at least as far away as losses, and gains, may each be more than those seen (`rate`).
+
+    found: mean of `gain`, or that divided by `per`, plus a constant. gain: float64[n] in [−1, 1],
+    request by request. session: labels [n].
+    """
+    number = _numbered(session)
+    lost, won = (_rate(np.maximum(side * gain, 0.0), number, confidence) for side in (-1.0, 1.0))
+    low = found.value - (lost.high - lost.value) / per
+    high = found.value + (won.high - won.value) / per
+    return replace(found, low=min(found.low, low), high=max(found.high, high))
+
+
+def choice_limits(
+    found: Mapping[str, Interval],
+    tier: NDArray[np.int64],
+    score: Floats,
+    bad: NDArray[np.bool_],
+    session: NDArray[np.int64],
+) -> dict[str, Interval]:
+    """The figures of a choice of tiers, those of quality and of bad downgrades with such limits.
+
+    found: of a bootstrap; what is not among `quality`, `quality_top`, `quality_of_top` and
+    `bad_downgrade` stays as it is, and so do the last two of what all goes to the top tier.
+    tier: int64[n], the choice. score: float64[n, k]. bad: bool[n], its bad downgrades. session:
+    int64[n].
+    """
+    own, top = score[np.arange(len(score)), tier], score[:, -1]
+    shares = {"quality": own, "quality_top": top}
+    metrics = dict(found)
+    if (tier < score.shape[1] - 1).any():
+        shares["bad_downgrade"] = bad.astype(np.float64)
+        if "quality_of_top" in found and top.any():
+            kept, per = found["quality_of_top"], float(top.mean())
+            metrics["quality_of_top"] = allowing(kept, own - top, session, per)
+    return metrics | {name: rate(shares[name], session) for name in shares.keys() & found.keys()}
+
+
+def _rate(values: Floats, number: NDArray[np.int64], confidence: float) -> Interval:
+    mean, size = float(values.mean()), np.bincount(number)
+    units, spread = len(size), 0.0
+    if units > 1:
+        moved = np.bincount(number, weights=values - mean) / (len(values) - size)
+        spread = float(np.sqrt((moved @ moved) * (units - 1) / units))
+    return proportion(mean, spread, len(values), independent_units(size), confidence)
+
+
+def _numbered(session: ArrayLike) -> NDArray[np.int64]:
+    """Labels [n] as numbers from 0, int64[n]; the sort is most of what a `rate` takes."""
+    return np.unique(np.asarray(session), return_inverse=True)[1]
