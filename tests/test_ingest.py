@@ -156,6 +156,38 @@ def test_a_mapped_column_may_come_late(tmp_path: Path) -> None:
         ingest([tmp_path / "log.jsonl"], tmp_path / "u.parquet", map_file=tmp_path / "map.toml")
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_day_without_feedback_is_read_like_the_others(tmp_path: Path, folder: bool) -> None:
+    """A file of a folder was left out, and files that were named refused, for want of a score."""
+    (tmp_path / "days").mkdir()
+    for day in (1, 2):
+        row = {"request_id": day, "prompt": "x", "model": "m"}
+        row |= {"feedback": {"thumb": 1}} if day == 2 else {}
+        (tmp_path / "days" / f"{day}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "map.toml").write_text('[columns]\nscore = "feedback.thumb"\n')
+    given = [tmp_path / "days"] if folder else sorted((tmp_path / "days").iterdir())
+    report = ingest(given, tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+    assert report.total["ingested"] == 2
+    assert read_traffic(tmp_path / "t.parquet").frame["score"].sum() == 1
+    assert not any("null in every row" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_path_that_no_row_has_is_noted(tmp_path: Path, ending: str) -> None:
+    rows = [{"request_id": n, "prompt": "x", "model": "m", "usage": {"in": n}} for n in range(3)]
+    log = tmp_path / f"log.{ending}"
+    pd.DataFrame(rows).to_parquet(log) if ending == "parquet" else log.write_text(
+        "\n".join(map(json.dumps, rows))
+    )
+    (tmp_path / "map.toml").write_text(
+        '[columns]\ninput_tokens = "usage.in"\noutput_tokens = ["usage.otu", "usage.two.much"]\n'
+    )
+    report = ingest([log], tmp_path / "t.parquet", map_file=tmp_path / "map.toml")
+    [told] = [note for note in report.notes if "null in every row" in note]
+    assert told.startswith("output_tokens") and "usage.otu or usage.two.much" in told
+    assert read_traffic(tmp_path / "t.parquet").frame["input_tokens"].tolist() == [0, 1, 2]
+
+
 def test_a_prompt_is_messages_where_it_spells_them(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     spelled = [chat, str(chat), json.dumps(chat), json.dumps(json.dumps(chat))]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import BadInput
-from training.log.adapters import Adapter, FileFormat, Mapping, Record, adapters, mlflow
+from training.log.adapters import Adapter, FileFormat, Mapping, Record, adapters, mlflow, table
 from training.log.adapters.files import plain_name
 from training.log.adapters.records import UNREADABLE, applied, kind_of, records, sample
 
@@ -89,6 +89,7 @@ def find_sources(
     if not found:
         told = "; ".join(notes[:3]) or "no file with a known ending"
         raise BadInput(f"nothing to read in {', '.join(map(str, given)) or 'no source'}: {told}")
+    notes += table.unseen([source.path for source in found if source.format == "table"], mapping)
     return _grouped(found, mapping), _seen(found) + notes
 
 

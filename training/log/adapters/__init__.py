@@ -24,9 +24,9 @@ from training.log.adapters import (
     suffice,
     table,
 )
+from training.log.adapters.mapping import Mapping, read_mapping
 from training.log.adapters.records import Rows
 from training.log.adapters.rows import Again, Bad, Record, Row, Skip
-from training.log.adapters.table import Mapping, read_mapping
 
 __all__ = [
     "ADAPTERS",

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from training.errors import BadInput
 from training.log.adapters.files import csv_records, plain_name
+from training.log.adapters.mapping import Mapping
 from training.log.adapters.rows import Bad, Record, Row
-from training.log.adapters.table import Mapping, csv_header
+from training.log.adapters.table import csv_header
 from training.log.layout import SCHEMA
 from training.log.messages import bare_prompt
 

@@ -6,103 +6,32 @@ a JSON list of messages is what it says.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from training.errors import BadInput
 from training.log.adapters.chat import bare_model
 from training.log.adapters.files import csv_records, delimited, json_lines
+from training.log.adapters.mapping import NAMES, NEEDED, Mapping, is_there, value_of
 from training.log.adapters.names import question
 from training.log.adapters.records import kind_of, parquet_records
 from training.log.adapters.rows import Bad, Record, Row
 from training.log.columns import TRUTH
 from training.log.imprint import is_featured
-from training.log.layout import SCHEMA
 from training.log.messages import bare_prompt, begins_as_chat, is_chat
 from training.log.parquet import open_parquet
-from training.toml import read_toml
 
-NAMES = frozenset(SCHEMA.names) | {"prompt"}
+NOWHERE = object()
 FIRST = 20  # objects that are asked for their names
-NEEDED = (("request_id",), ("messages", "prompt"), ("tier", "model"))  # one of each
 NO_OBJECT = "no JSON object a line (one over several lines? convert: jq -c .)"
 NO_TEXT = (
     "its first line is no UTF-8 text: convert the file (e.g. iconv -f WINDOWS-1252 -t UTF-8; a "
     "spreadsheet: save it as CSV), or unpack it (only .gz and .zst are read as they are)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """Column of the traffic table → names in the source (the first with a value counts).
-
-    `values` translates spellings, per column: {"score": {"thumbs_up": 1.0}}.
-    """
-
-    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    constants: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def names(self, column: str) -> tuple[str, ...]:
-        """The names under which `column` is looked up in the source."""
-        return self.columns.get(column, (column,))
-
-    def missing(self, present: Iterable[str]) -> str | None:
-        """Why a source with the columns `present` is no table of traffic; None if it is one."""
-        present = set(present)
-        if column := self.lacks(present):
-            names = " or ".join(self.names(column))
-            return f"no column {names}, which the mapping names for {column}"
-        for choice in NEEDED:
-            wanted = [name for column in choice for name in self.names(column)]
-            constant = any(column in self.constants for column in choice)
-            if not constant and not any(_there(name, present) for name in wanted):
-                return f"no column {' or '.join(wanted)}"
-        return None
-
-    def lacks(self, present: Collection[str]) -> str | None:
-        """A mapped column of which no name is `present`; None if there is none."""
-        for column, names in self.columns.items():
-            if not any(_there(name, present) for name in names):
-                return column
-        return None
-
-    def read(self) -> set[str]:
-        """Every name under which a source may have what is read; a nested one by its first part."""
-        names = {name for c in NAMES - self.constants.keys() for name in self.names(c)}
-        return names | {name.split(".")[0] for name in names}
-
-
-def read_mapping(path: Path | None) -> Mapping:
-    """Read a mapping file; BadInput names the key that is wrong."""
-    if path is None:
-        return Mapping()
-    loaded = read_toml(path)
-    for section, content in loaded.items():
-        if section not in ("columns", "constants", "values") or not isinstance(content, dict):
-            raise BadInput(f"{path}: [{section}] is not [columns], [constants] or [values.COLUMN]")
-        for name in content:
-            if name not in NAMES:
-                known = ", ".join(sorted(NAMES))
-                raise BadInput(f"{path}: [{section}] {name} is no column of the table ({known})")
-    for name, table in loaded.get("values", {}).items():
-        if not isinstance(table, dict):
-            raise BadInput(f"{path}: [values] {name} must be a section of its own, [values.{name}]")
-    columns = {key: _names(path, key, value) for key, value in loaded.get("columns", {}).items()}
-    values = {
-        key: {str(said).lower(): meant for said, meant in table.items()}
-        for key, table in loaded.get("values", {}).items()
-    }
-    return Mapping(columns, loaded.get("constants", {}), values)
-
-
-def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise BadInput(f"{path}: [columns] {key} must be a column's name or a list of names")
-    return tuple(names)
 
 
 def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
@@ -118,7 +47,7 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
         if is_featured(columns):
             return None, "a features-only table: ingest the log that it was made from"
     elif kind == "JSONL":
-        columns = _json_columns(path, mapping)
+        columns = _json_columns(path)
     else:
         delimiter, columns = csv_header(path, mapping)
         columns = [name for name in columns if name]  # pandas writes its index without a name
@@ -140,25 +69,64 @@ def recognise(path: Path, mapping: Mapping) -> tuple[str | None, str]:
     return f"{kind} with columns {', '.join(columns[:30])}", left + asked + " (--map)" * bool(asked)
 
 
-def _json_columns(path: Path, mapping: Mapping) -> list[str]:
-    """The names in a file's first objects, and in more of them until all that are mapped are there.
-
-    Logs leave out what is null: the first feedback may come late.
-    """
+def _json_columns(path: Path) -> list[str]:
+    """The names in a file's first objects."""
     columns: dict[str, None] = {}
-    for number, record in enumerate(json_lines(path)):
-        if number >= FIRST and not mapping.lacks(columns):
-            break
+    for record in islice(json_lines(path), FIRST):
         if not isinstance(record, Bad):
             columns |= dict.fromkeys(record[1])
     return list(columns)
 
 
+def unseen(paths: Sequence[Path], mapping: Mapping) -> list[str]:
+    """Notes on mapped columns whose names, paths into nested JSON, are in no row of the files.
+
+    Logs leave out what is null: the first feedback may come late, and on one day of many not at
+    all. So the files are looked through until each column was seen in one of them.
+    Raises BadInput for a column of whose names not even the first part was seen.
+    """
+    sought, seen = mapping.columns, dict[str, None]()
+    for record in chain.from_iterable(_shapes(path, mapping) for path in paths):
+        seen |= dict.fromkeys(record)
+        sought = {
+            column: names
+            for column, names in sought.items()
+            if not any(value_of(record, name, NOWHERE) is not NOWHERE for name in names)
+        }
+        if not sought:
+            return []
+    for column, names in sought.items():
+        if not any(is_there(name, seen) for name in names):
+            told = ", ".join(list(seen)[:30])
+            files = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+            raise BadInput(f"{files}: {mapping.absent(column)} (columns seen: {told})")
+    return [
+        f"{column} is null in every row: none has {' or '.join(names)} (--map)"
+        for column, names in sought.items()
+    ]
+
+
+def _shapes(path: Path, mapping: Mapping) -> Iterator[dict[str, Any]]:
+    """Objects that have the names of a file's records, nested as they are."""
+    kind = kind_of(path)
+    if kind == "Parquet":
+        with open_parquet(path) as file:
+            yield _nested(file.schema_arrow)
+    elif kind == "JSONL":
+        yield from (record[1] for record in json_lines(path) if not isinstance(record, Bad))
+    else:
+        yield dict.fromkeys(csv_header(path, mapping)[1])
+
+
+def _nested(fields: Iterable[pa.Field]) -> dict[str, Any]:
+    return {f.name: _nested(f.type) if pa.types.is_struct(f.type) else None for f in fields}
+
+
 def _free(columns: Iterable[str], mapping: Mapping) -> list[str]:
     """The columns of the table that a source has nothing for."""
     present = set(columns)
-    filled = {c for c in NAMES if any(_there(name, present) for name in mapping.names(c))}
-    filled |= mapping.constants.keys()
+    filled = {c for c in NAMES if any(is_there(name, present) for name in mapping.names(c))}
+    filled |= mapping.constants.keys() | mapping.columns.keys()
     if not filled.isdisjoint(("messages", "prompt")):
         filled |= {"messages", "prompt"}
     return sorted(NAMES - filled)
@@ -224,7 +192,9 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
             (column, found)
             for column in sorted(NAMES - mapping.constants.keys())
             if (
-                found := [n for n in mapping.names(column) if present is None or _there(n, present)]
+                found := [
+                    n for n in mapping.names(column) if present is None or is_there(n, present)
+                ]
             )
         ]
 
@@ -232,7 +202,7 @@ class _picker:  # noqa: N801 (a function with a prepared plan)
         picked = dict(self._mapping.constants)
         for column, names in self._plan:
             for name in names:
-                if (value := _value(source, name)) is not None:
+                if (value := value_of(source, name)) is not None:
                     picked[column] = value
                     break
         for column, spelled in self._values.items():
@@ -253,24 +223,6 @@ def _as_number(said: str) -> str:
         return str(float(TRUTH.get(said, said)))
     except ValueError:
         return said
-
-
-def _there(name: str, present: Iterable[str]) -> bool:
-    return name in present or ("." in name and name.split(".")[0] in present)
-
-
-def _value(source: dict[str, Any], name: str) -> Any:
-    """A field by name, or by dotted path into nested objects."""
-    if name in source:
-        return source[name]
-    if "." not in name:
-        return None
-    value: Any = source
-    for part in name.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(part)
-    return value
 
 
 def _from_prompt(prompt: Any) -> Any:
