@@ -78,6 +78,37 @@ def test_a_session_that_goes_on_is_counted_in_one_look(job, workdir):
     assert then.sessions == 10
 
 
+def test_a_label_that_comes_late_is_counted(job, workdir):
+    """Of requests that a look had passed by no later label ever counted."""
+    rows = [
+        row | {"request_id": f"new-{row['request_id']}"} for row in make_rows(200, 7, session=1)
+    ]
+    early, log, state = pd.DataFrame(rows), workdir / "log.parquet", workdir / "state.json"
+    early.loc[early.groupby("request_id").ngroup() % 4 == 1, "score"] = None
+    first = monitor(job.artifact, write_log(log, early), state)
+    then = monitor(job.artifact, write_log(log, rows), state)
+    assert (first.sessions, then.sessions) == (150, 200)
+    assert monitor(job.artifact, log, state) == then  # nothing counts twice
+
+
+def test_a_state_of_an_earlier_version_goes_on(job, workdir):
+    """Such a state knows what it has counted by time alone."""
+    rows = [
+        row | {"request_id": f"new-{row['request_id']}"} for row in make_rows(200, 7, session=1)
+    ]
+    log, state = write_log(workdir / "log.parquet", rows), workdir / "state.json"
+    first = monitor(job.artifact, log, state)
+    old = json.loads(state.read_text())
+    del old["counted"]
+    state.write_text(json.dumps(old))
+    assert monitor(job.artifact, log, state) == first
+    more = pd.DataFrame(rows)
+    more["at"] = pd.to_datetime(more["at"]) + pd.Timedelta(days=90)
+    more[["request_id", "session_id"]] += "-more"
+    write_log(log, pd.concat([pd.DataFrame(rows), more]))
+    assert monitor(job.artifact, log, state).sessions == 400
+
+
 def test_the_command(workdir, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)

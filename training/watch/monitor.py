@@ -6,10 +6,12 @@ looks over years raise a false alarm with at most that probability in all. He sp
 bets of several sizes, as he does not know how badly the promise fails. Within a look, sessions that
 ask the same are one unit, which weighs as many. From look to look a prompt that comes again counts
 as new, but no session that goes on, as long as the traffic still holds what it began with: of
-sessions that last for ten looks each look would tell the same again.
+sessions that last for ten looks each look would tell the same again. A label may come days after
+its request: what was counted is known by hashes of request ids, not by its time.
 """
 
 import json
+from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, replace
 from math import exp, log
 from pathlib import Path
@@ -25,7 +27,7 @@ from training.decide.bounds import per_unit
 from training.errors import BadInput
 from training.files import check_file, write_json
 from training.label.rule import LabelRule, firm_requests, load_requests
-from training.learn.seen import known_ids
+from training.learn.seen import id_hashes, known_ids
 from training.learn.splits import coarsest, independent
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
@@ -80,7 +82,7 @@ class Watch:
 
 
 def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
-    """Count labelled traffic that is newer than what `state` has seen, and write it anew.
+    """Count labelled traffic that `state` has not counted, and write that anew.
 
     Paired requests speak by their scores; one-sided ones, where the promise is on quality, by
     doubly robust scores from logged propensities.
@@ -95,7 +97,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     promise = artifact.policy.promise
     if promise is None:
         raise BadInput(f"{artifact_path}: its operating point makes no promise")
-    before = _read(state, artifact.version)
+    before, counted = _read(state, artifact.version)
     rule = LabelRule(**artifact.manifest["label"])
     requests, _ = load_requests(traffic, artifact.predictor.tiers, rule)
     requests, _ = firm_requests(requests)
@@ -110,9 +112,10 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
             f"{traffic}: of {len(requests)} labelled requests none can be counted: it takes every "
             f"tier's score {needed}, on requests that the artifact was not fitted or chosen on"
         )
-    if before.until is not None:
-        past = requests.at <= np.datetime64(before.until)
-        new &= ~past & ~np.isin(requests.sessions, requests.sessions[new & past])
+    if counted is None:  # a state of an earlier version: what is not newer was counted
+        counted = id_hashes(requests.ids[new & (requests.at <= np.datetime64(before.until))])
+    again = np.isin(id_hashes(requests.ids), counted)
+    new &= ~np.isin(requests.sessions, requests.sessions[again])
     requests = requests.take(np.flatnonzero(new))
     if not len(requests):
         return before
@@ -121,8 +124,9 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     margins, high = _margins(promise, requests, tier, estimates.p, rule)
     values, sizes, first = _per_unit(margins, requests)
     after = look(before, values, high * float(sizes.max()), requests.at[first])
-    after = replace(after, until=str(requests.at.max()))
-    write_json(state, asdict(after))
+    after = replace(after, until=max(before.until or "", str(requests.at.max())))
+    counted = np.concatenate([counted, id_hashes(requests.ids)])
+    write_json(state, asdict(after) | {"counted": b64encode(counted.tobytes()).decode()})
     return after
 
 
@@ -183,12 +187,15 @@ def _margins(
     return found, max(weight, 1.0 + promise.target * (weight - 1.0))
 
 
-def _read(state: Path, version: str) -> Watch:
+def _read(state: Path, version: str) -> tuple[Watch, NDArray[np.uint64] | None]:
+    """What is known so far, and hashes of the requests counted; None where they were not kept."""
     if not state.exists():
-        return Watch(version)
+        return Watch(version), np.empty(0, dtype=np.uint64)
     try:
         values = json.loads(state.read_text(encoding="utf-8"))
         values["capital"] = tuple(map(float, values["capital"]))
+        kept = values.pop("counted", None)
+        counted = None if kept is None else np.frombuffer(b64decode(kept, validate=True), np.uint64)
         found = Watch(**values)
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{state}: not a monitor's state ({error}); name another file") from error
@@ -197,4 +204,4 @@ def _read(state: Path, version: str) -> Watch:
             f"{state}: it watches artifact {found.artifact}, not {version}: give each artifact a "
             "state file of its own"
         )
-    return found
+    return found, counted
