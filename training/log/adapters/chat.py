@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from training.log.adapters.records import decoded_object
@@ -91,6 +92,18 @@ def tokens(given: Any, made: Any) -> dict[str, Any]:
 def cost(usd: Any) -> Any:
     """A cost, None where it is 0: that is what a gateway writes for a model without a price."""
     return None if _none(usd) else usd
+
+
+def milliseconds(started: Any, ended: Any) -> float | None:
+    """The time between two, in ISO 8601; None where that cannot be said."""
+    try:
+        return (_time(ended) - _time(started)).total_seconds() * 1000
+    except (TypeError, ValueError):
+        return None
+
+
+def _time(given: Any) -> datetime:
+    return datetime.fromisoformat(str(given))
 
 
 def _none(number: Any) -> bool:
