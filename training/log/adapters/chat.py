@@ -57,12 +57,14 @@ def text_of(content: Any) -> str | None:
 def completion(response: Any) -> dict[str, Any]:
     """Columns of a chat completion: the first choice's answer, why it ended, and its tokens.
 
-    Of an answer of Anthropic's Messages API, too.
+    Of an answer of Anthropic's Messages API or the responses API, too.
     """
     if not isinstance(response, dict):
         return {}
     if "choices" not in response and isinstance(response.get("content"), list):
         return _of_blocks(response)
+    if "choices" not in response and isinstance(response.get("output"), list):
+        return _of_items(response)
     choice = (response.get("choices") or [{}])[0]
     said = {
         "response": answer(choice.get("message") or {}),
@@ -80,6 +82,21 @@ def _of_blocks(response: dict[str, Any]) -> dict[str, Any]:
     given = [usage.get(f"{kind}input_tokens") for kind in ("", "cache_read_", "cache_creation_")]
     counted = tokens(sum(filter(None, given)), usage.get("output_tokens"))
     return {"response": told, "finish_reason": response.get("stop_reason"), **counted}
+
+
+def _of_items(response: dict[str, Any]) -> dict[str, Any]:
+    """The same of items of the responses API; what cut an answer short is why it ended."""
+    items, usage = response["output"], response.get("usage") or {}
+    said = [item for item in items if item.get("type") == "message"]
+    parts = [part for item in said for part in item.get("content") or []]
+    refusal = next((part["refusal"] for part in parts if part.get("refusal")), None)
+    calls = [item for item in items if item.get("type") == "function_call"]
+    cut = (response.get("incomplete_details") or {}).get("reason")
+    return {
+        "response": answer({"content": parts, "tool_calls": calls, "refusal": refusal}),
+        "finish_reason": cut or response.get("status"),
+        **tokens(usage.get("input_tokens"), usage.get("output_tokens")),
+    }
 
 
 def tokens(given: Any, made: Any) -> dict[str, Any]:
