@@ -329,6 +329,22 @@ def test_langfuse_has_each_kind_of_tokens_under_its_own_name(tmp_path: Path) -> 
     assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1, "e": 2}
 
 
+def test_langfuse_has_the_tools_of_langchain_among_the_messages(tmp_path: Path) -> None:
+    """As langfuse 5.0.4 and langchain-core 1.8.3 write them; such a log was refused."""
+    call = {"name": "weather", "args": {"city": "Accra"}, "id": "c1", "type": "tool_call"}
+    said = [
+        *USER,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "30 degrees", "tool_call_id": "c1"},
+    ]
+    function = {"name": "weather", "description": "of a city", "parameters": {"type": "object"}}
+    offered = {"role": "tool", "content": {"type": "function", "function": function}}
+    row = _observation("a", "t1", input=json.dumps([*said, offered]))
+    report, frame = read(tmp_path, lines(tmp_path / "o.jsonl", row))
+    assert counts(report) == {"read": 1, "ingested": 1}
+    assert json.loads(frame["messages"]["a"]) == said
+
+
 def _stored(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the API as exports to blob storage spell it."""
     names = {"model": "provided_model_name", "subject": "trace_id"}

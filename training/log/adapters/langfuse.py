@@ -187,7 +187,12 @@ def _messages(given: Any) -> Any:
         given = given.get("messages")
     if isinstance(given, str):
         return bare_prompt(given)
-    return given if is_chat(given) else None
+    return [message for message in given if not _is_offered(message)] if is_chat(given) else None
+
+
+def _is_offered(message: dict[str, Any]) -> bool:
+    """Whether a message is the definition of a tool: LangChain's callback adds them at the end."""
+    return message["role"] == "tool" and isinstance(message.get("content"), dict)
 
 
 def _answer(given: Any) -> str | None:
