@@ -1,12 +1,15 @@
 """The log formats one by one: what joins, what is skipped, what is a thumb; formats of others."""
 
 import json
+import re
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from training.errors import BadInput, EnvironmentProblem
@@ -241,6 +244,7 @@ def test_calls_of_the_messages_api(tmp_path: Path) -> None:
     ]
     told = {"mlflow.spanType": "CHAT_MODEL", "mlflow.spanInputs": request}
     told["mlflow.spanOutputs"] = said
+    told["mlflow.chat.tokenUsage"] = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
     trace = {"info": {"trace_id": "d"}, "data": {"spans": [span]}}
     sources = lines(tmp_path / "p.jsonl", *pairs), lines(tmp_path / "t.jsonl", trace)
@@ -250,7 +254,8 @@ def test_calls_of_the_messages_api(tmp_path: Path) -> None:
         assert json.loads(messages) == [{"role": "system", "content": "Be brief."}, *USER]
     assert frame["response"].to_dict() == {"a": "answer", "b": json.dumps([call]), "d": "answer"}
     assert frame["finish_reason"].to_dict() == {"a": "end_turn", "b": "tool_use", "d": "end_turn"}
-    assert frame.loc["a", ["input_tokens", "output_tokens"]].tolist() == [43, 2]
+    for call in "ad":  # MLflow's own count is without the cache
+        assert frame.loc[call, ["input_tokens", "output_tokens"]].tolist() == [43, 2]
 
 
 def _observation(key: str, trace: str, second: int = 0, **more: Any) -> dict[str, Any]:
@@ -324,6 +329,88 @@ def test_langfuse_has_each_kind_of_tokens_under_its_own_name(tmp_path: Path) -> 
     assert frame["output_tokens"].fillna(-1).to_dict() == {"a": 82, "b": 3, "c": 2, "d": -1, "e": 2}
 
 
+def test_langfuse_has_the_tools_of_langchain_among_the_messages(tmp_path: Path) -> None:
+    """As langfuse 5.0.4 and langchain-core 1.8.3 write them; such a log was refused."""
+    call = {"name": "weather", "args": {"city": "Accra"}, "id": "c1", "type": "tool_call"}
+    said = [
+        *USER,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "30 degrees", "tool_call_id": "c1"},
+    ]
+    function = {"name": "weather", "description": "of a city", "parameters": {"type": "object"}}
+    offered = {"role": "tool", "content": {"type": "function", "function": function}}
+    row = _observation("a", "t1", input=json.dumps([*said, offered]))
+    report, frame = read(tmp_path, lines(tmp_path / "o.jsonl", row))
+    assert counts(report) == {"read": 1, "ingested": 1}
+    assert json.loads(frame["messages"]["a"]) == said
+
+
+def _stored(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the API as exports to blob storage spell it."""
+    names = {"model": "provided_model_name", "subject": "trace_id"}
+    snake = {names.get(k, re.sub("([A-Z])", r"_\1", k).lower()): v for k, v in row.items()}
+    return {**snake, "project_id": "p", "environment": "default"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_langfuse_exported_to_blob_storage(tmp_path: Path, kind: str) -> None:
+    """It was taken for a table without request_id. Its times are UTC without a zone."""
+    times = {"startTime": "2026-11-02 10:00:00.250000", "endTime": "2026-11-02 10:00:01.500000"}
+    rows = [
+        _observation(f"o{n}", f"t{n}", **times, sessionId="s", userId="", tags=["a"], latency=1250)
+        for n in range(4)
+    ]
+    told = {"dataType": "NUMERIC", "stringValue": None}
+    scores = [
+        {**_score("t0", 0), "subject": "t0", "dataType": "CATEGORICAL", "stringValue": "up"},
+        {**_score("t1", -1, "other"), "subject": "t1", **told},
+        {**_score("t2", 4, "stars"), "subject": "t2", **told},
+        {**_score("t3", 1, "stars"), "subject": "t3", **told},
+    ]
+    given = []
+    for name, listed in {"o": rows, "s": scores}.items():
+        path = tmp_path / f"{name}.{kind}"
+        stored = [_stored(row) for row in listed]
+        if kind == "jsonl":
+            lines(path, *stored)
+        elif kind == "csv":
+            nested = (
+                {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()}
+                for row in stored
+            )
+            pd.DataFrame(nested).to_csv(path, index=False)
+        else:
+            used = pa.map_(pa.string(), pa.int64())
+            columns = {k: [row[k] for row in stored] for k in stored[0]}
+            types = {"usage_details": used}
+            pq.write_table(
+                pa.table({k: pa.array(v, types.get(k)) for k, v in columns.items()}), path
+            )
+        given.append(path)
+    report, frame = read(tmp_path, *given)
+    assert counts(report) == {"read": 4, "ingested": 4}
+    row = frame.loc["o0"]
+    assert (row["model"], row["session_id"], row["user_id"]) == ("gpt-4o", "s", None)
+    assert (row["input_tokens"], row["output_tokens"], row["cost_usd"]) == (10, 2, 0.5)
+    assert (row["latency_ms"], row["at"].isoformat()) == (1250, "2026-11-02T10:00:00.250000+00:00")
+    assert list(row["tags"]) == ["a"]
+    assert frame["score"].dropna().to_dict() == {"o0": 1.0, "o1": 0.0}
+
+
+def test_langfuse_by_its_newest_and_oldest_api(tmp_path: Path) -> None:
+    """The model is `providedModelName`; a category's value is its number, mostly 0."""
+    row = _observation("a", "t1")
+    named = {**row, "providedModelName": row.pop("model")}
+    said = {"id": "s", "traceId": "t1", "name": "thumb", "timestamp": "2026-11-02T12:00:00Z"}
+    up = {**said, "dataType": "CATEGORICAL", "value": 0, "stringValue": "up", "source": "API"}
+    judged = {**said, "dataType": "BOOLEAN", "value": 0, "stringValue": "False", "source": "EVAL"}
+    judged["timestamp"] = "2026-11-02T13:00:00Z"
+    sources = lines(tmp_path / "o.jsonl", named), lines(tmp_path / "s.jsonl", up, judged)
+    _, frame = read(tmp_path, *sources)
+    assert frame["model"].to_dict() == {"a": "gpt-4o"}
+    assert frame["score"].to_dict() == {"a": 1.0}  # and not that of the judge, which came later
+
+
 def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     def span(number: int) -> dict[str, Any]:
         inputs = {"model": "openai/gpt-4o", "messages": USER}
@@ -383,6 +470,7 @@ def test_mlflow_answers_that_are_text(tmp_path: Path, said: str | None) -> None:
     """As functions under @mlflow.trace return them: they kept JSON's backslashes."""
     told = {"mlflow.spanType": "LLM", "mlflow.spanInputs": {"model": "m", "messages": USER}}
     told["mlflow.spanOutputs"] = said
+    told["mlflow.chat.tokenUsage"] = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     span = {"span_id": "x", "attributes": {name: json.dumps(value) for name, value in told.items()}}
     trace = {"info": {"trace_id": "t"}, "data": {"spans": [span]}}
     _, frame = read(tmp_path, lines(tmp_path / "t.jsonl", trace))

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -550,6 +551,51 @@ def test_an_outcome_may_be_of_another_tier(artifact: Artifact, tmp_path: Path) -
     for decision in made[1:]:
         row = frame.loc[decision.id]
         assert (row["tier"], row["propensity"]) == (decision.tier, decision.propensity)
+
+
+def test_outcomes_of_the_responses_api(artifact: Artifact, tmp_path: Path) -> None:
+    """Our client routes its calls, too; their answers and tokens were lost."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    router = Router(artifact, log=log)
+    text = {"type": "output_text", "text": "Paris.", "annotations": []}
+    refused = {"type": "refusal", "refusal": "No."}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    outputs = [
+        [{"type": "reasoning", "summary": []}, {"type": "message", "content": [text]}],
+        [{"type": "message", "content": [refused]}],
+        [call],
+    ]
+    made = [router.route(f"what is {i}?") for i in range(3)]
+    assert log.flush()
+    usage = {"input_tokens": 9, "output_tokens": 7, "total_tokens": 16}
+    usage["output_tokens_details"] = {"reasoning_tokens": 5}  # type: ignore[assignment]
+    whole = {"object": "response", "status": "completed", "usage": usage}
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        for decision, output, more in zip(made, outputs, (cut, {}, {}), strict=True):
+            outcome = {"decision_id": decision.id, "response": {**whole, **more, "output": output}}
+            print(json.dumps(outcome), file=file)
+    ingest([tmp_path], tmp_path / "t.parquet")
+    frame = pd.read_parquet(tmp_path / "t.parquet").set_index("request_id")
+    rows = frame.loc[[decision.id for decision in made]]
+    assert rows["response"].tolist() == ["Paris.", "No.", json.dumps([call])]
+    assert rows["finish_reason"].tolist() == ["max_output_tokens", "completed", "completed"]
+    assert rows["input_tokens"].tolist() == [9] * 3
+    assert rows["output_tokens"].tolist() == [7] * 3
+
+
+def test_outcomes_from_a_warehouse(artifact: Artifact, tmp_path: Path) -> None:
+    """A time or a decimal in a Parquet file ended ingest with a traceback."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    decision = Router(artifact, log=log).route("hello")
+    assert log.flush()
+    told = {"decision_id": decision.id, "score": 1.0, "cost_usd": Decimal("0.25")}
+    pd.DataFrame([{**told, "answered_at": pd.Timestamp.now("UTC")}]).to_parquet(
+        tmp_path / "outcomes.parquet"
+    )
+    ingest([tmp_path], tmp_path / "t.parquet")
+    [row] = pd.read_parquet(tmp_path / "t.parquet").to_dict("records")
+    assert (row["score"], row["cost_usd"]) == (1.0, 0.25)
 
 
 def test_logged_messages_need_no_second_file(artifact: Artifact, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from training.log.adapters.records import decoded_object
@@ -56,12 +57,14 @@ def text_of(content: Any) -> str | None:
 def completion(response: Any) -> dict[str, Any]:
     """Columns of a chat completion: the first choice's answer, why it ended, and its tokens.
 
-    Of an answer of Anthropic's Messages API, too.
+    Of an answer of Anthropic's Messages API or the responses API, too.
     """
     if not isinstance(response, dict):
         return {}
     if "choices" not in response and isinstance(response.get("content"), list):
         return _of_blocks(response)
+    if "choices" not in response and isinstance(response.get("output"), list):
+        return _of_items(response)
     choice = (response.get("choices") or [{}])[0]
     said = {
         "response": answer(choice.get("message") or {}),
@@ -81,6 +84,21 @@ def _of_blocks(response: dict[str, Any]) -> dict[str, Any]:
     return {"response": told, "finish_reason": response.get("stop_reason"), **counted}
 
 
+def _of_items(response: dict[str, Any]) -> dict[str, Any]:
+    """The same of items of the responses API; what cut an answer short is why it ended."""
+    items, usage = response["output"], response.get("usage") or {}
+    said = [item for item in items if item.get("type") == "message"]
+    parts = [part for item in said for part in item.get("content") or []]
+    refusal = next((part["refusal"] for part in parts if part.get("refusal")), None)
+    calls = [item for item in items if item.get("type") == "function_call"]
+    cut = (response.get("incomplete_details") or {}).get("reason")
+    return {
+        "response": answer({"content": parts, "tool_calls": calls, "refusal": refusal}),
+        "finish_reason": cut or response.get("status"),
+        **tokens(usage.get("input_tokens"), usage.get("output_tokens")),
+    }
+
+
 def tokens(given: Any, made: Any) -> dict[str, Any]:
     """Columns of token counts; 0 and 0 means that nobody counted."""
     if _none(given) and _none(made):
@@ -91,6 +109,18 @@ def tokens(given: Any, made: Any) -> dict[str, Any]:
 def cost(usd: Any) -> Any:
     """A cost, None where it is 0: that is what a gateway writes for a model without a price."""
     return None if _none(usd) else usd
+
+
+def milliseconds(started: Any, ended: Any) -> float | None:
+    """The time between two, in ISO 8601; None where that cannot be said."""
+    try:
+        return (_time(ended) - _time(started)).total_seconds() * 1000
+    except (TypeError, ValueError):
+        return None
+
+
+def _time(given: Any) -> datetime:
+    return datetime.fromisoformat(str(given))
 
 
 def _none(number: Any) -> bool:

@@ -4,11 +4,20 @@ Observations are updated in place, so of rows with one id the highest `updatedAt
 field in data/README.md.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import answer, bare_model, cost, feedback, thumb, tokens
+from training.log.adapters.chat import (
+    answer,
+    bare_model,
+    cost,
+    feedback,
+    milliseconds,
+    thumb,
+    tokens,
+)
 from training.log.adapters.records import (
     UNREADABLE,
     Numbered,
@@ -22,10 +31,12 @@ from training.log.adapters.shelf import Shelf
 from training.log.messages import bare_prompt, is_chat
 
 OBSERVATIONS, SCORES = "observations", "scores"
+_SNAKE = re.compile(r"_([a-z])")
 
 
 def saw(record: dict[str, Any]) -> str | None:
     """Whether a record is an observation or a score."""
+    record = _named(record)
     if "traceId" in record and "type" in record and "startTime" in record:
         return OBSERVATIONS
     hangs = "subject" in record or "traceId" in record or "sessionId" in record
@@ -44,10 +55,10 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                     if seen == SCORES:
                         yield number, record
                 elif seen == OBSERVATIONS:
-                    _keep_state(record[1], states)
+                    _keep_state(_named(record[1]), states)
                 else:
                     try:
-                        _keep_score(record[1], verdicts, numeric)
+                        _keep_score(_named(record[1]), verdicts, numeric)
                     except UNREADABLE as error:
                         yield number, bad(*record, error)
         thumbs = {name for name, small in numeric.items() if small}
@@ -59,19 +70,48 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                     yield number, _observation(record, verdicts, states, thumbs)
 
 
+def _named(record: dict[str, Any]) -> dict[str, Any]:
+    """A record under the API's names: exports to blob storage have others, and maps in Parquet."""
+    if "project_id" in record:
+        found = ((_SNAKE.sub(lambda part: part[1].upper(), k), v) for k, v in record.items())
+        record = {k: dict(v) if _is_map(v) else v for k, v in found}
+    if "providedModelName" in record:
+        return {**record, "model": record["providedModelName"]}
+    return record
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], tuple)
+
+
 def _keep_score(score: dict[str, Any], verdicts: Shelf, numeric: dict[str, bool]) -> None:
-    """A score under what it hangs on; scores of sessions say nothing of one call."""
+    """A score under what it hangs on; scores of sessions say nothing of one call.
+
+    A judge's verdict is not the user's.
+    """
+    if score.get("source") == "EVAL":
+        return
     subject = score.get("subject") or {}
     kind = subject.get("kind")
     trace = subject.get("id") if kind == "trace" else score.get("traceId")
     call = subject.get("id") if kind == "observation" else score.get("observationId")
-    value, name = score.get("value"), str(score.get("name"))
+    # Where a category has a name of its own, the value is its number: 0, whatever it means.
+    value = score.get("stringValue") or _number(score.get("value"))
+    name = str(score.get("name"))
     if isinstance(value, int | float) and not isinstance(value, bool):
         small = score.get("dataType") == "BOOLEAN" or value in (-1, 0, 1)
         numeric[name] = numeric.get(name, True) and small
     if call or trace:
         told = {"name": name, "value": value, "at": _latest(score)}
         verdicts.put(f"call {call}" if call else f"trace {trace}", told)
+
+
+def _number(value: Any) -> Any:
+    """A number that may be there as its text, in CSV; other text as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _keep_state(row: dict[str, Any], states: Shelf) -> None:
@@ -86,7 +126,7 @@ def _latest(row: dict[str, Any]) -> str:
 
 
 def _observation(record: Numbered, verdicts: Shelf, states: Shelf, thumbs: set[str]) -> Record:
-    line, row = record
+    line, row = record[0], _named(record[1])
     try:
         if _latest(row) < max(states.find(f"call {row['id']}"), default=""):
             return Again(line)
@@ -107,7 +147,6 @@ def _observation(record: Numbered, verdicts: Shelf, states: Shelf, thumbs: set[s
 def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
     metadata = decoded_object(row.get("metadata"))
     failed = row.get("level") == "ERROR"
-    seconds = row.get("latency")
     return {
         "request_id": row["id"],
         "at": row.get("startTime"),
@@ -117,7 +156,7 @@ def _values(row: dict[str, Any], messages: Any) -> dict[str, Any]:
         "messages": messages,
         "model": bare_model(row.get("model")),
         "cost_usd": cost(row.get("totalCost") or row.get("calculatedTotalCost")),
-        "latency_ms": None if seconds is None else float(seconds) * 1000,
+        "latency_ms": milliseconds(row.get("startTime"), row.get("endTime")),
         "response": _answer(row.get("output")),
         "error": (row.get("statusMessage") or "ERROR") if failed else None,
         "status": "error" if failed else "ok",
@@ -148,7 +187,12 @@ def _messages(given: Any) -> Any:
         given = given.get("messages")
     if isinstance(given, str):
         return bare_prompt(given)
-    return given if is_chat(given) else None
+    return [message for message in given if not _is_offered(message)] if is_chat(given) else None
+
+
+def _is_offered(message: dict[str, Any]) -> bool:
+    """Whether a message is the definition of a tool: LangChain's callback adds them at the end."""
+    return message["role"] == "tool" and isinstance(message.get("content"), dict)
 
 
 def _answer(given: Any) -> str | None:

@@ -4,10 +4,9 @@ Field by field in data/README.md. Zero tokens and zero cost mean "unknown" here.
 """
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
-from training.log.adapters.chat import bare_model, completion, cost, tokens, unique_id
+from training.log.adapters.chat import bare_model, completion, cost, milliseconds, tokens, unique_id
 from training.log.adapters.records import decoded, decoded_object
 
 CHAT = ("completion", "acompletion", "", "None", None)
@@ -112,11 +111,7 @@ def _milliseconds(record: dict[str, Any]) -> Any:
     given = record.get("request_duration_ms")
     if given is not None and given != "":
         return given
-    try:
-        started, ended = (datetime.fromisoformat(record[k]) for k in ("startTime", "endTime"))
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (ended - started).total_seconds() * 1000
+    return milliseconds(record.get("startTime"), record.get("endTime"))
 
 
 def _tags(tags: Any) -> list[Any]:

@@ -102,8 +102,9 @@ class _Span:
             "messages": read_body(self.inputs)[0],
             "model": bare_model(self.inputs.get("model") or self.attribute("mlflow.llm.model")),
             "cost_usd": cost(spent.get("total_cost")),
-            **self._answer(),
+            # Older versions leave out what Anthropic read from its cache; the answer counts it.
             **tokens(used.get("input_tokens"), used.get("output_tokens")),
+            **self._answer(),
         }
         if self._failed():
             parent = next((span for span in trace if span.id == self.parent), None)

@@ -31,8 +31,8 @@ class Shelf:
         self._folder.cleanup()
 
     def put(self, key: str, value: Any) -> None:
-        """Add a value under a key."""
-        text = json.dumps(value)
+        """Add a value under a key; times and decimals, which Parquet has, become texts."""
+        text = json.dumps(value, default=str)
         self._file.execute("INSERT INTO shelf (key, value) VALUES (?, ?)", (_safe(key), text))
 
     def find(self, key: str) -> list[Any]:
