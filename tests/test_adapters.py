@@ -411,6 +411,32 @@ def test_langfuse_by_its_newest_and_oldest_api(tmp_path: Path) -> None:
     assert frame["score"].to_dict() == {"a": 1.0}  # and not that of the judge, which came later
 
 
+def test_langfuse_traces_say_whose_their_calls_are(tmp_path: Path) -> None:
+    """Observations of the first API have no session: conversations fell apart in the splits."""
+    rows = [_observation("a", "t1"), _observation("b", "t1"), _observation("c", "t2")]
+    rows[2]["sessionId"] = "own"
+    whose = {"timestamp": "2026-11-02T10:00:00Z", "public": False, "name": "chat", "tags": ["vip"]}
+    traces = [
+        {**whose, "id": "t1", "sessionId": None, "userId": None, "tags": []},
+        {**whose, "id": "t1", "sessionId": "s", "userId": "u", "updatedAt": "2026-11-03T10:00:00Z"},
+        {**whose, "id": "t2", "sessionId": "not the call's own", "userId": None},
+    ]
+    api, blob = traces[:1], traces[1:]
+    blob = [
+        {
+            re.sub("([A-Z])", lambda part: "_" + part[1].lower(), key): value
+            for key, value in {**trace, "projectId": "p"}.items()
+        }
+        for trace in blob
+    ]
+    sources = lines(tmp_path / "t.jsonl", *api), lines(tmp_path / "t2.jsonl", *blob)
+    report, frame = read(tmp_path, lines(tmp_path / "o.jsonl", *rows), *sources)
+    assert counts(report)["read"] == 3
+    assert frame["session_id"].to_dict() == {"a": "s", "b": "s", "c": "own"}
+    assert frame["user_id"]["a"] == "u"
+    assert list(frame["tags"]["a"]) == ["vip"]
+
+
 def test_mlflow_with_two_calls_in_a_trace(tmp_path: Path) -> None:
     def span(number: int) -> dict[str, Any]:
         inputs = {"model": "openai/gpt-4o", "messages": USER}

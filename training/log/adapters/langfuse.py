@@ -1,11 +1,12 @@
-"""Langfuse: exported observations, with the scores of their traces.
+"""Langfuse: exported observations, with the scores of their traces, and whose these are.
 
 Observations are updated in place, so of rows with one id the highest `updatedAt` counts. Field by
 field in data/README.md.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +31,36 @@ from training.log.adapters.rows import Again, Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
 from training.log.messages import bare_prompt, is_chat
 
-OBSERVATIONS, SCORES = "observations", "scores"
+OBSERVATIONS, SCORES, TRACES = "observations", "scores", "traces"
+_OF_TRACE = ("sessionId", "userId", "tags")  # on its observations, too, in newer exports
 _SNAKE = re.compile(r"_([a-z])")
 
 
 def saw(record: dict[str, Any]) -> str | None:
-    """Whether a record is an observation or a score."""
+    """Whether a record is an observation, a score or a trace."""
     record = _named(record)
     if "traceId" in record and "type" in record and "startTime" in record:
         return OBSERVATIONS
     hangs = "subject" in record or "traceId" in record or "sessionId" in record
     if hangs and "name" in record and "value" in record and "id" in record:
         return SCORES
-    return None
+    whose = all(name in record for name in ("id", "timestamp", "public", *_OF_TRACE))
+    return TRACES if whose else None
 
 
 def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """The generations of files (path, what was seen), each with the number of the file."""
     with Shelf() as verdicts, Shelf() as states:
         numeric: dict[str, bool] = {}
+        keep = {
+            OBSERVATIONS: partial(_keep_state, states),
+            SCORES: partial(_keep_score, verdicts, numeric),
+            TRACES: partial(_keep_trace, states),
+        }
         for number, (path, seen) in enumerate(parts):
-            for record in records(path):
-                if isinstance(record, Bad):
-                    if seen == SCORES:
-                        yield number, record
-                elif seen == OBSERVATIONS:
-                    _keep_state(_named(record[1]), states)
-                else:
-                    try:
-                        _keep_score(_named(record[1]), verdicts, numeric)
-                    except UNREADABLE as error:
-                        yield number, bad(*record, error)
+            problems = _kept(path, keep[seen])
+            # What is wrong with an observation is told below, in its place.
+            yield from ((number, wrong) for wrong in problems if seen != OBSERVATIONS)
         thumbs = {name for name, small in numeric.items() if small}
         for number, (path, seen) in enumerate(parts):
             for record in records(path) if seen == OBSERVATIONS else ():
@@ -68,6 +68,18 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                     yield number, record
                 else:
                     yield number, _observation(record, verdicts, states, thumbs)
+
+
+def _kept(path: Path, keep: Callable[[dict[str, Any]], None]) -> Iterator[Bad]:
+    """Keep every record of a file; those that cannot be read come out."""
+    for record in records(path):
+        if isinstance(record, Bad):
+            yield record
+            continue
+        try:
+            keep(_named(record[1]))
+        except UNREADABLE as error:
+            yield bad(*record, error)
 
 
 def _named(record: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +96,7 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], tuple)
 
 
-def _keep_score(score: dict[str, Any], verdicts: Shelf, numeric: dict[str, bool]) -> None:
+def _keep_score(verdicts: Shelf, numeric: dict[str, bool], score: dict[str, Any]) -> None:
     """A score under what it hangs on; scores of sessions say nothing of one call.
 
     A judge's verdict is not the user's.
@@ -114,11 +126,16 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _keep_state(row: dict[str, Any], states: Shelf) -> None:
+def _keep_state(states: Shelf, row: dict[str, Any]) -> None:
     if isinstance(row.get("id"), str):
         states.put(f"call {row['id']}", _latest(row))
         if row.get("type") == "GENERATION":
             states.put(f"trace {row.get('traceId')}", [str(row.get("startTime")), row["id"]])
+
+
+def _keep_trace(states: Shelf, trace: dict[str, Any]) -> None:
+    known = {name: trace[name] for name in _OF_TRACE if trace.get(name)}
+    states.put(f"whose {trace.get('id')}", [_latest(trace), known])
 
 
 def _latest(row: dict[str, Any]) -> str:
@@ -139,6 +156,9 @@ def _observation(record: Numbered, verdicts: Shelf, states: Shelf, thumbs: set[s
         given = verdicts.find(f"call {row['id']}")
         if max(states.find(trace))[1] == row["id"]:  # what hangs on the trace is of its last call
             given += verdicts.find(trace)
+        told = sorted(states.find(f"whose {row['traceId']}"), key=lambda told: told[0])
+        whose = {name: value for _, known in told for name, value in known.items()}
+        row |= {name: value for name, value in whose.items() if not row.get(name)}
         return Row(line, {**_values(row, messages), **feedback(_verdict(given, thumbs))})
     except UNREADABLE as error:
         return bad(line, row, error)
