@@ -260,7 +260,7 @@ def test_a_one_sided_log_end_to_end(workdir, untracked):
     config = Config(policy=MinQuality(0.8))
     done = run(workdir, write_log(workdir / "log.parquet", rows), config=config, shares="40/45/15")
     assert done.summary[0].startswith("world: one-sided, 675 requests")
-    assert done.summary[0].endswith("(of those to choose on)")
+    assert done.summary[0].endswith("(in the choose part)")
     assert done.policy.constant is None
     assert done.policy.promise.certified
     assert done.policy.promise.test == "betting on doubly robust estimates"

@@ -76,7 +76,7 @@ def lay_out(
         raise BadInput(f"of the choose part's {len(choose_rows)} requests: {error}") from None
     check_units(config.policy, splits.units[:, splits.choose][:, world.rows], world.paired)
     return Ground(
-        tiers, requests, splits, world, (f"{world.note} (of those to choose on)", *told, *notes)
+        tiers, requests, splits, world, (f"{world.note} (in the choose part)", *told, *notes)
     )
 
 
