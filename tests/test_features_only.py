@@ -267,7 +267,10 @@ def test_the_reason_of_a_bad_row_is_told_without_its_value(workdir, static):
     (workdir / "log.jsonl").write_text("\n".join(secret_lines()), "utf-8")
     report = ingest(["log.jsonl"], "f.parquet", max_bad=1, features_by=static)
     reasons = [json.loads(line)["reason"] for line in report.quarantine.read_text().splitlines()]
-    assert "column score: a value is not a number" in reasons
+    assert (
+        "column score: a value is not a number (decimals have a point): say what values mean in "
+        "[values.score] of the map file (`suffice ingest --map`)"
+    ) in reasons
     assert any(reason.startswith("column at: a value is no time") for reason in reasons)
     assert any("not valid JSON" in reason for reason in reasons)
 

@@ -371,6 +371,53 @@ def test_a_middle_tier_that_rivals_routing_has_its_own_part_of_the_risk():
     assert Course.from_dict(course.to_dict()).rivals == (1,)
 
 
+@pytest.mark.parametrize(
+    ("chances", "better"),
+    [((0.97, 0.87), 0), ((0.5, 0.97, 0.87), 1), ((0.97, 0.97, 0.87), 0)],
+)
+def test_a_tier_that_is_clearly_better_than_the_top_one_is_used_on_few_rows(chances, better):
+    """The first steps from always-top show nothing on 300 rows; the tier alone shows it at once."""
+    rng = np.random.default_rng(26)
+    k, n = len(chances), 300
+
+    def rows(count):
+        p = np.clip(chances + rng.normal(0, 0.03, (count, k)), 0.01, 0.99)
+        return p, np.geomspace(1e-4, 1e-2, k) * rng.uniform(0.5, 1.5, (count, 1))
+
+    p, usd = rows(n)
+    score = (rng.random((n, k)) < np.array(chances)) * 1.0
+    evidence = Evidence(p, usd, usd, score, np.arange(n), score >= 0.5)
+    course = plan_course(*rows(1000))
+    assert not holds(MinQuality(), course.steps[:1], evidence, 0.05)[0]
+    policy = choose(MinQuality(), course, evidence, list("abc")[:k])
+    assert policy.constant == better
+    assert "single tier" in policy.why
+    assert policy.promise.certified and 0.99 <= policy.promise.bound < policy.promise.estimate
+    assert "single tier" in choose(MinQuality(), Course.from_dict(course.to_dict()), evidence,
+                                   list("abc")[:k]).why  # fmt: skip
+
+
+def test_a_cheapest_tier_that_looks_worse_than_the_top_one_takes_no_part_of_the_risk():
+    course = plan_course(np.tile([0.89, 0.9], (100, 1)), np.tile([1e-4, 1e-2], (100, 1)))
+    assert course.rivals == ()
+
+
+def test_rivals_break_the_promise_in_at_most_five_percent():
+    """Of tiers that look as good as the top one and keep a hair less than was promised."""
+    rng = np.random.default_rng(27)
+    broken, draws, n = 0, 200, 400
+    for _ in range(draws):
+        chances = np.array([0.8905, 0.8905, 0.9])
+        p = np.clip(0.9 + rng.normal(0, 0.03, (1000 + n, 3)), 0.01, 0.99)
+        usd = np.tile([1e-4, 1e-3, 1e-2], (1000 + n, 1))
+        score = (rng.random((n, 3)) < chances) * 1.0
+        evidence = Evidence(p[1000:], usd[1000:], usd[1000:], score, np.arange(n), score >= 0.5)
+        policy = choose(MinQuality(), plan_course(p[:1000], usd[:1000]), evidence, list("abc"))
+        shares = np.bincount(policy.choose(p, usd), minlength=3) / len(p)
+        broken += policy.promise.certified and shares @ chances < 0.99 * 0.9
+    assert broken / draws <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
+
+
 def test_a_constant_breaks_the_limit_only_where_asked():
     """As good on average, on other prompts: half of its failures are the top tier's successes."""
     rng = np.random.default_rng(23)

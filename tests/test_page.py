@@ -24,6 +24,7 @@ from training.show.answer import answer_lines
 from training.show.page import charts, examples, importance, verdict, views, words
 from training.show.page.html import render, report
 from training.show.page.volume import Volume
+from training.show.tables import report_tables
 
 HOSTILE = (
     "<script>window.hacked = 1</script>",
@@ -81,6 +82,11 @@ def test_no_text_of_a_user_becomes_markup(page):
     shown = " ".join(prompt["text"] for prompt in prompts)
     assert "<script>window.hacked = 1</script>" in shown
     assert "\u202e" in shown
+
+
+def test_what_was_left_out_is_told_as_it_is_on_the_console(page):
+    text = page[0].read_text(encoding="utf-8")
+    assert "0 were left out, as the artifact was fitted or chosen on them" in text
 
 
 def test_nothing_is_fetched(page):
@@ -340,6 +346,10 @@ def test_three_tiers_a_free_tier_and_slices_without_a_promise(job, page):
     assert all(len(row) == 6 and len(row[5]) == 3 for row in told["rows"])
     assert views.slices(found)["groups"] == []
     assert [row[0] for row in views.curves(found)].count("Suffice, by gain") == 0
+    console = report_tables(found)[0]
+    assert "Suffice, by gain per dollar" in console
+    assert console.count("Suffice, by gain") == 1 and "CPT" not in console
+    assert "CPT" in report_tables(report_for(Policy(0.0, 1)))[0]
 
 
 def sliced_report(**slices):

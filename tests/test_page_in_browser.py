@@ -143,6 +143,17 @@ def test_verdicts_are_seen_without_scrolling(browser, width):
     assert out_of_sight(browser) == []
 
 
+def test_on_paper_the_bars_beside_the_figures_give_way(browser):
+    """With five tiers the table of the trees was 1,300 pixels wide: the whole page shrank to it."""
+    width = "return parseFloat(getComputedStyle(document.querySelector('.features .strip')).width)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert browser.execute_script(width) < 20
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert browser.execute_script(width) > 50
+
+
 def test_no_table_scrolls_on_a_laptop(browser):
     wide(browser, 1200)
     scrolling = browser.execute_script(

@@ -1,6 +1,7 @@
 """A log gives itself away under any ids, and no single prompt does."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,11 @@ def test_the_same_log_under_new_ids(job, tmp_path, capsys):
     assert told.code == 0, told
     notes = json.loads((tmp_path / "r.json").read_text())["notes"]
     assert "prompts are known to the artifact" in notes[0] and "better than" in notes[0]
+    named = call(capsys, "compare", job.artifact, job.artifact, "--traffic", path).out
+    version = read_artifact(job.artifact)[0].version
+    assert (
+        len(re.findall(rf"\({version}\): about .* prompts are known to the artifact", named)) == 1
+    )
     asked = ("policy", job.artifact, "--traffic", path, "--set", "min_quality=0.9")
     call(capsys, *asked, "--out", tmp_path / "new").refused("worth nothing")
     assert not (tmp_path / "new").exists()

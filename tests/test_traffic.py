@@ -65,6 +65,8 @@ def test_unlabelled_table_is_read_but_not_trained_on(tmp_path: Path) -> None:
         ("score", [-0.1, 0.5], "column score, row 1"),
         ("score", [0.5, np.inf], "not finite"),
         ("score", ["0.5", "good"], "'good' is not a number"),
+        ("score", ["0.5", "👎"], r"'👎' is not a number.*say what values mean in \[values.score\]"),
+        ("cost_usd", ["0.1", "0,000082"], r"'0,000082' is not a number \(decimals have a point\)"),
         ("propensity", [0.0, 1.0], r"outside \(0, 1\]"),
         ("propensity", [1.0, 1.1], r"outside \(0, 1\]"),
         ("input_tokens", [1, -1], "negative"),

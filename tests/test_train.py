@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -12,6 +13,7 @@ import pytest
 
 from router import Router
 from router.artifact import load_artifact
+from router.policy import Policy
 from tests.traffic_makers import QUICK, TIERS, make_rows, one_sided, prompt_texts, write_log
 from training import export as exporting
 from training import record
@@ -104,6 +106,18 @@ def test_no_text_of_the_log_leaves_with_the_artifact(job):
             content = path.read_bytes()
             for trace in (b"eigenvalue", b'r17"', b's12"'):
                 assert trace not in content, path
+
+
+def test_a_constant_has_no_dial_on_record(job, monkeypatch):
+    """A dial of 0 is another policy: the likeliest tier, at any cost."""
+    told = {}
+    monkeypatch.setattr(record, "log_run", lambda name, told_of, metrics, *_: told.update(metrics))
+    artifact = load_artifact(job.artifact)
+    record.track(artifact, None, "")
+    assert told["policy.mu"] == artifact.policy.mu
+    told.clear()
+    record.track(replace(artifact, policy=Policy(0.0, 1)), None, "")
+    assert "policy.mu" not in told and "policy.quality" in told
 
 
 def test_it_routes_by_what_it_learned(job):
@@ -246,6 +260,7 @@ def test_a_one_sided_log_end_to_end(workdir, untracked):
     config = Config(policy=MinQuality(0.8))
     done = run(workdir, write_log(workdir / "log.parquet", rows), config=config, shares="40/45/15")
     assert done.summary[0].startswith("world: one-sided, 675 requests")
+    assert done.summary[0].endswith("(in the choose part)")
     assert done.policy.constant is None
     assert done.policy.promise.certified
     assert done.policy.promise.test == "betting on doubly robust estimates"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from router.policy import Policy, Promise
 from router.predictor import Estimates
 from tests.traffic_makers import call, make_rows, one_sided, requests_of, write_log
 from training.errors import BadInput
-from training.measure.offpolicy import Logged
+from training.measure.intervals import Interval
+from training.measure.offpolicy import Logged, doubly_robust_terms, fixed, interval
 from training.measure.valuation import value_policies
 from training.measure.world import pick_world
 from training.show.page.one_sided import badges, headline, promise
@@ -101,6 +103,52 @@ def test_bad_downgrades_are_not_judged_on_one_sided_rows():
     told = promise(found)
     assert told["word"] == "Promise not judged here"
     assert "cannot be told from these requests" in told["text"]
+
+
+def test_one_sided_promises_are_in_the_words_of_the_paired_page():
+    logged, estimates, usd, _ = small_world(600, 0)
+    for rule, said in (
+        ("min_quality", "at least 90.0\u202f% of the top’s quality"),
+        ("max_bad_downgrade", "at most 90.0\u202f% bad downgrades"),
+    ):
+        for test in ("betting", "by definition"):
+            made = Promise(rule, 0.9, 0.95, 150, 1.0, 1.0, True, test)
+            found = value_policies(logged, estimates, usd, Policy(0.0, 1, made), NAMES, ())
+            assert said in promise(found)["text"]
+
+
+def test_failures_too_rare_to_be_seen_are_allowed_for():
+    """None of some 130 answers of the small tier failed: up to 2.8 % may, for all that is known."""
+    logged, estimates, usd, _ = small_world(260, 0, explore=0.5)
+    seen = ~np.isnan(logged.score[:, 0])
+    logged.score[seen, 0] = 1.0
+    estimates.p[:, 0] = 0.999
+    found = value_policies(logged, estimates, usd, Policy(0.0, 0), NAMES, ())
+    for name in ("policy", "always small", "matched random"):
+        assert found.figures[name]["quality"].low == pytest.approx(1 - 3.7 / seen.sum(), abs=0.005)
+    kept = found.figures["policy"]["quality_of_top"]
+    top = found.figures["always large"]["quality"].value
+    assert kept.low <= kept.value - 3.5 / seen.sum() / top
+    assert "quality  " not in headline(found)["sure"]
+    top = value_policies(logged, estimates, usd, Policy(0.0, 1), NAMES, ())
+    assert top.figures["policy"]["quality_of_top"].low == 1.0
+
+
+def test_where_failures_are_seen_the_limits_are_those_of_the_terms():
+    logged, estimates, usd, _ = small_world(2000, 1)
+    found = value_policies(logged, estimates, usd, Policy(20.0), NAMES, ())
+    terms = doubly_robust_terms(logged, fixed(Policy(20.0).choose(estimates.p, usd), 2),
+                                estimates.p)  # fmt: skip
+    assert found.figures["policy"]["quality"] == interval(terms, logged.session)
+
+
+def test_a_headline_without_limits_names_none():
+    logged, estimates, usd, _ = small_world(600, 0)
+    found = value_policies(logged, estimates, usd, Policy(0.0, 0), NAMES, ())
+    one = found.figures["policy"]["quality"]
+    sure = Interval(one.value, one.value, one.value, one.value, 0.0)
+    figures = found.figures | {"policy": found.figures["policy"] | {"quality": sure}}
+    assert "quality  " not in headline(replace(found, figures=figures))["sure"]
 
 
 def test_matched_random_has_the_shares_that_the_policy_happens_to_have():

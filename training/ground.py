@@ -75,7 +75,9 @@ def lay_out(
     except BadInput as error:
         raise BadInput(f"of the choose part's {len(choose_rows)} requests: {error}") from None
     check_units(config.policy, splits.units[:, splits.choose][:, world.rows], world.paired)
-    return Ground(tiers, requests, splits, world, (world.note, *told, *notes))
+    return Ground(
+        tiers, requests, splits, world, (f"{world.note} (in the choose part)", *told, *notes)
+    )
 
 
 def _check_sizes(splits: Splits) -> None:

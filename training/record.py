@@ -144,7 +144,9 @@ def track(
         **{f"label.{key}": value for key, value in facts["label"].items()},
         **{f"rows.{key}": value for key, value in facts["training"]["rows"].items()},
     }
-    measured = dict(facts["metrics"]) | dict(metrics or {}) | {"policy.mu": policy.mu}
+    measured = dict(facts["metrics"]) | dict(metrics or {})
+    if policy.constant is None:
+        measured["policy.mu"] = policy.mu
     measured |= {f"stages.{key}": value for key, value in (facts.get("stages") or {}).items()}
     if policy.promise is not None:
         measured |= {

@@ -137,7 +137,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("suffice-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """Everything above on the bundled sample, in a couple of minutes.
+    """The main job on the bundled sample, in about a minute.
 
     Example: suffice demo
     """

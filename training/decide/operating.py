@@ -30,16 +30,19 @@ STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
 NOTHING_CHEAPER = "no cheaper operating point could be certified"
-RIVALS_PART = 0.2  # share of the risk of error set aside for middle tiers that rival routing
+RIVALS_PART = 0.2  # share of the risk of error set aside for tiers that, alone, rival routing
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What to try, fixed on the fit rows: dials, then always-cheapest; and middle tiers beside it.
+    """What to try, fixed on the fit rows: dials, then always-cheapest; and single tiers beside it.
 
     Attributes:
         dials: float64[s], rising: from the dearest mix to the cheapest.
-        rivals: middle tiers that, alone, look within half a point of the mix that costs the same.
+        rivals: middle tiers that, alone, look within half a point of the mix that costs the same,
+            and the cheapest one where it looks within half a point of the top tier: the walk's
+            first steps differ too little from always-top to show anything on few rows, however
+            much better a tier is than the top one.
     """
 
     dials: NDArray[np.float64]
@@ -88,9 +91,9 @@ def plan_course(p: NDArray[np.float64], usd: NDArray[np.float64]) -> Course:
     rows, rivals = np.arange(len(p)), []
     tiers = [Policy(float(mu)).choose(p, usd) for mu in dials]
     costs = np.array([usd[rows, tier].mean() for tier in tiers])
-    for k in range(1, p.shape[1] - 1):
+    for k in range(p.shape[1] - 1):
         dearer = np.flatnonzero(costs >= usd[:, k].mean())
-        mixed = p[rows, tiers[dearer[-1]]].mean() if len(dearer) else p[:, -1].mean()
+        mixed = p[rows, tiers[dearer[-1]]].mean() if k and len(dearer) else p[:, -1].mean()
         if p[:, k].mean() >= mixed - HALF_A_POINT:
             rivals.append(k)
     return Course(dials, tuple(rivals))
@@ -199,9 +202,13 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     elif count:
         why = "the cheapest step that could be certified, in an order fixed on the fit rows"
         best = replace(steps[count - 1], why=why)
+    elif held:
+        paid = evidence.paid.mean(axis=0)
+        cheapest = min(held, key=lambda rival: paid[rival.constant])
+        best = replace(cheapest, why="the cheapest single tier that could be certified")
     risks = {r.constant: part for r in held} | {top: risk}
     chosen = _or_constant(best, goal, evidence, set(risks))
-    level = spared if chosen is best else risks.get(chosen.constant, risk)
+    level = spared if chosen is best and count else risks.get(chosen.constant, risk)
     found = promise(goal, chosen, evidence, level)
     if chosen is not best and chosen.constant not in risks:
         found = replace(found, certified=False)

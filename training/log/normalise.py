@@ -26,6 +26,8 @@ UNREAD = {
     "at": "{} is no time: write ISO 8601 (2026-11-02T10:45:37Z) or epoch seconds",
     "tags": "{} is no list of tags",
     "status": "{} is not ok or error: translate it in [values.status] of the mapping",
+    "score": "{} is not a number (decimals have a point): say what values mean in [values.score] "
+    "of the map file (`suffice ingest --map`)",
 }
 
 
@@ -65,7 +67,7 @@ def normalise(
                 problems.setdefault(row, Problem(row, name, reasons[row], reasons[row]))
         else:
             found[name], bad = _reader(name)(columns[name])
-            complain(bad, name, UNREAD.get(name, "{} is not a number"))
+            complain(bad, name, UNREAD.get(name, "{} is not a number (decimals have a point)"))
     for name in NUMBERS:
         for where, reason in _out_of_range(name, found[name]):
             complain(where, name, reason)

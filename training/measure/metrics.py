@@ -223,7 +223,9 @@ def undefined(quality: ArrayLike, cost: ArrayLike) -> dict[str, str]:
     q, u = quality.mean(axis=0), cost.mean(axis=0)
     reasons = {}
     if quality.shape[1] > 2:
-        reasons["apgr"] = "the share sent to the top orders mixes of two tiers only; see apgr_cost"
+        reasons["apgr"] = (
+            "the share sent to the top orders mixes of two tiers only; by cost it is known"
+        )
     if not _above(q[-1], q[0]):
         reasons["pgr, apgr, apgr_cost, cpt"] = (
             f"always-top ({q[-1]:.4f}) is not better than always-cheapest ({q[0]:.4f}) here:"

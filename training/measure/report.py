@@ -87,6 +87,13 @@ class Report:
         return tuple(self.reliability)
 
     @property
+    def orders(self) -> list[str]:
+        """The methods that order prompts, Suffice first: of more than two tiers in one way only."""
+        found = [name for name, metrics in self.figures.items() if "apgr" in metrics]
+        found.sort(key=lambda name: name not in (GAIN, DOLLAR))
+        return found if len(self.names) == 2 else [name for name in found if name != GAIN]
+
+    @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The router against everything that it has to beat."""
         return comparisons(self.figures["policy"], self.against)

@@ -43,7 +43,7 @@ class Subject:
         rule: what sufficing means.
         world: which of them are used, and how.
         notes: what was left out or assumed.
-        left_out: requests that the artifact was fitted on.
+        left_out: requests that the artifact was fitted or chosen on.
     """
 
     artifact: Artifact

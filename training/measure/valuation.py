@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from router.policy import Policy
 from router.predictor import Estimates
-from training.measure.intervals import Interval, flat_intervals, plain_intervals
+from training.measure.intervals import Interval, allowing, flat_intervals, plain_intervals
 from training.measure.offpolicy import (
     Logged,
     always,
@@ -141,6 +141,14 @@ def value_policies(
         name: {metric: interval(values, logged.session) for metric, values in metrics.items()}
         for name, metrics in terms.items()
     }
+    for name, mix in asked.items():
+        if "quality" in figures[name]:
+            figures[name]["quality"] = _unseen(figures[name]["quality"], logged, mix, p)
+    below = np.asarray(chosen[:, -1] < 1)  # what the top tier answers, it answers as well as itself
+    if "quality_of_top" in figures[CHOSEN] and top is not None and below.any():
+        mix, per = chosen * below[:, None], float(top.mean() / below.mean())
+        kept = _unseen(figures[CHOSEN]["quality_of_top"], logged, mix, p, per)
+        figures[CHOSEN]["quality_of_top"] = kept
     against = {
         name: {
             metric: interval(terms[CHOSEN][metric] - values, logged.session)
@@ -162,6 +170,18 @@ def _of_shares(chosen: Floats, values: Floats) -> Floats:
     """
     influence: Floats = (chosen - chosen.mean(axis=0)) @ values.mean(axis=0)
     return influence
+
+
+def _unseen(found: Interval, logged: Logged, mix: Floats, p: Floats, per: float = 1.0) -> Interval:
+    """Limits that allow for what is too rare to have been seen of a policy, float64[n, k].
+
+    Where none of a tier's 136 answers failed, as its head foretold, Student's t sees no spread.
+    """
+    seen = ((mix > 0) & ~np.isnan(logged.score)).any(axis=1)
+    if not seen.any():
+        return found
+    missed = (mix * (np.nan_to_num(logged.score) - p) * ~np.isnan(logged.score)).sum(axis=1)
+    return allowing(found, missed[seen], logged.session[seen], per)
 
 
 def _observed(logged: Logged, paid: Floats) -> dict[str, Floats]:

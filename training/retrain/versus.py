@@ -145,8 +145,11 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     world = unseen(requests, seen, partial(pick_world, least=LEAST), str(traffic))
     used = requests.take(world.rows)
     unit = several_units(used)
-    known_again = (recognise(router, arrays, used) for router, arrays in pair)
-    again = tuple(dict.fromkeys(found.note for found in known_again if found is not None))
+    names = (_called(first, one), _called(second, other))
+    known_again = [recognise(router, arrays, used) for router, arrays in pair]
+    again = [
+        f"{name}: {found.note}" for name, found in zip(names, known_again, strict=True) if found
+    ]
     estimates = [estimate(router.predictor, list(used.prompts)) for router in (one, other)]
     x = vectorize(one.predictor.vectorizer, list(used.prompts))
     paid = account(x, used, one.predictor.tokens, tiers)
@@ -161,11 +164,11 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     rare = world.paired and bool((choices[0] != choices[1]).any())
     told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
     return SideBySide(
-        names=(_called(first, one), _called(second, other)),
+        names=names,
         world=world.name,
         requests=len(used),
         rows=_rows(figures, unit, RARE if rare else ()),
-        notes=(*again, *told, *notes, *weak),
+        notes=(*dict.fromkeys(again), *told, *notes, *weak),
     )
 
 

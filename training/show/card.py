@@ -39,8 +39,8 @@ def model_card(
     lines = [
         "# Suffice router",
         "",
-        "Picks, per prompt, the cheapest tier that is likely to suffice. Trained on this team's "
-        "own log; it says nothing of other traffic.",
+        "Chooses a model tier for each prompt. Trained on this team's own log; it says nothing of "
+        "other traffic.",
         "",
         "| tier | model | USD per million tokens, input / output |",
         "|---|---|---|",

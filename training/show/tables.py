@@ -10,7 +10,7 @@ from training.console import render
 from training.measure.compare import Comparison
 from training.measure.intervals import Interval
 from training.measure.overlap import Overlap
-from training.measure.report import DOLLAR, GAIN, Report
+from training.measure.report import Report
 from training.measure.slice_report import BELOW, FAILS, OWN, TOO_FEW, worst
 from training.measure.valuation import CHOSEN, Valuation
 
@@ -39,12 +39,12 @@ def _curves(report: Report) -> Table:
         "95 %": ("saving_95", ".2f"),
     }
     table = Table(title=f"Ordering prompts, {report.rows:,} unseen requests (savings are read off)")
+    if len(report.names) > 2:
+        shown.pop("CPT 50 %")  # of more tiers, the share sent to the top says little
     table.add_column("method")
     for name in shown:
         table.add_column(name, justify="right")
-    methods = [name for name, metrics in report.figures.items() if "apgr" in metrics]
-    methods.sort(key=lambda name: name not in (GAIN, DOLLAR))
-    for method in methods:
+    for method in report.orders:
         table.add_row(method, *(_cell(report.figures[method], *what) for what in shown.values()))
     return table
 

@@ -182,7 +182,7 @@ def _facts(
             (
                 "This page",
                 f"{count:,} requests of {traffic} whose score is known on {known}; "
-                f"{subject.left_out:,} were left out, the artifact was fitted on them",
+                f"{subject.left_out:,} were left out, as the artifact was fitted or chosen on them",
             ),
             (
                 "The artifact",

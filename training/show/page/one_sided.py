@@ -9,7 +9,7 @@ from training.measure.compare import AT_POINT, Comparison
 from training.measure.valuation import CHOSEN, LOGGING, RANDOM, Valuation
 from training.show.card import TOP_ITSELF
 from training.show.page import charts
-from training.show.page.verdict import NOTHING, against_random, kept
+from training.show.page.verdict import NOTHING, against_random, kept, promised
 from training.show.page.views import answered
 from training.show.page.volume import Volume
 from training.show.page.words import (
@@ -43,7 +43,7 @@ def headline(found: Valuation) -> dict[str, str]:
         *([worth] if everything else []),
         count(found.rows, "one-sided request"),
         f"{found.effective[CHOSEN]:,.0f} effective",
-        f"quality {limits(quality, 'percent')}",
+        *([f"quality {told}"] if (told := limits(quality, "percent")) else []),
         f"against what the log did: {points} points of quality ({least} to {most}), "
         f"{signed(extra.value)} per 1,000 ({signed(extra.low)} to {signed(extra.high)})",
     ]
@@ -63,7 +63,7 @@ def promise(found: Valuation) -> dict[str, str]:
     made = found.policy.promise
     if made is None:
         return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
-    what = f"{made.rule.replace('_', ' ')} {percent(made.target)}"
+    what = promised(made)
     if made.test == BY_DEFINITION:
         told = f"Promised: {what}; {TOP_ITSELF}."
         return {"word": NOTHING, "class": "open", "text": told}

@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from router.policy import Policy
+from router.policy import Policy, Promise
 from training.decide.promises import BY_DEFINITION
 from training.measure.compare import MATCHED, NO, YES, Comparison
 from training.measure.intervals import Interval
@@ -50,11 +50,7 @@ def promise(report: Report) -> dict[str, str]:
     made = report.policy.promise
     if made is None:
         return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
-    rules = {
-        "min_quality": ("quality_of_top", f"at least {percent(made.target)} of the top’s quality"),
-        "max_bad_downgrade": ("bad_downgrade", f"at most {percent(made.target)} bad downgrades"),
-    }
-    metric, what = rules[made.rule]
+    what, at_most = promised(made), made.rule == "max_bad_downgrade"
     if made.test == BY_DEFINITION:
         told = f"Promised: {what}; {TOP_ITSELF}."
         return {"word": NOTHING, "class": "open", "text": told}
@@ -65,13 +61,20 @@ def promise(report: Report) -> dict[str, str]:
         f"aside for that choice, a session counting once however long (estimate "
         f"{percent(made.estimate, 2)}, limit {percent(made.bound, 2)})."
     )
-    seen = report.figures["policy"][metric]
-    word, mark, here = kept(seen, made.target, metric == "bad_downgrade")
+    seen = report.figures["policy"]["bad_downgrade" if at_most else "quality_of_top"]
+    word, mark, here = kept(seen, made.target, at_most)
     if not made.certified:
         word, mark = "Not certified", "no"
     span = f" ({told})" if (told := limits(seen, "percent")) else ""
     text += f" On these requests, each counting once: {percent(seen.value)}{span}, {here}."
     return {"word": word, "class": mark, "text": text}
+
+
+def promised(made: Promise) -> str:
+    """What was promised, in words."""
+    if made.rule == "max_bad_downgrade":
+        return f"at most {percent(made.target)} bad downgrades"
+    return f"at least {percent(made.target)} of the top’s quality"
 
 
 def against_random(above: Interval | None, policy: Policy) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from training.measure.compare import NO, OPEN, SAME, YES, Comparison
 from training.measure.intervals import Interval
-from training.measure.report import DOLLAR, GAIN, Report
+from training.measure.report import Report
 from training.measure.slice_report import BELOW, FAILS, OWN, SliceReport, worst
 from training.show.page import charts
 from training.show.page.volume import Volume
@@ -132,13 +132,9 @@ def answered(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 def curves(report: Report) -> list[list[str]]:
     """How well each method orders prompts: name, APGR, APGR by cost, CPT, savings, AIQ."""
-    methods = [name for name, metrics in report.figures.items() if "apgr" in metrics]
-    methods.sort(key=lambda name: name not in (GAIN, DOLLAR))
-    two = "apgr" not in report.missing
-    if not two:
-        methods.remove(GAIN)  # with more tiers there is one order only
+    two = len(report.names) == 2  # of more, the share sent to the top says little
     told = []
-    for name in methods:
+    for name in report.orders:
         found = report.figures[name]
         told.append(
             [
