@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from router.policy import Policy
 from router.predictor import Estimates
-from training.measure.intervals import Interval, allowing, flat_intervals, plain_intervals
+from training.measure.intervals import Interval, flat_intervals, plain_intervals
+from training.measure.limits import allowing
 from training.measure.offpolicy import (
     Logged,
     always,
