@@ -134,7 +134,8 @@ def _error(expected: NDArray[np.float64], logged: NDArray[np.float64]) -> str:
     explained = 1.0 - float(((expected - logged) ** 2).mean()) / spread if spread > 0 else 1.0
     return (
         f"expected output tokens are off by {np.abs(expected - logged).mean():.0f} on average "
-        f"(answers have {logged.mean():.0f}), {explained:.0%} of the variance explained"
+        f"(answers have {logged.mean():.0f}), {round(explained, 2) + 0.0:.0%} of the variance "
+        "explained"
     )
 
 

@@ -162,13 +162,13 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
     sufficed = rule.sufficed(used.score) if world.paired else None
     figures = _figures(choices, quality, paid, [tier.name for tier in tiers], sufficed)
     rare = world.paired and bool((choices[0] != choices[1]).any())
-    told = (f"{int(seen.sum())} requests left out: one of them knew them", world.note)
+    told = [f"{left} requests left out: one of them knew them"] if (left := int(seen.sum())) else []
     return SideBySide(
         names=names,
         world=world.name,
         requests=len(used),
         rows=_rows(figures, unit, RARE if rare else ()),
-        notes=(*dict.fromkeys(again), *told, *notes, *weak),
+        notes=(*dict.fromkeys(again), *told, world.note, *notes, *weak),
     )
 
 

@@ -110,7 +110,7 @@ def kept(seen: Interval, target: float, at_most: bool = False) -> tuple[str, str
     if low >= bar:
         return "Promise holds", "yes", "so it is kept, and shown to be"
     if value >= bar:
-        return "Promise holds", "yes", "so it is kept in the estimate"
+        return "Promise holds in the estimate", "yes", "so it is kept in the estimate"
     if high < bar:
         return "Promise broken", "no", "so it is shown to be broken here"
     return (
