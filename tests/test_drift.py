@@ -164,8 +164,28 @@ def test_the_command(trained, workdir, capsys, monkeypatch):
     assert not (workdir / "another.db").exists()
 
 
+def test_rows_that_the_artifact_was_fitted_on_are_no_recent_ones(trained, workdir, capsys):
+    """As in a table that jobs append to: of these its heads are surer than of any others."""
+    old, new = make_rows(1200, session=1), make_rows(600, 7, session=1)
+    new = [row | {name: f"new-{row[name]}" for name in ("request_id", "session_id")} for row in new]
+    write_log(workdir / "new.parquet", new)
+    write_log(workdir / "both.parquet", [*old, *new])
+    told = [
+        json.loads(call(capsys, "drift", "--reference", "a", "--traffic", name, "--json").out)
+        for name in ("new.parquet", "both.parquet")
+    ]
+    rows = load_artifact(workdir / "a").manifest["training"]["rows"]
+    assert [one["recent_rows"] for one in told] == [600, 600 + rows["test"]]
+    left = f"{rows['fit'] + rows['choose']} requests left out: the artifact was fitted or chosen on"
+    assert [note.startswith(left) for note in told[1]["notes"]] == [True]
+    drift = ("drift", "--reference", "a", "--traffic", "old.parquet")
+    write_log(workdir / "old.parquet", old[: 2 * 800])
+    call(capsys, *drift).refused("at least 100", "left out: the artifact was fitted or chosen on")
+
+
 def test_the_order_of_the_rows_says_nothing(trained, workdir, capsys):
     rows = pd.DataFrame(make_rows(600, 7, session=3))
+    rows["request_id"] = "new-" + rows["request_id"]
     write_log(workdir / "one.parquet", rows)
     write_log(workdir / "two.parquet", rows.sample(frac=1.0, random_state=0))
     one, two = (
@@ -198,7 +218,9 @@ def test_prompts_that_cannot_be_compared_are_told(trained, workdir, capsys, monk
         return replace(known, tier=np.full(len(known), FITTED))
 
     monkeypatch.setattr(drift, "fetch_baseline", fitted_on_all)
-    write_log(workdir / "same.parquet", make_rows(600, 7, session=1))
+    rows = pd.DataFrame(make_rows(600, 7, session=1))
+    rows["request_id"] = "new-" + rows["request_id"]
+    write_log(workdir / "same.parquet", rows)
     told = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet", "--json")
     found = json.loads(told.out)
     assert "prompts" not in {one["kind"] for one in found["findings"]}

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.dataset import dataset
 
 from tests.traffic_makers import call, make_rows, write_log
 from training.errors import BadInput
@@ -116,6 +117,25 @@ def test_memory_is_bounded_by_closing_files(
     assert len(_scores(out)) == 100
     ingest([_log(tmp_path / "2.csv", *_rows(range(50, 150), score=0))], out)
     assert sum(score == 0 for score in _scores(out).values()) == 100
+
+
+def test_a_reader_under_whose_hands_an_append_ends_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "traffic"
+    ingest([_log(tmp_path / "1.csv", *_rows(range(50)))], f"{out}/")
+    ended: list[Path] = []
+
+    def slow(path: Path, **_: Any) -> pa.Table:
+        found = dataset(path, format="parquet", partitioning=None)
+        if not ended:
+            ended.append(out)
+            ingest([_log(tmp_path / "2.csv", *_rows(range(60), score=0))], out)
+        return found.to_table()
+
+    monkeypatch.setattr(pq, "read_table", slow)
+    scores = _scores(out)
+    assert ended and (len(scores), set(scores.values())) == (60, {0})
 
 
 def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(

@@ -123,6 +123,31 @@ def test_replays_of_an_ingested_log_keep_its_people_when_they_are_merged(workdir
     assert (frame.groupby("request_id")["session_id"].nunique() == 1).all()
 
 
+def test_answers_to_people_whose_rows_are_gone_are_forgotten_too(workdir, capsys, monkeypatch):
+    """As `new.parquet` has no row of them any more, or was never written."""
+    write_tiers(workdir)
+    rows = [row | {"user_id": "ann" if n < 2 else "bob"} for n, row in enumerate(small_only(6))]
+    write_log(workdir / "raw.parquet", rows)
+    assert call(capsys, "ingest", "raw.parquet", "--out", "log.parquet").code == 0
+    journal = journal_path(workdir / "new.parquet")
+    with stub() as upstream:
+        assert call(capsys, *arguments(workdir, upstream.url)).code == 0
+        assert call(capsys, "forget", "log.parquet", "--user", "ann").code == 0
+        assert call(capsys, *arguments(workdir, upstream.url)).code == 0
+    assert len(read_traffic(workdir / "new.parquet").frame) == 4
+    forget = ("forget", "new.parquet", "--user", "ann")
+    call(capsys, *forget).refused("a table made of another has that one's")
+    monkeypatch.setenv("SUFFICE_KEY", (workdir / "log.parquet.key").read_text().strip())
+    done = call(capsys, *forget)
+    assert "0 rows of 0 requests removed" in done.out and "2 replayed answers" in done.out
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert sorted(bool(r["text"]) for r in records if r["kind"] == "answered") == [False] * 2 + (
+        [True] * 4
+    )
+    (workdir / "new.parquet").unlink()
+    call(capsys, *forget).refused("no such data set, but", journal.name, "remove the file")
+
+
 def test_a_dry_run_asks_nothing_and_tells_the_price(workdir, capsys):
     write(workdir, small_only(40))
     done = call(capsys, *arguments(workdir, None, "--dry-run", "--json"))

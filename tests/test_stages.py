@@ -457,15 +457,20 @@ def test_words_for_people(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> No
     assert [note for note in report.notes if note.startswith("two stages: ")]
 
 
-def test_drift_compares_what_is_served(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_compares_what_is_served(
+    staged: Staged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Recent rows as both stages see them: of the first alone they would be unlike the baseline."""
     with np.load(staged.kept / "baseline.npz") as arrays:
         baseline = Sample(**arrays)
     looks: list[Sample] = []
     monkeypatch.setattr(watching, "fetch_baseline", lambda _: baseline)
     monkeypatch.setattr(watching, "compare", lambda _, recent, names: looks.append(recent) or ())
-    watching.drift(staged.artifact, staged.traffic)
-    prompts = pd.read_parquet(staged.traffic).drop_duplicates("request_id")["messages"]
+    rows = pd.read_parquet(staged.traffic)
+    recent = rows.assign(request_id="new-" + rows["request_id"])  # the known ones are left out
+    recent.to_parquet(tmp_path / "recent.parquet")
+    watching.drift(staged.artifact, tmp_path / "recent.parquet")
+    prompts = rows.drop_duplicates("request_id")["messages"]
     decisions = Router.load(staged.artifact).route_batch([json.loads(text) for text in prompts])
     assert {decision.stage for decision in decisions} == {1, 2}
     served = sorted(tuple(decision.p_suffices.values()) for decision in decisions)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from router.artifact import ArtifactError, read_artifact
+from training.ask.run import journal_path
 from training.errors import BadInput, EnvironmentProblem
 from training.learn.seen import id_hashes
 from training.log.partitions import commit, recover
@@ -87,7 +88,9 @@ def forget(
         EnvironmentProblem: MLflow is out of reach, or the disk does not take the files.
     """
     if not dataset.exists():
-        raise BadInput(f"{dataset}: no such data set")
+        journal = journal_path(dataset)
+        holds = f", but {journal} holds answers: run its job to the end, or remove the file"
+        raise BadInput(f"{dataset}: no such data set{holds * journal.exists()}")
     if not all(users):
         raise BadInput("--user: an empty id is nobody's")
     try:
@@ -114,13 +117,14 @@ def _forget(
     files = stored_files(dataset)
     if not files:
         raise BadInput(f"{dataset}: holds no Parquet file")
-    names = pa.array(sorted(_names(dataset, users)))
+    known_as = _names(dataset, users)
+    names = pa.array(sorted(known_as))
     found = {path: theirs for path in files if (theirs := _requests(path, names))}
     ids = {request for each in found.values() for request in each}
     saw = tuple(_who_saw(ids, artifacts, runs))
     told(saw)
     quarantined = _clear_quarantine(dataset.with_name(f"{dataset.name}.quarantine.jsonl"), users)
-    answers = _clear_journal(dataset.with_name(f"{dataset.name}.journal.jsonl"), ids)
+    answers = _clear_journal(journal_path(dataset), ids, known_as)
     _remove(dataset, list(found), names)
     rows = sum(len(each) for each in found.values())
     looked = bool(artifacts) or runs
@@ -202,12 +206,16 @@ def _clear_quarantine(path: Path, users: Sequence[str]) -> int:
     return _rewrite(path, without)
 
 
-def _clear_journal(path: Path, requests: set[str]) -> int:
-    """Empty the answers to the people's requests (what they cost stays counted); how many."""
+def _clear_journal(path: Path, requests: set[str], users: set[str]) -> int:
+    """Empty the answers to the people's requests (what they cost stays counted); how many.
+
+    Also to those without a row: of a judge's reply that held no verdict, and where the people's
+    rows were taken out of the log between two runs.
+    """
     keys: set[str] = set()
 
     def without(record: dict[str, Any]) -> dict[str, Any]:
-        if record.get("request_id") in requests:
+        if record.get("request_id") in requests or record.get("user_id") in users:
             keys.add(str(record.get("key")))
         known = record.get("key") in keys and record.get("text")
         return record | {"text": ""} if known else record

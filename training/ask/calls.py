@@ -20,7 +20,8 @@ class Call:
         messages: as sent, a list of chat messages.
         usd: its estimated price.
         max_tokens: of the answer.
-        facts: JSON values that the journal keeps beside the call (e.g. its sampling probability).
+        facts: JSON values that the journal keeps beside the call (whose request it is, for
+            `suffice forget`; its sampling probability).
     """
 
     request_id: str

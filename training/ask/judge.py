@@ -169,7 +169,8 @@ def judge(
     asked = _questions(frame, wanted, tiers if pairwise else None, rubric)
     who, notes = _price(model, price, tiers or ())
     notes = (*left_out, *notes)
-    calls = [_call(question, who, max_output_tokens) for question in asked]
+    users = frame["user_id"].to_numpy()
+    calls = [_call(one, users[one.rows[0]], who, max_output_tokens) for one in asked]
     usd = estimate(calls)
     if dry_run:
         return Judged(len(asked), 0, usd, None, out, 0, None, notes=(*table.notes, *notes))
@@ -234,11 +235,11 @@ def _price(
     return Tier(SOURCE, model, *UNLISTED), (f"{note}million tokens; --price says better",)
 
 
-def _call(question: Question, who: Tier, max_tokens: int) -> Call:
+def _call(question: Question, user: str | None, who: Tier, max_tokens: int) -> Call:
     sent = len(question.prompt) / CHARS_PER_TOKEN * who.input_usd_per_mtok
     usd = (sent + min(EXPECTED_OUTPUT, max_tokens) * who.output_usd_per_mtok) / 1e6
     messages = [{"role": "user", "content": question.prompt}]
-    return Call(question.request_id, who, messages, usd, max_tokens)
+    return Call(question.request_id, who, messages, usd, max_tokens, {"user_id": user})
 
 
 def _rows(frame: pd.DataFrame, scores: dict[int, float]) -> list[dict[str, Any]]:

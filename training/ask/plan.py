@@ -122,17 +122,18 @@ def make_plan(
     found = find_candidates(frame, tiers)
     drawn = _draw(frame, tiers, found, how)
     output = _output_tokens(frame, tiers)
-    ids, texts = frame["request_id"].to_numpy(), frame["messages"].to_numpy()
+    ids, users = frame["request_id"].to_numpy(), frame["user_id"].to_numpy()
+    texts, strategy = frame["messages"].to_numpy(), how.strategy if how.size else "all"
     calls = []
     for i, chance in zip(drawn.rows.tolist(), drawn.propensity.tolist(), strict=True):
-        messages = json.loads(texts[found.first[i]])
+        row = found.first[i]
+        messages = json.loads(texts[row])
+        facts = {"user_id": users[row], "propensity": chance, "strategy": strategy}
         for k in np.flatnonzero(found.missing[i]).tolist():
             got = min(output[k], max_output_tokens)
             sent = found.input_tokens[i]
             usd = tiers[k].input_usd_per_mtok * sent + tiers[k].output_usd_per_mtok * got
-            facts = {"propensity": chance, "strategy": how.strategy if how.size else "all"}
-            request = ids[found.first[i]]
-            calls.append(Call(request, tiers[k], messages, usd / 1e6, max_output_tokens, facts))
+            calls.append(Call(ids[row], tiers[k], messages, usd / 1e6, max_output_tokens, facts))
     share = float(evening(drawn.propensity).mean()) if len(drawn.rows) else 1.0
     return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped, share)
 

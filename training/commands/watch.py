@@ -48,8 +48,8 @@ def monitor(
 ) -> None:
     """Say whether live labels show the promise to be broken.
 
-    Looked at daily for ever, it cries wolf with 5 % probability at most. Requests older than the
-    newest one counted are passed over: look when their labels are in. Exit codes: 0, 1 alarm.
+    Looked at daily for ever, it raises a false alarm with 5 % probability at most. Each request
+    counts once, in the first look after its label came. Exit codes: 0, 1 alarm.
 
     Example: suffice monitor artifacts/current --traffic today.parquet --state monitor.json
     """

@@ -50,8 +50,8 @@ class Pseudonyms:
                 f"{table}: holds hashed ids; leave out --keep-ids, or choose another --out"
             )
         raise BadInput(
-            f"{table}: its ids were hashed with another key; set SUFFICE_KEY to it or bring back "
-            f"{self._path.name}"
+            f"{table}: its ids were hashed with another key; set SUFFICE_KEY to it (a table made "
+            f"of another has that one's) or bring back {self._path.name}"
         )
 
     def of(self, identifier: str) -> str:

@@ -1,5 +1,6 @@
 """The traffic table: one row per answered call, read from any Parquet file in its layout."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from training.log.keys import resolve
 from training.log.layout import JOURNAL, arrow_columns, hashes_of, to_arrow
 from training.log.normalise import normalise, refusal
 from training.log.schemas import common_schema
+from training.log.store import stored_files
+
+TRIES, PAUSE = 5, 0.2  # readings of a table that is being written, and seconds between them
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,38 @@ def require_scores(table: TrafficTable) -> None:
 
 
 def _read_parquet(path: Path) -> pa.Table:
+    """The table as it is at one moment: where rows are added or removed meanwhile, read again."""
     if not path.exists():
         raise BadInput(f"{path}: no such file; `suffice ingest` makes one from a log")
+    for _ in range(TRIES):
+        if (before := _files(path)) is not None:
+            try:
+                table = _read_once(path)
+            except BadInput:
+                if _files(path) == before:
+                    raise
+            else:
+                if _files(path) == before:
+                    return table
+        time.sleep(PAUSE)
+    raise BadInput(
+        f"{path}: rows are being added to it or removed, or were when a job was stopped; wait, or "
+        "`suffice ingest` the same log again (`suffice forget` the same people)"
+    )
+
+
+def _files(path: Path) -> list[tuple[Path, int, int]] | None:
+    """Which files a table has, and which contents; None while they are being put in place."""
     if (path / JOURNAL).exists():
-        raise BadInput(
-            f"{path}: rows are being added to it, or were when ingest was stopped; wait, or "
-            "`suffice ingest` the same log again"
-        )
+        return None
+    try:
+        told = [(file, file.stat()) for file in stored_files(path)]
+    except FileNotFoundError:
+        return None
+    return [(file, stat.st_ino, stat.st_mtime_ns) for file, stat in told]
+
+
+def _read_once(path: Path) -> pa.Table:
     try:
         schema = common_schema(path) if path.is_dir() else None
         table = pq.read_table(path, partitioning=None, schema=schema)

@@ -18,6 +18,7 @@ from router.tier import Tier
 from training.console import render
 from training.errors import BadInput
 from training.label.rule import LabelRule
+from training.learn.seen import known_ids
 from training.learn.vectorize import estimates_of, vectorize
 from training.log.models import plain_model
 from training.log.requests import by_time, gather, of_tiers, tier_index
@@ -72,12 +73,15 @@ class Drift:
 def drift(artifact_path: Path, traffic: Path) -> Drift:
     """Compare recent traffic with what an artifact was trained on.
 
+    Requests that it was fitted or chosen on are left out: of these its heads are surer than of any
+    others, which would look like drift.
+
     Raises:
         BadInput: too little traffic, or the baseline is lost.
         ArtifactError: the artifact is refused.
         EnvironmentProblem: MLflow cannot be reached.
     """
-    artifact = read_artifact(artifact_path)[0]
+    artifact, arrays = read_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     reference = fetch_baseline(artifact)
     table = read_traffic(traffic)
@@ -85,9 +89,12 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     table = replace(table, frame=frame)
     requests = rule.apply(gather(by_time(table.frame), predictor.tiers))
     standing = like_traffic(requests, np.ones(len(requests), bool))
-    requests = requests.take(np.flatnonzero(standing))
+    known = standing & known_ids(arrays, requests)
+    requests = requests.take(np.flatnonzero(standing & ~known))
+    told = f"{known.sum()} requests left out: the artifact was fitted or chosen on them"
     if len(requests) < LEAST:
-        raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed")
+        more = f" ({told})" if known.any() else ""
+        raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed{more}")
     prompts = list(requests.prompts)
     x = vectorize(predictor.vectorizer, prompts)
     estimates = estimates_of(predictor, x, prompts)
@@ -96,10 +103,11 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     findings = compare(reference, recent, [one.name for one in predictor.tiers])
     facts = (*_prices(table, predictor.tiers), *_models(table, predictor.tiers))
     unlabelled = int(np.isnan(recent.score).all(axis=1).sum())
-    notes = (f"{unlabelled} recent requests carry no score",) * bool(unlabelled)
-    if (known := int(reference.unfitted.sum())) < LEAST:
+    notes = (told,) * bool(known.any())
+    notes += (f"{unlabelled} recent requests carry no score",) * bool(unlabelled)
+    if (unfitted := int(reference.unfitted.sum())) < LEAST:
         notes += (
-            f"prompts are not compared: {known} requests of training, one of each session, were "
+            f"prompts are not compared: {unfitted} requests of training, one of each session, were "
             f"not fitted on, {LEAST} are needed",
         )
     return Drift(len(reference), len(recent), (*findings, *facts), (*left_out, *notes))
