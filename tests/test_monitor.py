@@ -91,6 +91,23 @@ def test_a_label_that_comes_late_is_counted(job, workdir):
     assert monitor(job.artifact, log, state) == then  # nothing counts twice
 
 
+def test_each_artifact_has_its_own_watch_in_a_state(job, workdir, capsys, monkeypatch):
+    """Of `models:/suffice@champion` a watch ended with the first promotion."""
+    rows = [
+        row | {"request_id": f"new-{row['request_id']}"} for row in make_rows(200, 7, session=1)
+    ]
+    log, state = write_log(workdir / "log.parquet", rows), workdir / "state.json"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+    next_one = workdir / "next"
+    chosen = ("--traffic", str(job.fresh), "--set", "min_quality=0.8", "--out", str(next_one))
+    assert call(capsys, "policy", str(job.artifact), *chosen).code == 0
+    first = monitor(job.artifact, log, state)
+    after = monitor(next_one, log, state)
+    assert after.artifact != first.artifact and after.sessions > 0
+    assert monitor(job.artifact, log, state) == first
+    assert monitor(next_one, log, state) == after
+
+
 def test_a_state_of_an_earlier_version_goes_on(job, workdir):
     """Such a state knows what it has counted by time alone."""
     rows = [
@@ -98,7 +115,7 @@ def test_a_state_of_an_earlier_version_goes_on(job, workdir):
     ]
     log, state = write_log(workdir / "log.parquet", rows), workdir / "state.json"
     first = monitor(job.artifact, log, state)
-    old = json.loads(state.read_text())
+    [old] = json.loads(state.read_text())["artifacts"].values()
     del old["counted"]
     state.write_text(json.dumps(old))
     assert monitor(job.artifact, log, state) == first

@@ -42,7 +42,9 @@ def drift(
 def monitor(
     artifact: ArtifactPath,
     traffic: Traffic,
-    state: Annotated[Path, typer.Option(help="What it remembers between looks, JSON.")],
+    state: Annotated[
+        Path, typer.Option(help="What it remembers between looks, of each artifact; JSON.")
+    ],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

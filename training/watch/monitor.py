@@ -37,6 +37,7 @@ from training.measure.slice_report import promise_margins
 from training.measure.world import judging, logged
 
 RISK = 0.05
+Hashes = NDArray[np.uint64]
 BETS = 0.9 * 0.5 ** np.arange(8)  # as shares of the largest bet that cannot ruin
 
 
@@ -88,8 +89,7 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     doubly robust scores from logged propensities.
 
     Raises:
-        BadInput: no promise to watch, requests without times, a state of another artifact, or
-            nothing labelled.
+        BadInput: no promise to watch, requests without times, a damaged state, or nothing labelled.
         ArtifactError: the artifact is refused.
     """
     check_file(state, artifact_path, traffic)
@@ -97,7 +97,8 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     promise = artifact.policy.promise
     if promise is None:
         raise BadInput(f"{artifact_path}: its operating point makes no promise")
-    before, counted = _read(state, artifact.version)
+    watches = _read(state)
+    before, counted = _watch(state, watches.get(artifact.version), artifact.version)
     rule = LabelRule(**artifact.manifest["label"])
     requests, _ = load_requests(traffic, artifact.predictor.tiers, rule)
     requests, _ = firm_requests(requests)
@@ -126,7 +127,8 @@ def monitor(artifact_path: Path, traffic: Path, state: Path) -> Watch:
     after = look(before, values, high * float(sizes.max()), requests.at[first])
     after = replace(after, until=max(before.until or "", str(requests.at.max())))
     counted = np.concatenate([counted, id_hashes(requests.ids)])
-    write_json(state, asdict(after) | {"counted": b64encode(counted.tobytes()).decode()})
+    told = asdict(after) | {"counted": b64encode(counted.tobytes()).decode()}
+    write_json(state, {"artifacts": watches | {artifact.version: told}})
     return after
 
 
@@ -187,21 +189,34 @@ def _margins(
     return found, max(weight, 1.0 + promise.target * (weight - 1.0))
 
 
-def _read(state: Path, version: str) -> tuple[Watch, NDArray[np.uint64] | None]:
-    """What is known so far, and hashes of the requests counted; None where they were not kept."""
+def _read(state: Path) -> dict[str, Any]:
+    """What the state says of each artifact, by version: after a rollback a watch goes on."""
     if not state.exists():
-        return Watch(version), np.empty(0, dtype=np.uint64)
+        return {}
     try:
         values = json.loads(state.read_text(encoding="utf-8"))
-        values["capital"] = tuple(map(float, values["capital"]))
+        if "artifact" in values:  # a state of an earlier version, of one artifact
+            return {values["artifact"]: values}
+        return dict(values["artifacts"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise _unreadable(state, error) from error
+
+
+def _watch(state: Path, said: dict[str, Any] | None, version: str) -> tuple[Watch, Hashes | None]:
+    """What is known so far, and hashes of the requests counted; None where they were not kept."""
+    if said is None:
+        return Watch(version), np.empty(0, dtype=np.uint64)
+    try:
+        values = said | {"capital": tuple(map(float, said["capital"]))}
         kept = values.pop("counted", None)
         counted = None if kept is None else np.frombuffer(b64decode(kept, validate=True), np.uint64)
         found = Watch(**values)
+        if found.artifact != version or len(found.capital) != len(BETS):
+            raise ValueError(f"of artifact {found.artifact}, {len(found.capital)} bets")
     except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{state}: not a monitor's state ({error}); name another file") from error
-    if found.artifact != version or len(found.capital) != len(BETS):
-        raise BadInput(
-            f"{state}: it watches artifact {found.artifact}, not {version}: give each artifact a "
-            "state file of its own"
-        )
+        raise _unreadable(state, error) from error
     return found, counted
+
+
+def _unreadable(state: Path, error: Exception) -> BadInput:
+    return BadInput(f"{state}: not a monitor's state ({error}); name another file")
