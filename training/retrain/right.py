@@ -38,7 +38,7 @@ def put_right(settings: Settings, registry: Registry) -> Iterator[str]:
     """Put right runs, the serving folder and the registry; yields what was done."""
     orphans = end_orphans(registry.mlflow, JOB, str(settings.folder.resolve()))
     if orphans:
-        yield f"{orphans} runs of a job that was killed are marked as such"
+        yield f"runs of a job that was killed, now marked as such: {orphans}"
     champion, now = registry.of(CHAMPION), served(settings.folder)
     if champion is None and now is not None:
         with registry.mlflow.start_run(
