@@ -153,8 +153,8 @@ def _growth(tokenizer: Tokenizer) -> float:
     are asked of the library: in a file a part may be without its type, or a list of its values.
     """
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
-    parts = [part for step in steps if step for part in _parts(json.loads(step.__getstate__()))]
-    return prod(map(_longer, parts))
+    known = [json.loads(step.__getstate__()) for step in steps if step is not None]
+    return prod(_longer(part) for step in known for part in _parts(step))
 
 
 def _longer(part: Mapping[str, Any]) -> float:
