@@ -119,7 +119,7 @@ def test_memory_is_bounded_by_closing_files(
 
 
 def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "traffic"
     ingest([_log(tmp_path / "1.csv", *_rows(range(50)))], f"{out}/")
@@ -132,6 +132,7 @@ def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
     assert (out / JOURNAL).exists()
     with pytest.raises(BadInput, match="the same log again"):
         read_traffic(out)
+    call(capsys, "label", out, "--out", tmp_path / "l.parquet").refused("the same log again")
     report = ingest([more], out)
     assert report.total["duplicate"] == 40
     assert len(_scores(out)) == 80

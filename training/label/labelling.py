@@ -30,7 +30,7 @@ from training.label.signals import find_signals
 from training.label.store import last_turns, read_batches, traffic_files, write_labelled
 from training.label.trust import trust
 from training.label.turns import TurnReader
-from training.log.traffic import read_traffic
+from training.log.traffic import check_rows, read_traffic
 
 Floats = NDArray[np.float64]
 UNNAMED = "score"  # the source of a score that came without one
@@ -64,8 +64,7 @@ def label(
     reader = TurnReader()
     for batch in read_batches(files):
         sheet.add(batch, reader.add(batch))
-    if not sheet.rows:
-        raise BadInput(f"{traffic}: an empty log (no rows); give one with answered calls")
+    check_rows(traffic, sheet.rows)
     sheet.check()
     turns = reader.turns()
     ladder = build_ladder(reader.answerers, sheet.prices(len(reader.answerers)), tiers)
