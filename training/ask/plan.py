@@ -17,7 +17,7 @@ from router.tier import Tier
 from training.ask import sampling
 from training.ask.calls import Call, estimate
 from training.errors import BadInput
-from training.log.requests import CHARS_PER_TOKEN, evening, tier_index
+from training.log.requests import CHARS_PER_TOKEN, thinning, tier_index
 
 UNKNOWN_OUTPUT = 300.0  # tokens of an answer where the log knows no answer's length
 PER_MESSAGE = 4.0  # tokens that a chat format adds to each message
@@ -133,7 +133,7 @@ def make_plan(
             facts = {"propensity": chance, "strategy": how.strategy if how.size else "all"}
             request = ids[found.first[i]]
             calls.append(Call(request, tiers[k], messages, usd / 1e6, max_output_tokens, facts))
-    share = float(evening(drawn.propensity).mean()) if len(drawn.rows) else 1.0
+    share = float(thinning(drawn.propensity).mean()) if len(drawn.rows) else 1.0
     return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped, share)
 
 

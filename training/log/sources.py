@@ -56,10 +56,20 @@ class Group:
 def find_sources(
     given: Sequence[str | Path], format: str, mapping: Mapping, exclude: Iterable[Path]
 ) -> tuple[list[Group], list[str]]:
-    """The readable files of the paths, folders and globs given, in order, and notes on the others.
+    """The log files among the paths, folders and globs given, in order, and notes on other files.
 
-    A file that is named must be readable: else BadInput with what was seen. In a folder, files that
-    are no log of the format (a README, another table) are left out with a note.
+    Files of a folder that are no log of the format (a README, another table) are left out with a
+    note; a file that is named must be one.
+
+    Args:
+        given: paths, folders and globs; `mlflow+URI#EXPERIMENT` names a tracked experiment.
+        format: `auto` or the name of a format.
+        mapping: which column is which; an empty one for none.
+        exclude: files that ingest itself writes.
+
+    Raises:
+        BadInput: an unknown format, a mapping for a format that takes none, a named file that is no
+            log of the format, or no log at all.
     """
     known = adapters()
     if format != "auto" and format not in known:

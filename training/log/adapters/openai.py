@@ -48,19 +48,19 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """The calls of files (path, what was seen), each with the number of the file it is from."""
     yield from _batches(parts)
     yield from _stored(parts)
-    for number, path in _of(parts, PAIRS):
+    for number, path in _files(parts, PAIRS):
         yield from ((number, record) for record in applied(_pair, records(path)))
 
 
-def _of(parts: Sequence[tuple[Path, str]], kind: str) -> list[tuple[int, Path]]:
+def _files(parts: Sequence[tuple[Path, str]], kind: str) -> list[tuple[int, Path]]:
     return [(number, path) for number, (path, seen) in enumerate(parts) if seen == kind]
 
 
 def _batches(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     with Shelf() as answers:
-        for number, path in _of(parts, ANSWERS):
+        for number, path in _files(parts, ANSWERS):
             yield from shelve(answers, "custom_id", number, path)
-        for number, path in _of(parts, INPUT):
+        for number, path in _files(parts, INPUT):
             for record in records(path):
                 yield number, record if isinstance(record, Bad) else _request(record, answers)
         for number, line, _ in answers.left():
@@ -102,7 +102,7 @@ def _batch_values(key: str, body: dict[str, Any], found: dict[str, Any]) -> dict
 
 def _stored(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     with Shelf() as said:
-        for number, path in _of(parts, MESSAGES):
+        for number, path in _files(parts, MESSAGES):
             yield from shelve(said, "completion_id", number, path)
 
         def rows(stored: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
@@ -119,7 +119,7 @@ def _stored(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                 **completion(stored),
             }
 
-        for number, path in _of(parts, STORED):
+        for number, path in _files(parts, STORED):
             yield from ((number, record) for record in applied(rows, records(path)))
 
 
