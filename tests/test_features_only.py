@@ -39,11 +39,6 @@ def static() -> StaticEmbedder:
     return resolve_embedder("static")
 
 
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
-
-
 def kept_of(embedder, prompts, key=b"a key"):
     """Prompts as a features-only table gives them back."""
     columns = {

@@ -24,11 +24,6 @@ from training.log.traffic import read_traffic
 HEADER = ["request_id", "at", "prompt", "model", "score", "user_id"]
 
 
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
-
-
 def _log(path: Path, *rows: tuple[object, ...]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
