@@ -124,16 +124,17 @@ def make_plan(
     output = _output_tokens(frame, tiers)
     ids, texts = frame["request_id"].to_numpy(), frame["messages"].to_numpy()
     calls = []
-    for i, chance in zip(drawn.rows.tolist(), drawn.propensity.tolist(), strict=True):
+    for i, chance in zip(drawn.rows.tolist(), drawn.probability.tolist(), strict=True):
         messages = json.loads(texts[found.first[i]])
         for k in np.flatnonzero(found.missing[i]).tolist():
             got = min(output[k], max_output_tokens)
             sent = found.input_tokens[i]
             usd = tiers[k].input_usd_per_mtok * sent + tiers[k].output_usd_per_mtok * got
+            # In journals the key of the inclusion probability is "propensity", since the first.
             facts = {"propensity": chance, "strategy": how.strategy if how.size else "all"}
             request = ids[found.first[i]]
             calls.append(Call(request, tiers[k], messages, usd / 1e6, max_output_tokens, facts))
-    share = float(thinning(drawn.propensity).mean()) if len(drawn.rows) else 1.0
+    share = float(thinning(drawn.probability).mean()) if len(drawn.rows) else 1.0
     return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped, share)
 
 

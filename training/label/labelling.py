@@ -186,9 +186,11 @@ class _Sheet:
             row, grader = task
             return grader.grade(columns["response"][row], columns["reference"][row])
 
-        slow = any(isinstance(grader.criterion, Command) for _, grader in tasks)
-        with ThreadPoolExecutor(os.cpu_count() if slow else 1) as pool:
-            grades = list(pool.map(run, tasks)) if slow else [run(task) for task in tasks]
+        if any(isinstance(grader.criterion, Command) for _, grader in tasks):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                grades = list(pool.map(run, tasks))
+        else:
+            grades = [run(task) for task in tasks]
         for (row, grader), grade in zip(tasks, grades, strict=True):
             if grade.score is None:
                 self.ungraded[grader.name][grade.why] += 1
