@@ -128,6 +128,8 @@ def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
     with pytest.raises(BadInput, match="the same log again"):
         read_traffic(out)
     call(capsys, "label", out, "--out", tmp_path / "l.parquet").refused("the same log again")
+    with pytest.raises(BadInput, match="the same log again"):
+        ingest([out], tmp_path / "copy.parquet")
     report = ingest([more], out)
     assert report.total["duplicate"] == 40
     assert len(_scores(out)) == 80

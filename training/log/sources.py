@@ -10,6 +10,7 @@ from training.errors import BadInput
 from training.log.adapters import Adapter, FileFormat, Mapping, Record, adapters, mlflow, table
 from training.log.adapters.files import plain_name
 from training.log.adapters.records import UNREADABLE, applied, kind_of, records, sample
+from training.log.traffic import check_whole
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"})
 
@@ -69,7 +70,7 @@ def find_sources(
 
     Raises:
         BadInput: an unknown format, a mapping for a format that takes none, a named file that is no
-            log of the format, or no log at all.
+            log of the format, a folder whose append is not finished, or no log at all.
     """
     known = adapters()
     if format != "auto" and format not in known:
@@ -173,6 +174,7 @@ def _files(
     for text in given:
         path = Path(text)
         if path.is_dir():
+            check_whole(path)
             for file in sorted(path.rglob("*")):
                 hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
                 if hidden or not file.is_file():
