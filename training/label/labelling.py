@@ -21,7 +21,7 @@ from router.tier import Tier
 from training.errors import BadInput
 from training.files import check_file
 from training.label.combine import Labels, combine
-from training.label.commands import Command
+from training.label.command_grader import Command
 from training.label.graders import NO_REFERENCE, Grade, Grader
 from training.label.ladder import build_ladder
 from training.label.plan import LabelPlan

@@ -15,7 +15,7 @@ from training.log.imprint import RESPONSE_CHARS, imprints, is_featured, response
 from training.log.keys import resolve
 from training.log.layout import JOURNAL, arrow_columns, hashes_of, to_arrow
 from training.log.normalise import normalise, refusal
-from training.log.schemas import common_schema
+from training.log.parquet import common_schema
 
 
 @dataclass(frozen=True, slots=True)
