@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     from tests.builders import make_artifact
 
     return load_artifact(make_artifact(tmp_path_factory.mktemp("built") / "artifact"))
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of the test file's artifact `original`, which a test may damage."""
+    return Path(shutil.copytree(original, tmp_path / "artifact"))
 
 
 @dataclass(frozen=True, slots=True)

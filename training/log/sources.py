@@ -96,7 +96,7 @@ def find_sources(
             notes.append(f"{name} left out: {why}")
     if others := [path for path in others if not _is_own(path, own)]:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        notes.append(f"{others[0]}{more} left out: no ending of a log; what is one, name it")
+        notes.append(f"{others[0]}{more} left out: no ending of a log; name it to read it")
     if not found:
         told = "; ".join(notes[:3]) or "no file with a known ending"
         raise BadInput(f"nothing to read in {', '.join(map(str, given)) or 'no source'}: {told}")
