@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from router.assembly import build_predictor, read_arrays
+from router.assembly import STATIC, build_predictor, read_arrays
 from router.policy import Policy
 from router.predictor import Predictor
 from router.prompt import Prompt
@@ -44,8 +44,8 @@ ENCODER_FILES: Final = ("encoder/tokenizer.json", "encoder/model.onnx")
 # What the manifest calls an embedder, and its file of weights.
 EMBEDDERS: Final = {"static": "vectors.npy", "onnx": "model.onnx"}
 ALL_FILES: Final = (*FILES, "embedder/model.onnx", *SECOND_FILES, *ENCODER_FILES)  # of any protocol
-# Kinds of the embedder, of the second stage's and of the fine-tuned encoder → protocol.
-_ENTRIES: Final = ("embedder", "second", "encoder")
+_ENTRIES: Final = ("embedder", "second", "encoder")  # of the manifest; each states a kind
+# Kinds of the three entries, None where there is none → protocol.
 PROTOCOLS: Final[dict[tuple[str | None, ...], int]] = {
     ("static", None, None): 1,
     ("onnx", None, None): 2,
@@ -53,8 +53,8 @@ PROTOCOLS: Final[dict[tuple[str | None, ...], int]] = {
     ("static", None, "onnx"): 4,
     ("onnx", None, "onnx"): 5,
 }
-MAX_DRIFT: Final = 0.05  # of a probability, on another processor than that of training
-_TRIED: Final = 8  # golden prompts, some milliseconds each
+MAX_DRIFT: Final = 0.05  # by which a probability may differ on another processor than training's
+_TRIED: Final = 8  # golden prompts that are compared for it; each takes some milliseconds
 MAX_BYTES: Final = 512 * 2**20
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 
@@ -160,8 +160,8 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def protocol_of(manifest: Mapping[str, Any]) -> int | None:
-    """The protocol of what a manifest says of embedders; None where no protocol has that."""
-    stated = {"embedder": {"kind": "static"}} | dict(manifest)
+    """The protocol that has the kinds of embedders that a manifest states; None if none has."""
+    stated = {"embedder": STATIC} | dict(manifest)
     first, second, encoder = (_kind(stated[n]) if n in stated else None for n in _ENTRIES)
     return PROTOCOLS.get((first, second, encoder))
 
@@ -173,7 +173,7 @@ def _kind(entry: Any) -> str:
 
 def files_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the files that a manifest of known protocol and embedder has to list."""
-    weights = f"embedder/{EMBEDDERS[manifest.get('embedder', {'kind': 'static'})['kind']]}"
+    weights = f"embedder/{EMBEDDERS[manifest.get('embedder', STATIC)['kind']]}"
     first = tuple(weights if name == "embedder/vectors.npy" else name for name in FILES)
     more = {"second": SECOND_FILES, "encoder": ENCODER_FILES}
     return (*first, *(name for entry in more if entry in manifest for name in more[entry]))

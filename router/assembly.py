@@ -32,8 +32,9 @@ from router.tier import Tier
 from router.vectorizer import Vectorizer
 from router.words import raise_panic
 
+STATIC: Final = {"kind": "static"}  # the embedder where a manifest states none, as of protocol 1
 SECOND: Final = "second."  # begins the names of the second stage's arrays in heads.npz
-MAX_GROWTH: Final = 64  # of a text by its tokenizer, before it looks for tokens
+MAX_GROWTH: Final = 64  # times that a tokenizer may lengthen a text before it looks for tokens
 
 
 def read_arrays(raw: bytes) -> dict[str, NDArray[Any]]:
@@ -86,11 +87,10 @@ def build_predictor(
             f"features {stated.version}/{stated.text_version} are not this router's "
             f"({CURRENT.version}/{CURRENT.text_version}): train again"
         )
-    stated_first = manifest.get("embedder", {"kind": "static"})
     tuned = manifest.get("encoder")
     encoder = None if tuned is None else _embedder(tuned, "encoder", contents)
-    first = _embedder(stated_first, "embedder", contents)
-    predictor = _predictor(tiers, first, arrays, encoder)
+    embedder = _embedder(manifest.get("embedder", STATIC), "embedder", contents)
+    predictor = _predictor(tiers, embedder, arrays, encoder)
     if manifest.get("second") is None:
         return predictor
     own = {name.removeprefix(SECOND): arrays[name] for name in arrays if name.startswith(SECOND)}
@@ -149,8 +149,9 @@ def _tokenizer(raw: bytes, name: str) -> Tokenizer:
 def _growth(tokenizer: Tokenizer) -> float:
     """How many times as long a tokenizer may make a text before it looks for tokens, at most.
 
-    The product of its parts' worst cases, as what one puts in a later one may replace again. They
-    are asked of the library: in a file a part may be without its type, or a list of its values.
+    That is the product of the worst cases of its parts, because a later part may replace what an
+    earlier one has put in. The parts are read from the library and not from the file, which may
+    leave out a part's type, or spell a part as a list of its values.
     """
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer)
     known = [json.loads(step.__getstate__()) for step in steps if step is not None]
@@ -161,9 +162,9 @@ def _longer(part: Mapping[str, Any]) -> float:
     """How many times as long a part of a tokenizer may make a text, at most."""
     kind = part["type"]
     if kind == "BertNormalizer":
-        return 3.0  # blanks around an ideograph
+        return 3.0  # it puts blanks around an ideograph
     if kind == "ByteLevel":
-        return 8.0  # each of four bytes a letter, of which some can be parted from an accent
+        return 8.0  # four bytes become four letters; a later part may take an accent off each
     if kind == "Prepend":
         return 1.0 + _apart(part["prepend"])
     if kind == "Precompiled":
@@ -176,13 +177,13 @@ def _longer(part: Mapping[str, Any]) -> float:
 
 
 def _pieces(charsmap: bytes) -> list[str]:
-    """What a map of characters puts in their places: it stands behind the index of them."""
+    """The texts that a map of characters puts in; they stand behind its index."""
     texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
     return texts.decode("utf-8", "replace").split("\0")
 
 
 def _apart(text: str) -> float:
-    """Characters of a text once a later part has taken ligatures and accents apart."""
+    """Characters of a text after a later part took its ligatures and accents apart."""
     return float(len(normalize("NFKD", text)))
 
 

@@ -5,11 +5,11 @@ from difflib import get_close_matches
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The known name nearest to it, as the end of a message; empty where none is near."""
+    """The end of a message that suggests the known name most like `name`; empty if none is."""
     near = get_close_matches(name, known, 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def hint(name: str, known: Collection[str]) -> str:
-    """The same, or all that is known where none is near."""
+    """As `did_you_mean`, but with a list of all known names if none is like `name`."""
     return did_you_mean(name, known) or f"; known: {', '.join(known)}"

@@ -23,7 +23,14 @@ class LineFile:
     """
 
     __slots__ = (
-        *("_cut", "_file", "_identity", "_keep", "_limit", "_max_bytes", "_path", "_rotated"),
+        "_cut",
+        "_file",
+        "_identity",
+        "_keep",
+        "_limit",
+        "_max_bytes",
+        "_path",
+        "_rotated",
     )
 
     def __init__(self, path: Path, max_bytes: int = MAX_BYTES, keep: int = KEEP) -> None:

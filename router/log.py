@@ -26,7 +26,7 @@ CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
 MAX_MESSAGES: Final = 2**20  # characters, bytes of images left out; longer ones are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
-_GATHER_SECONDS: Final = 0.25  # each time the log's thread runs, it takes turns with requests
+_GATHER_SECONDS: Final = 0.25  # lines gather for so long: each run of the thread delays requests
 
 _FIELDS: Final = tuple(name for name in Decision.__dataclass_fields__ if name != "id")
 
@@ -70,9 +70,9 @@ class DecisionLog:
         "_messages",
         "_sink",
         "_thread",
-        "_told",
         "_version",
         "_waiting",
+        "_warned_at",
         "_writing",
     )
 
@@ -95,7 +95,7 @@ class DecisionLog:
         self._sink: Sink = sink if callable(sink) else LineFile(Path(sink)).write
         self._messages = messages
         self._capacity = capacity
-        self._told = -1e9
+        self._warned_at = -1e9
         try:
             self._version: str | None = version("suffice")
         except PackageNotFoundError:  # imported from a checkout
@@ -134,11 +134,11 @@ class DecisionLog:
             request: what else the caller said.
             more: further values of the line; called in the log's thread.
         """
-        said = self._said(raw, request) if self._messages else {}
-        size = len(said.get("messages") or "")
+        content = self._content(raw, request) if self._messages else {}
+        size = len(content.get("messages") or "")
 
         def line() -> dict[str, Any]:
-            return self._line(decision, said) | dict(more() if more is not None else {})
+            return self._line(decision, content) | dict(more() if more is not None else {})
 
         with self._changed:
             self._counts["offered"] += 1
@@ -172,16 +172,16 @@ class DecisionLog:
             util.Finalize(None, _close, (weakref.ref(self),), exitpriority=0)
         return thread
 
-    def _line(self, decision: Decision, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _line(self, decision: Decision, content: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "decision_id": decision.id,
             **{name: getattr(decision, name) for name in _FIELDS},
             "suffice": self._version,
-            **said,
+            **content,
         }
 
-    def _said(self, raw: Any, request: Request) -> dict[str, Any]:
-        """What the caller gave, as text: the caller may go on and change it."""
+    def _content(self, raw: Any, request: Request) -> dict[str, Any]:
+        """The request's messages (as text, since the caller may change them), session and tags."""
         try:
             messages = _as_text(raw)
         except Exception:  # messages that contain themselves
@@ -217,18 +217,18 @@ class DecisionLog:
         except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on
             outcome = "failed"
             with suppress(Exception):  # the error's own text, a handler of the service's logging
-                self._tell(error)
+                self._warn(error)
         with self._changed:
             self._counts[outcome] += 1
             self._writing = False
             self._changed.notify_all()
 
-    def _tell(self, error: BaseException) -> None:
-        """Say once a minute that lines are lost."""
-        if monotonic() - self._told > 60:
-            self._told = monotonic()
-            told = f"{type(error).__name__}: {error}"  # some say nothing
-            _logger.warning("suffice: decisions cannot be logged: %s", told)
+    def _warn(self, error: BaseException) -> None:
+        """Warn that lines are lost, at most once a minute."""
+        if monotonic() - self._warned_at > 60:
+            self._warned_at = monotonic()
+            why = f"{type(error).__name__}: {error}"  # the text of some errors is empty
+            _logger.warning("suffice: decisions cannot be logged: %s", why)
 
 
 def _as_text(raw: Any) -> str | None:

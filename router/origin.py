@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_REGISTRY: Final = "models:/"
+REGISTRY: Final = "models:/"  # begins the address of a registered model
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Origin:
     @property
     def registered(self) -> bool:
         """Whether a registry has to be asked."""
-        return self.address.startswith(_REGISTRY)
+        return self.address.startswith(REGISTRY)
 
     @property
     def pause(self) -> float:

@@ -1,7 +1,8 @@
 """The linear members and the forests of all tiers, evaluated side by side.
 
-Of each head alone a prompt costs a dozen calls of numpy, which take longer than the arithmetic, and
-a cache miss in each tier's table for each n-gram. Here it is one dozen, and one row of a table.
+Evaluated head by head, a prompt would cost a dozen calls of numpy per head, which take longer than
+the arithmetic, and for each n-gram a cache miss in each tier's table. Side by side it costs a dozen
+calls in all, and each n-gram is one row of one table.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ class Panel:
             float32[BUCKETS, k]: as of `router.head.Linear`.
         forest: all trees, head by head.
         trees: where in it each head's trees begin and end.
-        level: what each forest adds to its trees.
+        forest_bias: what each head's forest adds to its trees, log-odds.
     """
 
     weights: NDArray[np.float64]
@@ -35,7 +36,7 @@ class Panel:
     bias: NDArray[np.float64]
     forest: Trees
     trees: tuple[tuple[int, int], ...]
-    level: tuple[float, ...]
+    forest_bias: tuple[float, ...]
 
     @classmethod
     def of(cls, heads: Sequence[Head]) -> "Panel":
@@ -50,7 +51,7 @@ class Panel:
             bias=np.array([linear.bias for linear in linears]),
             forest=Trees.of(forests),
             trees=tuple(pairwise(ends)),
-            level=tuple(forest.bias for forest in forests),
+            forest_bias=tuple(forest.bias for forest in forests),
         )
 
     def linear_margins(self, vector: Vector) -> list[float]:
@@ -64,5 +65,5 @@ class Panel:
     def forest_margins(self, row: NDArray[np.float32]) -> list[float]:
         """Log-odds of one row, float32[dim], by each head's forest."""
         leaves = self.forest.leaves(row)
-        ends = zip(self.trees, self.level, strict=True)
-        return [float(leaves[first:last].sum()) + level for (first, last), level in ends]
+        ends = zip(self.trees, self.forest_bias, strict=True)
+        return [float(leaves[first:last].sum()) + bias for (first, last), bias in ends]

@@ -86,7 +86,7 @@ class Policy:
             usd: float64[n, tiers] expected costs, USD.
 
         Returns:
-            int64[n]; of equals the cheapest.
+            int64[n], indices of tiers; where several are equally good, the cheapest of them.
         """
         if self.constant is not None:
             return np.full(len(p), self.constant, dtype=np.int64)
@@ -100,7 +100,11 @@ class Policy:
         return worth.index(max(worth))
 
     def choose_among(self, p: Sequence[float], usd: Sequence[float], allowed: Sequence[int]) -> int:
-        """The best of some tiers, ascending; of a constant the next one up, else the next down."""
+        """The best of the `allowed` tiers, indices in ascending order.
+
+        Where the policy is one constant tier: the lowest of them from that tier up, else the
+        highest.
+        """
         if self.constant is not None:
             above = [tier for tier in allowed if tier >= self.constant]
             return above[0] if above else allowed[-1]

@@ -45,6 +45,16 @@ class Second:
     gate: Gate
     dial: float | None
 
+    def reads(
+        self, prompt: Prompt, vector: Vector, p: Sequence[float], usd: Sequence[float]
+    ) -> bool:
+        """Whether it is to read a prompt, given what the first stage says: vector, p and USD."""
+        if self.dial is None:
+            return False
+        value = [chance - self.dial * cost for chance, cost in zip(p, usd, strict=True)]
+        tokens = text_tokens(prompt, vector.tokens)
+        return self.gate.opens(value, vector.dense, tokens, self.gate.floor(self.dial))
+
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
@@ -108,22 +118,11 @@ class Predictor:
         vector = self.vectorizer.vector(prompt)
         p, usd = self.probabilities(vector), self.costs(vector)
         second = self.second
-        if second is None or not self.unsure(prompt, vector, p, usd):
+        if second is None or not second.reads(prompt, vector, p, usd):
             return p, usd, 1
         reader = second.predictor
         found = reader.probabilities(reader.vectorizer.vector(prompt))
         return both(p, found, second.gate.share), usd, 2
-
-    def unsure(
-        self, prompt: Prompt, vector: Vector, p: Sequence[float], usd: Sequence[float]
-    ) -> bool:
-        """Whether the second stage is to read a prompt, of which the first said p and usd."""
-        if self.second is None or self.second.dial is None:
-            return False
-        mu, gate = self.second.dial, self.second.gate
-        value = [chance - mu * cost for chance, cost in zip(p, usd, strict=True)]
-        tokens = text_tokens(prompt, vector.tokens)
-        return gate.opens(value, vector.dense, tokens, gate.floor(mu))
 
     def probabilities(self, vector: Vector) -> list[float]:
         """P(tier suffices), one per tier."""

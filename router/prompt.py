@@ -3,9 +3,10 @@
 The text is fixed here, for training and serving alike (``TEXT_VERSION``):
 
 1. the system messages, their first 400 characters: they name the task where an application has one;
-2. the turn at hand: the last user message and what follows it (tool results, also where a user's
-   message is the envelope of nothing else). Where that is under 200 characters ("yes, go on"), up
-   to 800 characters of the conversation before it stand in front;
+2. the turn at hand: the last user message and what follows it, such as tool results. A user message
+   that holds nothing but tool results (Anthropic's form) begins no turn. If the turn is shorter
+   than 200 characters ("yes, go on"), up to 800 characters of the conversation before it come
+   first;
 3. if the whole is longer than 3,072 characters, its first 2,048 and its last 1,024.
 """
 

@@ -66,11 +66,14 @@ def _session(session: Any) -> Any:
 
 
 def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
-    """The prompt of an OpenAI request (of any of its completions), and arguments of `route`.
+    """The prompt of a request's body, and the other arguments of `route` that the body states.
 
-    Of a request to Anthropic's API, too, whose `system` stands beside the messages.
-    Session and tenant are read from its metadata, `session_id` and `tenant`; an empty one is none.
-    Values of other types than the API takes are left out, not refused: the API will say so.
+    Args:
+        body: a request of one of OpenAI's APIs (chat completions, responses, completions), or of
+            Anthropic's, which states `system` beside the messages. Session and tenant are
+            `session_id` and `tenant` of its metadata; an empty text is none.
+
+    A value of another type than the API takes is left out, not refused: the API will say so.
     """
     prompt = body["messages"] if "messages" in body else _turns(body)
     system = body.get("system")
@@ -80,9 +83,9 @@ def read_body(body: Mapping[str, Any]) -> tuple[str | Messages, dict[str, Any]]:
     shape = text.get("format") if isinstance(text, Mapping) else body.get("response_format")
     offered = (body.get(key) for key in ("tools", "functions"))
     wanted = (body.get(key) for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"))
-    told = body.get("metadata")
-    own = told if isinstance(told, Mapping) else {}
-    session, tenant = own.get("session_id"), own.get("tenant")
+    metadata = body.get("metadata")
+    named = metadata if isinstance(metadata, Mapping) else {}
+    session, tenant = named.get("session_id"), named.get("tenant")
     facts: dict[str, Any] = {
         "session": session if isinstance(session, str) and session else None,
         "tenant": tenant if isinstance(tenant, str) and tenant else None,
@@ -101,20 +104,21 @@ def _turns(body: Mapping[str, Any]) -> Any:
         given = "\n".join(given)
     if "input" not in body and not isinstance(given, str):  # a stored prompt, or ids of tokens
         given = ""
-    told = body.get("instructions")
+    instructions = body.get("instructions")
+    stated = isinstance(instructions, str)
     if not isinstance(given, list):
-        if not isinstance(told, str):
+        if not stated:
             return given
         given = [{"role": "user", "content": given}]
-    system = [{"role": "system", "content": told}] if isinstance(told, str) else []
+    system = [{"role": "system", "content": instructions}] if stated else []
     return [*system, *(as_turn(item) if isinstance(item, Mapping) else item for item in given)]
 
 
 def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
-    """Characters that the provider bills and `Prompt` does not hold.
+    """Characters that the provider bills and `Prompt` does not count.
 
-    Those of tools and their calls, of documents, of what a model thought: all of a message but its
-    text, its images (which `Prompt` counts) and the bytes of inline files.
+    They are those of tools and their calls, documents, a model's thoughts: everything in a message
+    but its text, its images (which `Prompt` counts) and the bytes of inline files.
     """
     chars = len(_json(tools)) if tools else 0
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)

@@ -21,11 +21,14 @@ They stand in the training configuration, and so in the artifact, or in a file o
     min_tokens = 1024                # of shorter ones it keeps nothing
     usd_per_mtok = {small = 0.05, large = 1.25}   # price of cached input; others have no cache
 
-The first two are on where there is a `[rules]` table, and training puts an empty one where a tier
-states a window or capabilities. A denied tier is never chosen, not even when
-everything fails (where lists meet that leave no tier together, the tenant's counts, then the first
-tag's); what a tier cannot do comes next, then pins, then the floor. Where a rule would leave no
-tier, the highest that the rules before it left stays.
+The first two are on where there is a `[rules]` table; training adds an empty one where a tier
+states a window or capabilities.
+
+Rules apply in this order: deny lists, windows and capabilities, pins, the session's floor. A denied
+tier is never chosen, not even when everything fails. If several deny lists together would leave no
+tier, the tenant's counts first, then the tags' in their order, and a list that would take the last
+tier out is passed over. If any other rule would leave no tier, the highest of the tiers left before
+it stays.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -200,14 +203,15 @@ class Rules:
         needs = prompt.tools, prompt.images, request.json_mode
         for capability, needed in zip(CAPABILITIES, needs, strict=True):
             if needed:
-                yield (
-                    capability,
-                    [
-                        k
-                        for k, tier in enumerate(self.tiers)
-                        if tier.capabilities is not None and capability not in tier.capabilities
-                    ],
-                )
+                yield capability, self._without(capability)
+
+    def _without(self, capability: str) -> list[int]:
+        """The tiers that state their capabilities, and not this one."""
+        return [
+            k
+            for k, tier in enumerate(self.tiers)
+            if tier.capabilities is not None and capability not in tier.capabilities
+        ]
 
     def _too_small(
         self, request: Request, most: float, tokens: Callable[[], Sequence[float]]

@@ -1,6 +1,6 @@
 """One artifact at work: everything that a decision reads, so that a swap replaces it at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
@@ -68,7 +68,7 @@ class Served:
         predictor = self.artifact.predictor
         return predictor.vectorizer.static and predictor.second is None
 
-    def told(self, choice: Choice) -> dict[str, Any]:
+    def log_values(self, choice: Choice) -> dict[str, Any]:
         """A choice as a part of the log's line."""
         return {
             "tier": self.names[choice.tier],
@@ -117,7 +117,7 @@ class Served:
         if len(ruling.allowed) == 1:
             [tier] = ruling.allowed
             return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
-        return self._under(ruling, prompt, cached, counted)
+        return self._by_policy_under(ruling, prompt, cached, counted)
 
     def stand_in(self, request: Request, reason: str, started: float) -> Decision:
         """The top tier, or the highest that the request is not denied, without asking the model.
@@ -146,7 +146,7 @@ class Served:
         tier = self.artifact.policy.choose_one(p, usd)
         return Choice(tier, tuple(range(len(p))), p, usd, "policy", stage=stage)
 
-    def _under(
+    def _by_policy_under(
         self, ruling: Ruling, prompt: Prompt, cached: dict[int, float], counted: list[float]
     ) -> Choice:
         p, usd, stage = self._estimate(prompt)
@@ -163,9 +163,17 @@ class Served:
         return Choice(tier, ruling.allowed, p, usd, reason, counted, stage)
 
     def _cached(
-        self, most: float, request: Request, seen: Seen | None, tokens: Any
+        self,
+        most: float,
+        request: Request,
+        seen: Seen | None,
+        tokens: Callable[[], Sequence[float]],
     ) -> dict[int, float]:
-        """USD that the session's last tier saves on input that its provider still keeps."""
+        """USD that the session's last tier saves on input that its provider still keeps.
+
+        Where the input is long enough to be kept, `tokens` is called, also in a session's first
+        turn: the next turn will need the count.
+        """
         rules = self.rules
         if rules is None or rules.cache is None or request.session is None:
             return {}

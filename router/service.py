@@ -51,8 +51,18 @@ class Router:
     """
 
     __slots__ = (
-        *("__weakref__", "_explore", "_key", "_log", "_observers", "_rules_file", "_served"),
-        *("_sessions", "_shadow", "_origin", "_switch", "_watcher"),
+        "__weakref__",
+        "_explore",
+        "_key",
+        "_log",
+        "_observers",
+        "_origin",
+        "_rules_file",
+        "_served",
+        "_sessions",
+        "_shadow",
+        "_switch",
+        "_watcher",
     )
 
     def __init__(
@@ -225,7 +235,7 @@ class Router:
             reason = f"fallback:{type(error).__name__}"
             decision = served.stand_in(request, reason, started)
         if self._log is not None:
-            self._log.offer(decision, prompt, request, self._shadowed(prompt, read, request))
+            self._log.offer(decision, prompt, request, self._shadow_values(prompt, read, request))
         for callback in self._observers:
             with suppress(Exception):
                 callback(decision)
@@ -259,10 +269,10 @@ class Router:
             return Served(artifact, artifact.rules)
         return Served(artifact, load_rules(self._rules_file, artifact.predictor.tiers))
 
-    def _shadowed(
+    def _shadow_values(
         self, raw: Any, prompt: Prompt | None, request: Request
     ) -> Callable[[], Mapping[str, Any]] | None:
-        """What the shadow says of a request, as a part of the log's line."""
+        """Gives, when called in the log's thread, what the shadow adds to the log's line."""
         shadow = self._shadow
         if shadow is None or prompt is None:
             return None
@@ -272,19 +282,20 @@ class Router:
             request = replace(request, tools=None)
         except Exception:  # what cannot be measured has no shadow
             return None
-        return lambda: {"shadow": shadow._says(served, unread, prompt, request, now)}
+        asked = (unread, prompt, request, now)
+        return lambda: {"shadow": shadow._decide_as_shadow(served, *asked)}
 
-    def _says(
+    def _decide_as_shadow(
         self, served: Served, unread: int, prompt: Prompt, request: Request, now: float
     ) -> dict[str, Any]:
-        """What this router decides as a shadow, by its own memory of sessions; never raises."""
-        told: dict[str, Any] = {"router_version": served.artifact.version}
+        """A decision as values of the log, by its own memory of sessions; never raises."""
+        version = {"router_version": served.artifact.version}
         try:
             choice = served.choose(unread, prompt, request, self._recall(served, request, now))
             self._remember(served, request, choice, choice.tier, now)
         except Exception as error:
-            return told | {"error": type(error).__name__}
-        return told | served.told(choice)
+            return version | {"error": type(error).__name__}
+        return version | served.log_values(choice)
 
     def _decide(
         self, served: Served, raw: Any, prompt: Prompt, request: Request, started: float

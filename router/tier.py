@@ -66,8 +66,8 @@ def _parse_tier(number: int, table: Mapping[str, Any]) -> Tier:
         if key not in known:
             raise ValueError(f"{place}: unknown key {key!r}{hint(str(key), known)}")
     if missing := [key for key in _REQUIRED if key not in table]:
-        whose = f" of {table['name']!r}" if "name" in table else ""
-        raise ValueError(f"{place}: missing {missing}{whose}: fill in")
+        named = f" ({table['name']!r})" if "name" in table else ""
+        raise ValueError(f"{place}{named}: missing {missing}: fill in")
     for key in ("name", "model"):
         if not isinstance(table[key], str) or not table[key]:
             raise ValueError(f"{place}: {key} must be a non-empty text, got {table[key]!r}")

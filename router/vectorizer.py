@@ -111,5 +111,5 @@ def count_tokens(prompt: Prompt, tokens: int) -> float:
 
 
 def text_tokens(prompt: Prompt, tokens: float) -> float:
-    """Tokens of the text alone, of those of the whole request: what `count_tokens` began with."""
-    return tokens / max(prompt.chars / max(len(prompt.text), 1), 1.0)
+    """Tokens of the text alone, from those of the whole request: the inverse of `count_tokens`."""
+    return tokens / count_tokens(prompt, 1)

@@ -77,8 +77,17 @@ class Watcher:
     """
 
     __slots__ = (
-        *("__weakref__", "_absent", "_find", "_mark", "_router", "_rules", "_seconds", "_stop"),
-        *("refusal", "refused", "swapped"),
+        "__weakref__",
+        "_absent",
+        "_find",
+        "_mark",
+        "_router",
+        "_rules",
+        "_seconds",
+        "_stop",
+        "refusal",
+        "refused",
+        "swapped",
     )
 
     def __init__(

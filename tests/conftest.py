@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from router.artifact import Artifact, load_artifact
 
 # No test times anything: a machine may pause for longer than hypothesis would wait for an example.
 settings.register_profile("untimed", parent=settings.default, deadline=None)
@@ -25,10 +28,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One MLflow store for the session, outside the checkout; its migrations take seconds."""
+    """One MLflow store for the session, outside the checkout; its migrations take seconds.
+
+    Nor is a key or a cache of this machine's used.
+    """
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.delenv("SUFFICE_KEY", raising=False)  # this machine's, which services hash ids with
         # Benchmarks may name a cache that outlives them: 26,000 embeddings take minutes.
         patch.setenv("SUFFICE_CACHE", os.environ.get("SUFFICE_CACHE") or str(folder / "cache"))
         if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by tests: folds stay here
@@ -59,6 +66,20 @@ def refusing_store(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     (workdir / "mlruns").write_text("in the way")
     return workdir / "mlruns"
+
+
+@pytest.fixture(scope="session")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """An artifact of random numbers and three tiers, for all tests that only read it."""
+    from tests.builders import make_artifact
+
+    return load_artifact(make_artifact(tmp_path_factory.mktemp("built") / "artifact"))
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy of the test file's artifact `original`, which a test may damage."""
+    return Path(shutil.copytree(original, tmp_path / "artifact"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_artifact(tmp_path_factory.mktemp("original") / "artifact")
 
 
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """An artifact that a test may damage."""
-    return Path(shutil.copytree(original, tmp_path / "artifact"))
-
-
 def refused(folder: Path, *words: str) -> str:
     """The message of the refusal; it names the folder and the words given."""
     with pytest.raises(ArtifactError) as caught:

@@ -23,7 +23,7 @@ from training.forget import forget
 from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.learn.splits import near_duplicates, parse_shares, split
-from training.log.imprint import MadeBy, fingerprint, imprints
+from training.log.imprint import MadeBy, embedder_fingerprint, imprints
 from training.log.imprinter import Imprinter
 from training.log.ingest import ingest
 from training.log.layout import to_arrow
@@ -37,11 +37,6 @@ untracked = test_train.untracked
 @pytest.fixture(scope="module")
 def static() -> StaticEmbedder:
     return resolve_embedder("static")
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
 
 
 def kept_of(embedder, prompts, key=b"a key"):
@@ -338,7 +333,7 @@ def test_another_embedder_is_refused(capsys, workdir, static, job, fresh):
 
 def test_the_fingerprint_outlasts_an_export(static, job):
     exported = load_artifact(job.artifact).predictor.vectorizer.embedder
-    assert fingerprint(exported) == fingerprint(static)
+    assert embedder_fingerprint(exported) == embedder_fingerprint(static)
 
 
 def test_kept_ids_and_a_persons_rows(workdir, static):

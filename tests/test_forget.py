@@ -21,11 +21,6 @@ from training.log.traffic import read_traffic
 PEOPLE = ("ann", "bob", "zoë@x.org", "ann2")
 
 
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
-
-
 def _log(path: Path, rows: int = 400) -> Path:
     lines = [
         json.dumps(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from router import ArtifactError, DecisionLog, Exploration, Router
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.rules_file import parse_rules
 from tests.builders import TIERS, make_artifact
 from tests.churn import churn
@@ -26,11 +26,6 @@ RULES = {
     "session": {"floor": True},
     "prompt_cache": {"usd_per_mtok": {"small": 0.01, "large": 1.0}},
 }
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return load_artifact(make_artifact(tmp_path_factory.mktemp("fuzzed") / "artifact"))
 
 
 def everything_on(artifact: Artifact, sink: Any) -> Router:

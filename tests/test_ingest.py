@@ -29,11 +29,6 @@ from training.log.traffic import TrafficTable, read_traffic
 HEADER = "request_id,prompt,model,score"
 
 
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
-
-
 @pytest.fixture
 def warehouse(shared_data: Path) -> Path:
     """The maintainers' sample of a warehouse table."""

@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionMessage
 from openai.types.responses import ResponseFunctionToolCall
 
 from router import DecisionLog, Policy, Router
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.integrations.asgi import SufficeMiddleware
 from router.integrations.litellm import (
     SufficeClassifier,
@@ -29,18 +29,13 @@ from router.integrations.openai import AsyncSufficeOpenAI, SufficeOpenAI, last_d
 from router.prompt import Prompt
 from router.request import unread_chars
 from router.rules_file import parse_rules
-from tests.builders import TIERS, make_artifact
+from tests.builders import TIERS
 from tests.stub_upstream import Stub, stub
 from training.log.adapters.litellm import rows
 
 ASKED = [{"role": "user", "content": "what is the capital of france?"}]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return load_artifact(make_artifact(tmp_path_factory.mktemp("integrated") / "artifact"))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +128,6 @@ def test_a_retry_is_not_decided_again(router: Router) -> None:
             client.chat.completions.create(model="auto", messages=ASKED)  # type: ignore
         assert failing.counts()["asked"][ASKED[0]["content"]] == 3
     assert len(seen) == 1
-    assert failing
 
 
 def test_an_answer_given_back_as_a_turn(router: Router) -> None:
@@ -245,26 +239,6 @@ def test_an_asgi_app(router: Router) -> None:
     assert asyncio.run(ask("/v1/chat/completions", body, "PUT")).content == body
 
 
-# LiteLLM in the SDK
-
-
-def gateway(upstream: Stub, **more: Any) -> litellm.Router:
-    """A router of LiteLLM with one group of all three models, and a group each."""
-    deployments = [
-        {
-            "model_name": group,
-            "litellm_params": {
-                "model": f"openai/{tier.model}",
-                "api_base": upstream.url,
-                "api_key": "k",
-            },
-        }
-        for tier in TIERS
-        for group in ("any", tier.name)
-    ]
-    return litellm.Router(model_list=[*deployments, *more.pop("models", [])], **more)
-
-
 def test_an_asgi_app_that_is_shut_down(artifact: Artifact) -> None:
     """The server may end by a signal afterwards, without what runs at exit."""
     lines: list[Any] = []
@@ -287,6 +261,26 @@ def test_an_asgi_app_that_is_shut_down(artifact: Artifact) -> None:
 
     asyncio.run(SufficeMiddleware(app, router)({"type": "lifespan"}, receive, send))
     assert written == [100]
+
+
+# LiteLLM in the SDK
+
+
+def gateway(upstream: Stub, **more: Any) -> litellm.Router:
+    """A router of LiteLLM with one group of all three models, and a group each."""
+    deployments = [
+        {
+            "model_name": group,
+            "litellm_params": {
+                "model": f"openai/{tier.model}",
+                "api_base": upstream.url,
+                "api_key": "k",
+            },
+        }
+        for tier in TIERS
+        for group in ("any", tier.name)
+    ]
+    return litellm.Router(model_list=[*deployments, *more.pop("models", [])], **more)
 
 
 def test_a_plugin_of_litellms_router(router: Router, upstream: Stub) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from tests.stub_upstream import stub
-from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
+from tests.traffic_makers import TIERS, call, make_rows, write_inputs, write_log
 from training.ask import asking
 from training.ask.concordance import concordance
 from training.ask.questions import graded, paired, reminder
@@ -33,11 +33,6 @@ def answered(n=30, gold=True):
     return rows
 
 
-def write(folder, rows):
-    write_tiers(folder)
-    return write_log(folder / "log.parquet", rows)
-
-
 def arguments(folder, url, *more):
     where = ["--base-url", url, "--out", folder / "judged.parquet"]
     return ["judge", folder / "log.parquet", "--model", "judge-1", *where, *more]
@@ -48,7 +43,7 @@ PAIRS = ("--pairwise", "--tiers", "tiers.toml", "--price", "1/2", "--json")
 
 def test_pairs_are_judged_in_both_orders_and_agree_with_gold(workdir, capsys):
     rows = answered()
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     with stub(reply="judge") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, *PAIRS, "--gold", "gold"))
         asked = upstream.counts()["asked"]
@@ -79,7 +74,7 @@ def test_pairs_are_judged_in_both_orders_and_agree_with_gold(workdir, capsys):
 
 
 def test_a_judge_that_prefers_what_it_reads_first_is_found_out(workdir, capsys):
-    write(workdir, answered())
+    write_inputs(workdir, answered())
     with stub(reply="first") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, *PAIRS))
     told = json.loads(done.out)
@@ -90,7 +85,7 @@ def test_a_judge_that_prefers_what_it_reads_first_is_found_out(workdir, capsys):
 
 
 def test_a_judge_that_answers_prose_is_asked_again_once_and_the_rows_stay_unjudged(workdir, capsys):
-    write(workdir, answered(8))
+    write_inputs(workdir, answered(8))
     with stub(reply="prose") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, "--price", "1/2", "--json"))
         counts = upstream.counts()
@@ -107,7 +102,7 @@ def test_a_judge_that_answers_prose_is_asked_again_once_and_the_rows_stay_unjudg
 
 def test_progress_counts_questions_and_not_what_follows_from_them(workdir, capsys, monkeypatch):
     monkeypatch.setattr(asking, "PROGRESS", 0.02)
-    write(workdir, answered())
+    write_inputs(workdir, answered())
     with stub(latency=0.05, reply="prose") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, *PAIRS))
     told = re.findall(r"(\d+) of (\d+) done by (\d+) calls", done.err)
@@ -118,7 +113,7 @@ def test_progress_counts_questions_and_not_what_follows_from_them(workdir, capsy
 def test_rows_with_a_score_are_left_alone(workdir, capsys):
     rows = answered(6, gold=False)
     rows[0] |= {"score": 0.25, "score_source": "grader"}
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     with stub(reply="judge") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, *PAIRS))
     assert done.code == 0, done.err
@@ -131,7 +126,7 @@ def test_rows_with_a_score_are_left_alone(workdir, capsys):
 
 def test_gold_may_be_a_file_and_a_rubric_ones_own(workdir, capsys):
     rows = answered(20)
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     (workdir / "rubric.txt").write_text("5: it rhymes.")
     gold = pd.DataFrame(rows)[["request_id", "tier", "gold"]].rename(columns={"gold": "score"})
     gold.head(10).to_csv("gold.csv", index=False)
@@ -148,18 +143,18 @@ def test_gold_may_be_a_file_and_a_rubric_ones_own(workdir, capsys):
 
 
 def test_bad_arguments_are_refused(workdir, capsys):
-    write(workdir, answered(4))
+    write_inputs(workdir, answered(4))
     base = arguments(workdir, "http://127.0.0.1:9/v1")
     call(capsys, *base, "--pairwise").refused("--tiers")
     call(capsys, *base, "--price", "cheap").refused("IN/OUT")
     call(capsys, *base, "--gold", "nowhere").refused("no such file", "no such column")
     call(capsys, *base, "--rubric", "none.txt").refused("none.txt")
-    write(workdir, make_rows(4))
+    write_inputs(workdir, make_rows(4))
     call(capsys, *base).refused("nothing to judge")
 
 
 def test_a_dry_run_tells_the_price(workdir, capsys):
-    write(workdir, answered(4))
+    write_inputs(workdir, answered(4))
     done = call(capsys, *arguments(workdir, "http://127.0.0.1:9/v1", *PAIRS, "--dry-run"))
     assert done.code == 0, done.err
     told = json.loads(done.out)

@@ -50,12 +50,6 @@ def original(tmp_path_factory: pytest.TempPathFactory, embedder: OnnxEmbedder) -
     return make_artifact(tmp_path_factory.mktemp("onnx") / "artifact", embedder=embedder)
 
 
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """An artifact that a test may damage."""
-    return Path(shutil.copytree(original, tmp_path / "artifact"))
-
-
 # Serving
 
 

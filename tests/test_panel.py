@@ -28,9 +28,8 @@ def grown(seed: int, dim: int, leaves: int) -> Forest:
 
 
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory) -> list[Head]:
+def heads(artifact) -> list[Head]:
     """Heads whose members differ in all that may differ; one has a forest without a tree."""
-    artifact = load_artifact(make_artifact(tmp_path_factory.mktemp("panel") / "artifact"))
     predictor = artifact.predictor
     head = predictor.heads[predictor.learned[0]]
     dim, rng = predictor.vectorizer.dim, np.random.default_rng(0)
@@ -53,8 +52,7 @@ def heads(tmp_path_factory) -> list[Head]:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    artifact = load_artifact(make_artifact(tmp_path_factory.mktemp("rows") / "artifact"))
+def rows(artifact):
     texts = ("", "the cat of the mat", "the list of france " * 40)
     return vectorize(artifact.predictor.vectorizer, [Prompt.of(text) for text in texts])
 
@@ -85,5 +83,5 @@ def test_each_forest_says_what_it_says_alone_on_any_row(heads, order):
 def test_the_predictor_serves_the_panel(tmp_path):
     predictor = load_artifact(make_artifact(tmp_path / "artifact")).predictor
     assert predictor.vectorizer.dim > SURFACE and predictor.panel is not None
-    assert len(predictor.panel.level) == len(predictor.learned)
+    assert len(predictor.panel.forest_bias) == len(predictor.learned)
     assert replace(predictor, second=None).panel is not None

@@ -25,11 +25,6 @@ from training.log.traffic import read_traffic
 HEADER = ["request_id", "at", "prompt", "model", "score", "user_id"]
 
 
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUFFICE_KEY", raising=False)
-
-
 def _log(path: Path, *rows: tuple[object, ...]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
@@ -139,7 +134,7 @@ def test_a_reader_under_whose_hands_an_append_ends_reads_again(
 
 
 def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "traffic"
     ingest([_log(tmp_path / "1.csv", *_rows(range(50)))], f"{out}/")
@@ -152,6 +147,9 @@ def test_an_unfinished_append_is_refused_by_readers_and_finished_by_ingest(
     assert (out / JOURNAL).exists()
     with pytest.raises(BadInput, match="the same log again"):
         read_traffic(out)
+    call(capsys, "label", out, "--out", tmp_path / "l.parquet").refused("the same log again")
+    with pytest.raises(BadInput, match="the same log again"):
+        ingest([out], tmp_path / "copy.parquet")
     report = ingest([more], out)
     assert report.total["duplicate"] == 40
     assert len(_scores(out)) == 80

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.stub_upstream import stub
-from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
+from tests.traffic_makers import TIERS, call, make_rows, write_inputs, write_log, write_tiers
 from training.ask import asking
 from training.ask.journal import Journal
 from training.ask.plan import make_plan
@@ -38,11 +38,6 @@ def small_only(n, seed=0):
     return [row for row in make_rows(n, seed) if row["tier"] == "small"]
 
 
-def write(folder, rows):
-    write_tiers(folder)
-    return write_log(folder / "log.parquet", rows)
-
-
 def arguments(folder, url, *more, budget=10.0):
     files = ["--tiers", folder / "tiers.toml", "--out", folder / "new.parquet"]
     where = ["--base-url", url] if url else []
@@ -54,7 +49,7 @@ def test_a_sample_that_is_not_like_the_traffic_is_told(workdir, capsys, strategy
     rows = small_only(60)
     for row in rows[:10]:
         row["source"] = "rare"  # and so taken more often
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     asked = ("--sample", 20, "--strategy", strategy, "--dry-run")
     said = "is not like the traffic"
     assert (said in call(capsys, *arguments(workdir, None, *asked)).out) == told
@@ -66,7 +61,7 @@ def test_asking_all_that_a_sample_left_makes_it_no_sample(workdir, capsys):
     rows = small_only(60)
     for row in rows[:10]:
         row["source"] = "rare"
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     with stub() as upstream:
         for more in (("--sample", 20, "--strategy", "stratified"), ()):
             done = call(capsys, *arguments(workdir, upstream.url, *more))
@@ -79,7 +74,7 @@ def test_asking_all_that_a_sample_left_makes_it_no_sample(workdir, capsys):
 def test_every_missing_answer_is_asked_for_once_and_the_log_is_paired_then(workdir, capsys):
     rows = small_only(60)
     rows[3] |= {"tags": ["eu"], "reference": "42"}
-    write(workdir, rows)
+    write_inputs(workdir, rows)
     with stub(errors=0.05) as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, "--timeout", 0.5, "--json"))
         counts = upstream.counts()
@@ -149,7 +144,7 @@ def test_answers_to_people_whose_rows_are_gone_are_forgotten_too(workdir, capsys
 
 
 def test_a_dry_run_asks_nothing_and_tells_the_price(workdir, capsys):
-    write(workdir, small_only(40))
+    write_inputs(workdir, small_only(40))
     done = call(capsys, *arguments(workdir, None, "--dry-run", "--json"))
     assert done.code == 0, done.err
     plan = json.loads(done.out)["plan"]
@@ -161,7 +156,7 @@ def test_a_dry_run_asks_nothing_and_tells_the_price(workdir, capsys):
 
 
 def test_a_dry_run_needs_no_extra(workdir):
-    write(workdir, small_only(5))
+    write_inputs(workdir, small_only(5))
     script = (
         "import sys; sys.modules['litellm'] = sys.modules['tenacity'] = None\n"
         "from training.cli import main; main()"
@@ -182,7 +177,7 @@ def test_a_dry_run_needs_no_extra(workdir):
 
 
 def test_a_budget_that_does_not_hold_the_estimate_asks_nothing(workdir, capsys):
-    write(workdir, small_only(40))
+    write_inputs(workdir, small_only(40))
     with stub() as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, budget=0.01))
         assert upstream.counts()["asked"] == {}
@@ -192,7 +187,7 @@ def test_a_budget_that_does_not_hold_the_estimate_asks_nothing(workdir, capsys):
 
 
 def test_a_run_stops_at_the_budget_when_answers_are_dearer_and_goes_on_with_more(workdir, capsys):
-    write(workdir, small_only(40))
+    write_inputs(workdir, small_only(40))
     with stub(reply="dear") as upstream:  # 30,000 tokens each: $0.45, estimated below $0.01
         more = ["--concurrency", 2, "--json"]
         done = call(capsys, *arguments(workdir, upstream.url, *more, budget=5))
@@ -221,7 +216,7 @@ def test_a_run_stops_at_the_budget_when_answers_are_dearer_and_goes_on_with_more
 
 
 def test_an_answer_without_a_bill_counts_as_estimated(workdir, capsys):
-    write(workdir, small_only(3))
+    write_inputs(workdir, small_only(3))
     with stub(reply="unbilled") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url, "--json"))
     told = json.loads(done.out)
@@ -243,7 +238,7 @@ def test_an_upstream_that_never_answers_ends_the_run(
     workdir, capsys, monkeypatch, reply, code, words
 ):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key-1234")
-    write(workdir, small_only(30))
+    write_inputs(workdir, small_only(30))
     with stub(reply=reply) as upstream:
         more = ("--concurrency", 4, "--api-key-env", "OPENAI_API_KEY")
         done = call(capsys, *arguments(workdir, upstream.url, *more))
@@ -257,7 +252,7 @@ def test_an_upstream_that_never_answers_ends_the_run(
 
 
 def test_a_request_that_the_provider_refuses_is_an_error_row_and_not_retried(workdir, capsys):
-    write(workdir, small_only(5))
+    write_inputs(workdir, small_only(5))
     with stub(reply="400") as upstream:
         done = call(capsys, *arguments(workdir, upstream.url))
         assert set(upstream.counts()["asked"].values()) == {1}
@@ -272,7 +267,7 @@ def test_a_request_that_the_provider_refuses_is_an_error_row_and_not_retried(wor
 
 def test_a_key_goes_to_a_named_server_only_where_asked(workdir, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-key-1234")
-    write(workdir, small_only(2))
+    write_inputs(workdir, small_only(2))
     with stub() as upstream:
         assert call(capsys, *arguments(workdir, upstream.url, "--sample", 1)).code == 0
         assert upstream.counts()["last"]["authorization"] is None
@@ -283,7 +278,7 @@ def test_a_key_goes_to_a_named_server_only_where_asked(workdir, capsys, monkeypa
 
 
 def test_an_upstream_out_of_reach_is_told_with_its_address(workdir, capsys):
-    write(workdir, small_only(60))
+    write_inputs(workdir, small_only(60))
     done = call(capsys, *arguments(workdir, "http://127.0.0.1:9/v1", "--concurrency", 4))
     assert done.code == 3
     assert "out of reach" in done.err
@@ -291,7 +286,7 @@ def test_an_upstream_out_of_reach_is_told_with_its_address(workdir, capsys):
 
 
 def test_keys_and_models_are_checked_before_anything_is_sent(workdir, capsys, monkeypatch):
-    write(workdir, small_only(3))
+    write_inputs(workdir, small_only(3))
     call(capsys, *arguments(workdir, None)).refused("vendor/large-1", "--base-url")
     toml = (workdir / "tiers.toml").read_text()
     (workdir / "tiers.toml").write_text(toml.replace("vendor/large-1", "openai/gpt-4o"))
@@ -304,7 +299,7 @@ def test_keys_and_models_are_checked_before_anything_is_sent(workdir, capsys, mo
 
 
 def test_bad_arguments_are_refused(workdir, capsys):
-    write(workdir, small_only(3))
+    write_inputs(workdir, small_only(3))
     files = ["replay", "log.parquet", "--tiers", "tiers.toml", "--out", "new.parquet"]
     call(capsys, *files).refused("--budget")
     call(capsys, *arguments(workdir, "localhost:1")).refused("--base-url")
@@ -339,7 +334,7 @@ def test_what_cannot_be_asked_as_it_was_is_left_out_and_counted(tmp_path):
 
 
 def test_an_interrupted_run_keeps_what_is_under_way(workdir):
-    write(workdir, small_only(80))
+    write_inputs(workdir, small_only(80))
     with stub(latency=0.3) as upstream:
         process = start(arguments(workdir, upstream.url))
         await_answers(upstream, 8)
@@ -378,7 +373,7 @@ def test_killed_at_twenty_points_no_row_is_lost_or_doubled_and_no_call_paid_twic
     The stub counts every answer that it gave, also those that nobody was there to read.
     """
     n, kills = 400, 20
-    write(workdir, small_only(n))
+    write_inputs(workdir, small_only(n))
     chance = random.Random(5)
     again = Counter()
     with stub(latency=0.05, errors=0.05) as upstream:

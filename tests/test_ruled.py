@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from router import Policy, Router
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.predictor import Estimates
 from router.rules_file import parse_rules
 from router.tier import Tier
-from tests.builders import TIERS, make_artifact
+from tests.builders import TIERS
 from tests.traffic_makers import make_rows, requests_of
 from training.config import Config, read_config, rules_for, unknown_capabilities
 from training.learn.vectorize import estimate
@@ -25,9 +25,8 @@ PICTURE = {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    made = load_artifact(make_artifact(tmp_path_factory.mktemp("ruled") / "artifact"))
-    return replace(made, rules=parse_rules(RULES, TIERS))
+def artifact(artifact: Artifact) -> Artifact:
+    return replace(artifact, rules=parse_rules(RULES, TIERS))
 
 
 def logged(requests: int) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def test_what_is_measured_on_an_informative_sample_is_true_of_the_traffic(tmp_pa
         sample = informative(use, 400, np.random.default_rng(draw))
         drawn = traffic.take(sample.rows)
         names = np.array([f"{draw}-{name}" for name in drawn.ids], dtype=object)
-        drawn = replace(drawn, ids=names, sample_probability=sample.propensity)
+        drawn = replace(drawn, ids=names, sample_probability=sample.probability)
         kept = comparable(drawn)
         means.append(drawn.score[kept, 0].mean())
         naive.append(drawn.score[:, 0].mean())

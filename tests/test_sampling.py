@@ -20,7 +20,7 @@ def frequencies(draw, n, rounds=4000):
         sample = draw(rng)
         assert len(set(sample.rows.tolist())) == len(sample.rows)
         times[sample.rows] += 1
-        stated[sample.rows] = sample.propensity
+        stated[sample.rows] = sample.probability
     return times / rounds, stated
 
 
@@ -50,14 +50,14 @@ def test_a_weighted_mean_over_an_informative_sample_is_honest():
     for _ in range(300):
         sample = informative(use, 60, rng)
         plain.append(outcome[sample.rows].mean())
-        weighted.append((outcome[sample.rows] / sample.propensity).sum() / 400)
+        weighted.append((outcome[sample.rows] / sample.probability).sum() / 400)
     assert np.mean(plain) > 0.6
     assert np.mean(weighted) == pytest.approx(0.5, abs=0.02)
 
 
 def test_no_informative_sample_weighs_a_request_more_than_four_times():
     sample = informative(np.random.default_rng(0).pareto(0.5, 1000), 100, np.random.default_rng(0))
-    assert sample.propensity.min() >= 0.25 * 100 / 1000 - 1e-12
+    assert sample.probability.min() >= 0.25 * 100 / 1000 - 1e-12
 
 
 def test_strata_all_appear_and_small_ones_more_than_their_share():
@@ -74,7 +74,7 @@ def test_everything_is_everything_in_another_order():
     sample = everything(50, np.random.default_rng(0))
     assert sorted(sample.rows) == list(range(50))
     assert list(sample.rows) != list(range(50))
-    assert (sample.propensity == 1).all()
+    assert (sample.probability == 1).all()
 
 
 def test_usefulness_is_the_loss_expected_of_the_tier_that_seems_best():

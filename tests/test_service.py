@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import Decision, DecisionLog, Policy, Router
-from router.artifact import Artifact, load_artifact
+from router.artifact import Artifact
 from router.embedder import StaticEmbedder
 from router.prompt import Prompt
 from router.rules_file import parse_rules
-from tests.builders import TIERS, make_artifact, make_predictor, make_tokenizer
+from tests.builders import TIERS, make_predictor, make_tokenizer
 
 NAMES = [tier.name for tier in TIERS]
 TEXT = st.text(st.characters(exclude_categories=()))  # surrogates too
@@ -41,11 +41,6 @@ ODD_TEXTS = [
     "\n" * 300_000,
     "[UNK] [CLS] ##a [SEP]",
 ]
-
-
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return load_artifact(make_artifact(tmp_path_factory.mktemp("served") / "artifact"))
 
 
 @pytest.fixture(scope="module")

@@ -60,12 +60,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_artifact(out, second=load_export(ENCODER))
 
 
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    """An artifact that a test may damage."""
-    return Path(shutil.copytree(original, tmp_path / "artifact"))
-
-
 # The gate
 
 

@@ -1,6 +1,5 @@
 """Artifacts with a fine-tuned encoder: one more member, one more folder under the same checks."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,6 @@ TEXTS = ["the cat of the mat", "sum", "code code code", "", "x" * 4000]
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     return make_artifact(tmp_path_factory.mktemp("tuned") / "artifact", encoder=make_encoder())
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return Path(shutil.copytree(original, tmp_path / "artifact"))
 
 
 def test_what_was_exported_is_served(original):

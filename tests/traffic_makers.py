@@ -128,6 +128,12 @@ def write_tiers(folder: Path, text: str = TIERS_TOML) -> Path:
     return path
 
 
+def write_inputs(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``tiers.toml`` and the rows as ``log.parquet``, what most commands read."""
+    write_tiers(folder)
+    write_log(folder / "log.parquet", rows)
+
+
 def requests_of(
     rows: Sequence[dict[str, Any]], folder: Path, tiers: Sequence[Tier] = TIERS
 ) -> Requests:

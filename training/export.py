@@ -72,7 +72,7 @@ def export(
     """
     with _beside(out) as folder:
         arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
-        np.savez(folder / "heads.npz", **arrays)
+        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         embedders = _embedders(predictor)
         for name, embedder in embedders.items():
             (folder / name).mkdir()
@@ -122,7 +122,7 @@ def reissue(
                 arrays["seen"] = added(arrays["seen"], embedder, list(chosen.prompts))
         if stages is not None:
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
-        np.savez(folder / "heads.npz", **arrays)
+        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
         _write_manifest(folder, tiers, policy, facts, _embedders(source.predictor))
         artifact = _verified(folder)

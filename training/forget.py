@@ -65,6 +65,18 @@ class Forgotten:
         """For machines."""
         return asdict(self) | {"dataset": str(self.dataset)}
 
+    def as_text(self) -> list[str]:
+        """For people."""
+        removed = f"{self.dataset}: {self.rows} rows of {self.requests} requests removed"
+        if not self.rows:
+            removed += ": no such user_id is in it, as given or under this table's key"
+        beside = f"beside it {self.quarantined} bad rows and {self.answers} replayed answers"
+        saw = "which artifacts saw them was not asked (--artifacts, --mlflow)"
+        if self.looked:
+            saw = f"{self.artifacts} artifacts saw them"
+            saw += ": train again without them" if self.saw else ""
+        return [f"{removed}; {beside}; {saw}"]
+
 
 def forget(
     dataset: Path,

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from router.artifact import ArtifactError, load_artifact
 from router.lines import age
+from router.origin import REGISTRY
 from router.watch import Mark, mark
 
-SCHEME: Final = "models:/"
 KEEP: Final = 3  # copies of each model, beside those that aliases led to
 _URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _VERSION: Final = re.compile(r"at-v[0-9]+\.")  # a pointer of a version, see `_pointer`
@@ -36,7 +36,8 @@ def fetch(uri: str) -> Path:
     """The local copy of a registered artifact, fetched if the registry has a newer one.
 
     Copies lie in SUFFICE_CACHE, by default ``~/.cache/suffice``. If the registry cannot be reached,
-    the copy that this URI last led to there is served, of a version also one that an alias led to.
+    the copy that this URI last led to is served. That of a version may have been fetched by an
+    alias.
 
     Raises:
         ArtifactError: the URI names no model, or the registry cannot be reached and there is no
@@ -81,39 +82,57 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
     # Another registry, or one made anew, has other models under the same names and numbers.
     made = _digest(f"{version.source} {version.creation_timestamp}")
     name = f"v{_plain(str(version.version))}-{made}"
-    if (folder / name).is_dir():
-        if _whole(folder / name):
-            with suppress(OSError):  # it may be there to be read only
-                os.utime(folder / name)
-            return name
-        _logger.warning("suffice: the local copy %s was damaged; fetching it anew", folder / name)
-        shutil.rmtree(folder / name, ignore_errors=True)  # another process may do the same
-    for part in (_cache(), folder):  # each by itself: `parents` have no mode
-        part.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        got = mlflow.artifacts.download_artifacts(
-            f"{SCHEME}{match['name']}/{version.version}", dst_path=scratch
-        )
-        found = sorted(Path(got).rglob("manifest.sha256"), key=lambda file: len(file.parts))
-        if not found:
-            raise ArtifactError(f"{match[0]}: version {version.version} holds no artifact")
-        try:
-            load_artifact(found[0].parent)  # a bad one is never kept
-        except ArtifactError as error:
-            told = str(error).replace(str(found[0].parent), f"version {version.version}")
-            raise ArtifactError(f"{match[0]}: {told}") from error
-        try:
-            found[0].parent.rename(folder / name)
-        except OSError:  # another process was quicker
-            if not (folder / name).is_dir():
-                raise
-    for old in {*sorted(folder.glob("v*"), key=age)[:-KEEP]} - _led_to(folder):
-        shutil.rmtree(old, ignore_errors=True)
+    if not _is_kept(folder / name):
+        for part in (_cache(), folder):  # each by itself: `parents` have no mode
+            part.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _download(match, str(version.version), folder / name)
+        _sweep(folder)
     return name
 
 
+def _is_kept(copy: Path) -> bool:
+    """Whether a whole copy is there; it counts as used then. A damaged one is removed."""
+    if not copy.is_dir():
+        return False
+    if not _whole(copy):
+        _logger.warning("suffice: the local copy %s was damaged; fetching it anew", copy)
+        shutil.rmtree(copy, ignore_errors=True)  # another process may do the same
+        return False
+    with suppress(OSError):  # it may be there to be read only
+        os.utime(copy)
+    return True
+
+
+def _download(match: "re.Match[str]", version: str, copy: Path) -> None:
+    """Fetch a version beside `copy`, check it, and put it in place."""
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".") as scratch:
+        got = download_artifacts(f"{REGISTRY}{match['name']}/{version}", dst_path=scratch)
+        found = sorted(Path(got).rglob("manifest.sha256"), key=lambda file: len(file.parts))
+        if not found:
+            raise ArtifactError(f"{match[0]}: version {version} holds no artifact")
+        fetched = found[0].parent
+        try:
+            load_artifact(fetched)  # a bad one is never kept
+        except ArtifactError as error:
+            told = str(error).replace(str(fetched), f"version {version}")
+            raise ArtifactError(f"{match[0]}: {told}") from error
+        try:
+            fetched.rename(copy)
+        except OSError:  # another process was quicker
+            if not copy.is_dir():
+                raise
+
+
+def _sweep(folder: Path) -> None:
+    """Remove all copies but the `KEEP` used last and those that aliases last led to."""
+    for old in {*sorted(folder.glob("v*"), key=age)[:-KEEP]} - _led_to(folder):
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def _led_to(folder: Path) -> set[Path]:
-    """The copies that aliases last led to: who loads by one after an outage began, needs them."""
+    """The copies that aliases last led to: during an outage these aliases are served by them."""
     aliases = (file for file in folder.glob("at-*") if not _VERSION.match(file.name))
     return {folder / name for file in aliases if (name := _read(file))}
 

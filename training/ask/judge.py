@@ -79,9 +79,12 @@ class Judged:
     """A finished run.
 
     Attributes:
-        questions, unread: asked and answered; of these, replies that no retry made readable.
+        questions: asked, or to be asked.
+        unread: of those answered, without a readable verdict also after the reminder.
         estimated_usd: of all questions.
+        tally: what `ask_all` counted; None for a dry run.
         rows: written to `out`.
+        refusal: why the run did not get to its end, to be raised once its result was shown.
         first_wins: of the verdicts that name a winner, those for the answer shown first.
         consistent: of the pairs judged in both orders, those with the same outcome.
         agreement: with the gold sample, if there is one.
@@ -150,10 +153,25 @@ def judge(
     max_output_tokens: int = 1024,
     dry_run: bool = False,
 ) -> Judged:
-    """Judge the unlabelled answers of the traffic, and those with a gold label, which are compared.
+    """Judge the unlabelled answers of the traffic, and compare the judge with gold scores.
 
-    `out` gets the rows that had no score and have one now, with score_source `judge`. `price` is in
-    USD per million input and output tokens; by default that of a tier, else LiteLLM's list.
+    Answers with a gold score are judged, too, for the comparison. `out` gets only the rows that had
+    no score before, with score_source `judge`.
+
+    Args:
+        traffic: traffic tables, read as one.
+        out: Parquet file to write; its journal is beside it.
+        model: the judge.
+        tiers: cheapest first; needed with `pairwise`.
+        rubric: text file to grade by, in place of the built-in one.
+        pairwise: compare each answer with the top tier's, in both orders.
+        gold: column of the traffic, or a file, with people's scores.
+        budget: USD over all runs with this `out`; None: no limit.
+        price: of the judge, USD per million input and output tokens; by default that of its tier,
+            else LiteLLM's.
+        upstream: where and how to ask.
+        max_output_tokens: longest reply.
+        dry_run: ask nothing, only estimate the price.
 
     Raises:
         BadInput: the traffic or the arguments, or nothing to judge.
@@ -168,12 +186,12 @@ def judge(
     wanted = (frame["score"].isna() | ~np.isnan(known)).to_numpy()
     asked = _questions(frame, wanted, tiers if pairwise else None, rubric)
     who, notes = _price(model, price, tiers or ())
-    notes = (*left_out, *notes)
+    notes = (*table.notes, *left_out, *notes)
     users = frame["user_id"].to_numpy()
     calls = [_call(one, users[one.rows[0]], who, max_output_tokens) for one in asked]
     usd = estimate(calls)
     if dry_run:
-        return Judged(len(asked), 0, usd, None, out, 0, None, notes=(*table.notes, *notes))
+        return Judged(len(asked), 0, usd, None, out, 0, None, notes=notes)
     client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
     client.check(model)
     limit = float("inf") if budget is None else budget
@@ -191,17 +209,17 @@ def judge(
     if rows:
         write_rows(out, rows, read_label(traffic[0]))
     return Judged(
-        len(asked),
-        replied - sum(verdict is not None for verdict in verdicts),
-        usd,
-        tally,
-        out,
-        len(rows),
-        refusal,
-        outcome.first_wins,
-        outcome.consistent,
-        agreement(outcome, known) if gold else None,
-        (*table.notes, *notes),
+        questions=len(asked),
+        unread=replied - sum(verdict is not None for verdict in verdicts),
+        estimated_usd=usd,
+        tally=tally,
+        out=out,
+        rows=len(rows),
+        refusal=refusal,
+        first_wins=outcome.first_wins,
+        consistent=outcome.consistent,
+        agreement=agreement(outcome, known) if gold else None,
+        notes=notes,
     )
 
 

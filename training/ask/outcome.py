@@ -18,28 +18,28 @@ class Outcome:
 
     Attributes:
         scores: {row: score in [0, 1]}.
-        won: {(row, row of the top tier): "won", "tied" or "lost"}, of both orders together;
-            different outcomes are a tie.
+        pairs: {(row, row of the top tier): "won", "tied" or "lost"}, of both orders together;
+            different results are a tie.
         first_wins: of the verdicts that name a winner, those for the answer shown first.
-        consistent: of the pairs judged in both orders, those with the same outcome.
+        consistent: of the pairs judged in both orders, those with the same result.
     """
 
     scores: dict[int, float]
-    won: dict[tuple[int, int], str] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], str] = field(default_factory=dict)
     first_wins: Rate | None = None
     consistent: Rate | None = None
 
 
 def single(questions: Sequence[Question], verdicts: Sequence[float | None]) -> Outcome:
     """Scores from grades."""
-    pairs = zip(questions, verdicts, strict=True)
-    return Outcome({q.rows[0]: grade for q, grade in pairs if grade is not None})
+    graded = zip(questions, verdicts, strict=True)
+    return Outcome({q.rows[0]: grade for q, grade in graded if grade is not None})
 
 
 def in_pairs(questions: Sequence[Question], verdicts: Sequence[str | None]) -> Outcome:
     """Scores from comparisons; a pair counts only with a verdict in both orders."""
     scores: dict[int, list[float]] = defaultdict(list)
-    won: dict[tuple[int, int], str] = {}
+    pairs: dict[tuple[int, int], str] = {}
     same = 0
     decided = [verdict for verdict in verdicts if verdict in ("A", "B")]
     for i in range(0, len(questions), 2):
@@ -47,19 +47,19 @@ def in_pairs(questions: Sequence[Question], verdicts: Sequence[str | None]) -> O
         one, two = verdicts[i], verdicts[i + 1]
         if one is None or two is None:
             continue
-        outcomes = (
+        results = (
             {"A": "won", "B": "lost", "tie": "tied"}[one],
             {"A": "lost", "B": "won", "tie": "tied"}[two],
         )
-        won[small, top] = outcomes[0] if outcomes[0] == outcomes[1] else "tied"
-        same += outcomes[0] == outcomes[1]
-        scores[small] += [float(outcome != "lost") for outcome in outcomes]
-        scores[top] += [float(outcome != "won") for outcome in outcomes]
+        pairs[small, top] = results[0] if results[0] == results[1] else "tied"
+        same += results[0] == results[1]
+        scores[small] += [float(result != "lost") for result in results]
+        scores[top] += [float(result != "won") for result in results]
     return Outcome(
         {row: float(np.mean(values)) for row, values in scores.items()},
-        won,
+        pairs,
         Rate.of(decided.count("A"), len(decided)),
-        Rate.of(same, len(won)),
+        Rate.of(same, len(pairs)),
     )
 
 
@@ -69,10 +69,10 @@ def agreement(outcome: Outcome, gold: NDArray[np.float64]) -> Concordance | None
     gold: float64[n], people's scores of the rows; NaN where there is none.
     """
     if outcome.first_wins is not None:
-        pairs = [pair for pair in outcome.won if not np.isnan(gold[list(pair)]).any()]
+        known = [pair for pair in outcome.pairs if not np.isnan(gold[list(pair)]).any()]
         sign = {1: "won", 0: "tied", -1: "lost"}
-        theirs = [sign[int(np.sign(gold[small] - gold[top]))] for small, top in pairs]
-        ours = [outcome.won[pair] for pair in pairs]
+        theirs = [sign[int(np.sign(gold[small] - gold[top]))] for small, top in known]
+        ours = [outcome.pairs[pair] for pair in known]
         labels: tuple[str, ...] = ("won", "tied", "lost")
     else:
         rows = [row for row in outcome.scores if not np.isnan(gold[row])]

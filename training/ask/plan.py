@@ -17,7 +17,7 @@ from router.tier import Tier
 from training.ask import sampling
 from training.ask.calls import Call, estimate
 from training.errors import BadInput
-from training.log.requests import CHARS_PER_TOKEN, evening, tier_index
+from training.log.requests import CHARS_PER_TOKEN, thinning, tier_index
 
 UNKNOWN_OUTPUT = 300.0  # tokens of an answer where the log knows no answer's length
 PER_MESSAGE = 4.0  # tokens that a chat format adds to each message
@@ -125,16 +125,17 @@ def make_plan(
     ids, users = frame["request_id"].to_numpy(), frame["user_id"].to_numpy()
     texts, strategy = frame["messages"].to_numpy(), how.strategy if how.size else "all"
     calls = []
-    for i, chance in zip(drawn.rows.tolist(), drawn.propensity.tolist(), strict=True):
+    for i, chance in zip(drawn.rows.tolist(), drawn.probability.tolist(), strict=True):
         row = found.first[i]
         messages = json.loads(texts[row])
+        # In journals the key of the inclusion probability is "propensity", since the first.
         facts = {"user_id": users[row], "propensity": chance, "strategy": strategy}
         for k in np.flatnonzero(found.missing[i]).tolist():
             got = min(output[k], max_output_tokens)
             sent = found.input_tokens[i]
             usd = tiers[k].input_usd_per_mtok * sent + tiers[k].output_usd_per_mtok * got
             calls.append(Call(ids[row], tiers[k], messages, usd / 1e6, max_output_tokens, facts))
-    share = float(evening(drawn.propensity).mean()) if len(drawn.rows) else 1.0
+    share = float(thinning(drawn.probability).mean()) if len(drawn.rows) else 1.0
     return Plan(tuple(calls), len(drawn.rows), len(found.first), found.skipped, share)
 
 

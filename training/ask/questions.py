@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,21 @@ def paired(frame: pd.DataFrame, wanted: NDArray[np.bool_], tiers: Sequence[Tier]
     return questions
 
 
+def read_rubric(path: Path) -> str:
+    """A rubric that somebody wrote, as it is.
+
+    Raises:
+        BadInput: no such file, no text, or nothing in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read as a rubric ({error})") from error
+    if not text:
+        raise BadInput(f"{path}: an empty rubric")
+    return text
+
+
 def reminder(forms: str) -> str:
     """What a judge is told whose reply cannot be read: `forms` are the last lines that count."""
     return str(_template("again.jinja").render(forms=forms))
@@ -121,18 +137,3 @@ def _template(name: str) -> Any:
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
     )
     return environment.from_string(_text(name))
-
-
-def read_rubric(path: Any) -> str:
-    """A rubric that somebody wrote, as it is.
-
-    Raises:
-        BadInput: no such file, no text, or nothing in it.
-    """
-    try:
-        text: str = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: cannot be read as a rubric ({error})") from error
-    if not text:
-        raise BadInput(f"{path}: an empty rubric")
-    return text

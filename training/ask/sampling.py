@@ -38,14 +38,19 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """rows: int64[m], in random order; propensity: float64[m] in (0, 1], of each being taken."""
+    """A sample of requests.
+
+    Attributes:
+        rows: int64[m], in random order.
+        probability: float64[m] in (0, 1], the inclusion probability of each.
+    """
 
     rows: NDArray[np.int64]
-    propensity: Floats
+    probability: Floats
 
 
 def everything(n: int, rng: np.random.Generator) -> Draw:
-    """All n requests, in random order: a run that stops half-way has then seen a fair half."""
+    """All n requests, in random order, so that those a run gets to before it stops are a sample."""
     return Draw(rng.permutation(n), np.ones(n))
 
 
@@ -75,8 +80,9 @@ def stratified(strata: NDArray[np.int64], size: int, rng: np.random.Generator) -
 
 
 def informative(use: Floats, size: int, rng: np.random.Generator) -> Draw:
-    """`size` requests with probability proportional to `use` (float64[n], ≥ 0), a part evenly.
+    """`size` requests, mostly with probability proportional to `use` (float64[n], ≥ 0).
 
+    A share of EVERYWHERE is drawn evenly, so that no request is out of reach.
     Systematic sampling in random order (Madow, 1949): the inclusion probabilities are exact.
     """
     n = len(use)
@@ -97,7 +103,12 @@ def usefulness(p: Floats, usd: Floats, mu: float) -> Floats:
     The choice is between the two tiers with the highest p − μ · cost. Its expected opportunity loss
     is σ · φ(d/σ) − d · Φ(−d/σ) (Raiffa & Schlaifer, 1961), where d is the distance between the two
     and σ² = Σ p(1 − p) the variance of the difference of their outcomes: large where the router is
-    near its threshold and unsure. `p` and `usd` are float64[n, k].
+    near its threshold and unsure.
+
+    Args:
+        p: float64[n, k], P(tier suffices).
+        usd: float64[n, k], expected cost, USD.
+        mu: the policy's dial.
     """
     value = p - mu * usd
     best = np.argsort(-value, axis=1)[:, :2]

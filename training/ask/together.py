@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from training.log.imprint import needs_text
-from training.log.traffic import TrafficTable, read_traffic
+from training.log.traffic import TrafficTable, read_traffic, repeats
 
 
 def read_together(paths: Sequence[Path]) -> TrafficTable:
@@ -18,8 +18,7 @@ def read_together(paths: Sequence[Path]) -> TrafficTable:
     if len(tables) == 1:
         return tables[0]
     frame = pd.concat([table.frame for table in tables], ignore_index=True)
-    answered = frame["tier"].where(frame["tier"].notna(), frame["model"])
-    again = pd.DataFrame({"id": frame["request_id"], "by": answered}).duplicated(keep="last")
+    again = repeats(frame, keep="last")
     notes = tuple(note for table in tables for note in table.notes)
     if again.any():
         notes += (f"{again.sum()} rows come again in a later file: the last one counts",)

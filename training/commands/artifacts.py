@@ -16,7 +16,7 @@ def train(
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
     out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
     config: Annotated[Path | None, typer.Option(help="[label], [policy], [rules], TOML.")] = None,
-    seed: Annotated[int, typer.Option(help="Of splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="For splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
     embedder: Annotated[
         str, typer.Option(help="static, minilm, a folder, or static+minilm.")
     ] = "static",
@@ -28,7 +28,7 @@ def train(
         bool, typer.Option("--finetune", help="Also fine-tune a transformer on the log (minutes).")
     ] = False,
     max_minutes: Annotated[
-        float | None, typer.Option(help="That fine-tuning may take.", min=0.1)
+        float | None, typer.Option(help="Limit of the time for --finetune.", min=0.1)
     ] = None,
     estimate_propensities: Estimated = False,
     as_json: Json = False,
@@ -50,7 +50,7 @@ def train(
     tuning = Tuning(max_minutes) if finetune else None
 
     def tell(summary: Sequence[str], report: Any) -> None:
-        """Before MLflow is asked: where it refuses the run, the work is not for nothing."""
+        """Called before the run is logged: if MLflow refuses it, the result has been shown."""
         if as_json:
             return
         for line in summary:
@@ -155,7 +155,7 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
 
 
 def _tell_choice(done: Any, as_json: bool) -> None:
-    """What came of another operating point for an artifact."""
+    """Print what came of choosing another operating point for an artifact."""
     if as_json:
         print_json(_facts(done))
         return

@@ -31,12 +31,12 @@ def label(
     config: Annotated[Path | None, typer.Option(help="[label]: graders, weights; TOML.")] = None,
     tiers: Annotated[Path | None, typer.Option(help="Tiers, cheapest first; TOML.")] = None,
     verdicts: Annotated[
-        list[Path] | None, typer.Option(help="More scores of these answers; repeatable.")
+        list[Path] | None, typer.Option(help="Table with more scores of these answers; repeatable.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Label answers by graders, feedback, verdicts or later moves.
+    """Label answers by graders, feedback, verdicts and user behaviour.
 
     Example: suffice label traffic.parquet --out labelled.parquet --config label.toml
     """
@@ -65,7 +65,7 @@ def replay(
     concurrency: Concurrency = 8,
     timeout: Timeout = 120.0,
     max_output_tokens: MaxOutput = 4096,
-    seed: Annotated[int, typer.Option(help="Of the sample.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.", min=0)] = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -158,7 +158,7 @@ def _price(text: str) -> tuple[float, float]:
 
 
 def _tell_run(done: Any, as_json: bool) -> None:
-    """Print what a job that asks models did, then raise what kept it from its end, if anything."""
+    """Print what a job that asks models did; then raise why it did not finish, if so."""
     if as_json:
         print_json(done.as_json())
     else:

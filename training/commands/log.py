@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from training.commands.options import Json, Quiet
-from training.commands.output import print_json
+from training.commands.output import print_json, tell_found
 from training.console import say, step
 from training.errors import BadInput
 
@@ -33,7 +33,7 @@ def ingest(
         bool, typer.Option("--features-only", help="Keep what training reads of prompts, no text.")
     ] = False,
     embedder: Annotated[
-        str | None, typer.Option(help="Of --features-only: static, minilm or a folder.")
+        str | None, typer.Option(help="For --features-only: static, minilm or a folder.")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -88,20 +88,7 @@ def forget(
 
     with step("forget"):
         done = run(dataset, user, artifacts or [], runs, tell)
-    if as_json:
-        print_json(done.as_json())
-        return
-    typer.echo(
-        f"{done.dataset}: {done.rows} rows of {done.requests} requests removed"
-        + ": no such user_id is in it, as given or under this table's key" * (not done.rows)
-        + "; beside it "
-        f"{done.quarantined} bad rows and {done.answers} replayed answers; "
-        + (
-            f"{done.artifacts} artifacts saw them" + ": train again without them" * bool(done.saw)
-            if done.looked
-            else "which artifacts saw them was not asked (--artifacts, --mlflow)"
-        )
-    )
+    tell_found(done, as_json)
 
 
 def inspect(

@@ -53,7 +53,7 @@ def evaluate(
     from training.measure.evaluate import evaluate as run
 
     def tell(report: Any, left_out: int) -> None:
-        """Before MLflow is asked: where it refuses the run, the figures are there."""
+        """Called before the run is logged: if MLflow refuses it, the figures have been shown."""
         typer.echo(f"{report.rows} requests; {_known(left_out)}")
         show_report(report)
         for note in report.notes:
@@ -140,7 +140,10 @@ def bench(
     traffic: Traffic,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
     config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
-    seeds: Annotated[int, typer.Option(help="Splits, and fittings.", min=1, max=100)] = 3,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Random splits to fit and test on.", min=1, max=100),
+    ] = 3,
     split: Annotated[
         str, typer.Option(help="Fit/choose/test in percent; peers learn from the first two.")
     ] = "60/10/30",

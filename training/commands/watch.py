@@ -18,7 +18,7 @@ def drift(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether recent traffic still is what was learned from.
+    """Say whether recent traffic is still like what was learned from.
 
     Exit codes: 0 nothing is due, 1 retraining is due.
 
@@ -43,15 +43,15 @@ def monitor(
     artifact: ArtifactPath,
     traffic: Traffic,
     state: Annotated[
-        Path, typer.Option(help="What it remembers between looks, of each artifact; JSON.")
+        Path, typer.Option(help="JSON file that remembers earlier looks, of each artifact.")
     ],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Say whether live labels show the promise to be broken.
 
-    Looked at daily for ever, it raises a false alarm with 5 % probability at most. Each request
-    counts once, in the first look after its label came. Exit codes: 0, 1 alarm.
+    However often you look, the probability of a false alarm is 5 % at most. Each request counts
+    once, in the first look at which it has its label. Exit codes: 0 no alarm, 1 alarm.
 
     Example: suffice monitor artifacts/current --traffic today.parquet --state monitor.json
     """

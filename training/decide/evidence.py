@@ -190,7 +190,7 @@ def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:
         if stages is not None:
             arrays |= {f"{prefix}{n}": getattr(stages, n) for n in Stages.__dataclass_fields__}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     path.write_bytes(buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 

@@ -21,7 +21,7 @@ from router.tier import Tier
 from training.errors import BadInput
 from training.files import check_file
 from training.label.combine import Labels, combine
-from training.label.commands import Command
+from training.label.command_grader import Command
 from training.label.graders import NO_REFERENCE, Grade, Grader
 from training.label.ladder import build_ladder
 from training.label.plan import LabelPlan
@@ -30,7 +30,7 @@ from training.label.signals import find_signals
 from training.label.store import last_turns, read_batches, traffic_files, write_labelled
 from training.label.trust import trust
 from training.label.turns import TurnReader
-from training.log.traffic import read_traffic
+from training.log.traffic import check_rows, read_traffic
 
 Floats = NDArray[np.float64]
 UNNAMED = "score"  # the source of a score that came without one
@@ -64,8 +64,7 @@ def label(
     reader = TurnReader()
     for batch in read_batches(files):
         sheet.add(batch, reader.add(batch))
-    if not sheet.rows:
-        raise BadInput(f"{traffic}: an empty log (no rows); give one with answered calls")
+    check_rows(traffic, sheet.rows)
     sheet.check()
     turns = reader.turns()
     ladder = build_ladder(reader.answerers, sheet.prices(len(reader.answerers)), tiers)
@@ -187,9 +186,11 @@ class _Sheet:
             row, grader = task
             return grader.grade(columns["response"][row], columns["reference"][row])
 
-        slow = any(isinstance(grader.criterion, Command) for _, grader in tasks)
-        with ThreadPoolExecutor(os.cpu_count() if slow else 1) as pool:
-            grades = list(pool.map(run, tasks)) if slow else [run(task) for task in tasks]
+        if any(isinstance(grader.criterion, Command) for _, grader in tasks):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                grades = list(pool.map(run, tasks))
+        else:
+            grades = [run(task) for task in tasks]
         for (row, grader), grade in zip(tasks, grades, strict=True):
             if grade.score is None:
                 self.ungraded[grader.name][grade.why] += 1

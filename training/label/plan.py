@@ -10,7 +10,7 @@ from typing import Any
 import regex
 
 from training.errors import BadInput
-from training.label.commands import Command
+from training.label.command_grader import Command
 from training.label.graders import Contains, Criterion, Exact, Grader, Matches, Numeric, Schema
 from training.toml import read_toml
 

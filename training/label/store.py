@@ -17,6 +17,7 @@ from training.log.imprint import is_featured, needs_text
 from training.log.layout import SCHEMA, arrow_columns, to_arrow
 from training.log.normalise import normalise, refusal
 from training.log.store import stored_files
+from training.log.traffic import check_columns, check_whole, no_parquet
 
 BATCH_ROWS = 2048
 LABELS = ("score", "score_source", "label_weight")
@@ -24,8 +25,7 @@ LABELS = ("score", "score_source", "label_weight")
 
 def traffic_files(traffic: Path) -> list[Path]:
     """The Parquet files of a traffic table, in order, checked for the columns needed."""
-    if not traffic.exists():
-        raise BadInput(f"{traffic}: no such file; `suffice ingest` makes one from a log")
+    check_whole(traffic)
     files = stored_files(traffic)
     if not files:
         raise BadInput(f"{traffic}: no Parquet file in this folder")
@@ -33,19 +33,10 @@ def traffic_files(traffic: Path) -> list[Path]:
         try:
             names = pq.read_schema(path).names
         except (pa.ArrowException, OSError) as error:
-            raise BadInput(
-                f"{path}: not a Parquet file ({error}); run `suffice ingest` first"
-            ) from None
+            raise no_parquet(path, error) from None
         if is_featured(names):
             raise needs_text(path, "labelling")
-        missing = [name for name in ("request_id", "messages") if name not in names]
-        if not {"tier", "model"} & set(names):
-            missing.append("tier (or model)")
-        if missing:
-            raise BadInput(
-                f"{path}: no column {' and no column '.join(missing)}; columns seen: "
-                f"{', '.join(names)}. Name them so, or `suffice ingest` with --map"
-            )
+        check_columns(path, names)
     return files
 
 

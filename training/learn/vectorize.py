@@ -16,7 +16,7 @@ from router.vectorizer import Reading, Vectorizer
 from training.errors import BadInput
 from training.learn.members import Matrix
 from training.learn.memory import recalling
-from training.log.imprint import Imprint, fingerprint
+from training.log.imprint import Imprint, embedder_fingerprint
 
 NGRAM_DIM = 64
 MIN_PROMPTS = 2  # a term of one prompt only is noise, and could give it away
@@ -144,7 +144,7 @@ def check_embedder(embedder: Embedder, prompts: Sequence[Prompt | Imprint]) -> N
     """BadInput where another embedder made the prompts of a features-only table."""
     imprints = [prompt for prompt in prompts if isinstance(prompt, Imprint)]
     made_by = {imprint.embedder for imprint in imprints if imprint.embedder is not None}
-    if made_by and made_by != {own := fingerprint(embedder)}:
+    if made_by and made_by != {own := embedder_fingerprint(embedder)}:
         raise BadInput(
             f"the traffic table holds features only, by another embedder ({min(made_by)}) than "
             f"this one ({own}): use the embedder that made it, or ingest the log again with "

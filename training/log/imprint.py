@@ -212,7 +212,7 @@ def _column(table: pa.Table, name: str, kind: pa.DataType, path: Path) -> list[A
     return [values[start:end] for start, end in pairwise(ends)]
 
 
-def fingerprint(embedder: Embedder) -> str:
+def embedder_fingerprint(embedder: Embedder) -> str:
     """The embedder's kind and a hash of all its files: the same embeds the same."""
     told = hashlib.sha256(json.dumps(embedder.entry, sort_keys=True).encode())
     with tempfile.TemporaryDirectory() as scratch:

@@ -25,7 +25,7 @@ from training.log.imprint import (
     TEXTS,
     MadeBy,
     counts_of,
-    fingerprint,
+    embedder_fingerprint,
     plain,
     shingles,
 )
@@ -43,8 +43,8 @@ class Imprinter:
         self._key = hashlib.blake2b(key, digest_size=32).digest()
         tables = hashlib.shake_256(self._key).digest(_ROUNDS * 2**17)
         self._rounds = np.frombuffer(tables, "<u2").reshape(_ROUNDS, 2**16).astype(np.uint32)
-        print_ = fingerprint(embedder)
-        self.made_by = MadeBy(LAYOUT, VERSION, TEXT_VERSION, print_, key_print)
+        by = embedder_fingerprint(embedder)
+        self.made_by = MadeBy(LAYOUT, VERSION, TEXT_VERSION, by, key_print)
 
     def without_text(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch of the traffic table → its columns but TEXTS, and COLUMNS."""

@@ -69,16 +69,25 @@ def ingest(
     redact: bool = False,
     features_by: Embedder | None = None,
 ) -> IngestReport:
-    """Add the rows of files, folders and globs to the traffic table `out` (made if absent).
+    """Add the rows of log files to a traffic table, which is made if absent.
 
-    `out` is a Parquet file, or (where it ends in a slash, or is there as one) a folder with a
-    partition a day. A row is known by request_id and tier (model, where it has no tier). The last
-    content of a key wins; what is there already is not added again. User and session ids are
-    replaced by keyed hashes (key: SUFFICE_KEY, else `<out>.key`, made with mode 0600) unless
-    `keep_ids`. `quarantine` is `<out>.quarantine.jsonl` by default and holds the bad rows of the
-    last run only. With `redact`, addresses, numbers and keys in texts are masked, there as well
-    (`training.log.redact`). With `features_by` the table holds no text, but what training reads of
-    prompts by this embedder (`training.log.imprint`).
+    The key of a row is its request_id and its tier (its model, where it has no tier). Of rows with
+    the same key the last one counts; a row that is already there is not added again.
+
+    Args:
+        sources: files, folders and globs.
+        out: a Parquet file, or a folder with a partition per day: a folder that exists, or a name
+            that ends in a slash.
+        format: `auto` or the name of a format.
+        map_file: TOML that says which column of the log is which of the table.
+        max_bad: share of bad rows above which nothing is written.
+        keep_ids: keep user and session ids. Otherwise they become keyed hashes; the key is
+            SUFFICE_KEY, else the file `<out>.key`, which is made with mode 0600.
+        quarantine: file for the bad rows of this run, by default `<out>.quarantine.jsonl`.
+        redact: mask e-mail addresses, phone and card numbers and keys in all texts, also in the
+            quarantine (see `training.log.redact`).
+        features_by: write no text, but the features that training needs, by this embedder (see
+            `training.log.imprint`).
 
     Raises:
         BadInput: a source that cannot be read, or whose ids were hashed with another key; no rows,
@@ -98,15 +107,15 @@ def ingest(
             ids = Pseudonyms(out, keep_ids, keyed=bare)
             imprinter = Imprinter(features_by, ids.key, ids.key_print) if features_by else None
             _check_same_kind(out, imprinter.made_by if imprinter else None)
-            table = _Table(ids, imprinter, redact)
-            return _run(found, out, table, bad, max_bad, notes, by_day)
+            form = _Form(ids, imprinter, redact)
+            return _run(found, out, form, bad, max_bad, notes, by_day)
     except OSError as error:
         raise EnvironmentProblem(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
-    """How rows are written: ids hashed or kept, texts masked, or features in place of texts."""
+class _Form:
+    """How rows are written: with ids hashed or kept; with texts, masked texts or features."""
 
     ids: Pseudonyms
     imprinter: Imprinter | None
@@ -116,7 +125,7 @@ class _Table:
     def schema(self) -> pa.Schema:
         return labelled(featured(SCHEMA) if self.imprinter else SCHEMA, self.ids.label)
 
-    def given(self, row: Row) -> Row:
+    def masked(self, row: Row) -> Row:
         return replace(row, values=mask_values(row.values)) if self.redact else row
 
     def batch(self, frame: pd.DataFrame, place: str, label: str | None) -> pa.RecordBatch:
@@ -127,27 +136,27 @@ class _Table:
 def _run(
     found: list[Group],
     out: Path,
-    kind: _Table,
+    form: _Form,
     bad: Quarantine,
     max_bad: float,
     notes: list[str],
     by_day: bool,
 ) -> IngestReport:
     ledger = Ledger()
-    with Folder(out, kind.schema) if by_day else OneFile(out, kind.schema) as table:
+    with Folder(out, form.schema) if by_day else OneFile(out, form.schema) as table:
         for batch in table.stored_keys():
             ledger.know(batch)
         existing = ledger.rows
         for group in found:
-            _read(group, kind, bad, table, ledger)
+            _read(group, form, bad, table, ledger)
         bad.finish()
-        _check(ledger.files, max_bad, bad, found)
+        _check_counts(ledger.files, max_bad, bad, found)
         if existing:
             needed = ledger.repeated(existing)
             ledger.fill(needed, table.stored_rows(needed))
         keep, told = ledger.settle()
         if not keep[:existing].all() or keep[existing:].any():
-            kind.ids.save()
+            form.ids.save()
             table.commit(keep, existing)
         elif not existing:
             why = f"; see {bad.path}" if bad.rows else f": {'; '.join(told)}"
@@ -158,7 +167,7 @@ def _run(
 
 
 def _read(
-    group: Group, kind: _Table, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
+    group: Group, form: _Form, bad: Quarantine, table: OneFile | Folder, ledger: Ledger
 ) -> None:
     """Stream files through normalisation into the table, in batches of bounded size."""
     reports = [ledger.begin(s.name, s.format, s.saw) for s in group.sources]
@@ -176,7 +185,7 @@ def _read(
         report.quarantined += len(problems)
         if problems:
             frame = frame.drop(index=[problem.row for problem in problems])
-        batch = kind.batch(frame, report.path, labels[current])
+        batch = form.batch(frame, report.path, labels[current])
         table.write(batch)
         ledger.add(batch, report)
         rows.clear()
@@ -188,7 +197,7 @@ def _read(
                 flush()
                 weight = 0
             current = number
-            rows.append(kind.given(record))
+            rows.append(form.masked(record))
             weight += _weight(record.values)
         elif isinstance(record, Bad):
             bad.write(reports[number].path, record)
@@ -244,7 +253,7 @@ def _check_same_kind(out: Path, made: MadeBy | None) -> None:
     raise BadInput(f"{out}: {told}, or choose another --out")
 
 
-def _check(
+def _check_counts(
     files: Sequence[FileReport], max_bad: float, bad: Quarantine, found: list[Group]
 ) -> None:
     read = sum(file.read for file in files)

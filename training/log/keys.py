@@ -4,7 +4,7 @@ A row is known by a 128-bit hash of its key and a 64-bit hash of its content. Ha
 plain arrays and compared at the end, part by part, so that no set of strings ever grows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -62,15 +62,11 @@ def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ..
 
 def repeated(chunks: Sequence[Any]) -> npt.NDArray[np.bool_]:
     """bool[rows]: the row's key comes more than once (or, by half of its hash, seems to)."""
-    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-    again = np.zeros(int(starts[-1]), bool)
-    parts = min(PARTS, len(again) // PART + 1)
-    for part in range(parts):
-        found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
-        rows = np.concatenate([w + start for w, start in zip(found, starts, strict=False)])
-        high = np.concatenate([chunk["high"][w] for chunk, w in zip(chunks, found, strict=True)])
-        order = np.argsort(high)
-        same = high[order][1:] == high[order][:-1]
+    again = np.zeros(_count(chunks), bool)
+    for rows, hashes in _parts(chunks):
+        order = np.argsort(hashes["high"])
+        high = hashes["high"][order]
+        same = high[1:] == high[:-1]
         again[rows[order[1:][same]]] = again[rows[order[:-1][same]]] = True
     return again
 
@@ -81,21 +77,32 @@ def resolve(chunks: Sequence[Any]) -> Resolved:
     So reading a log again, or a log that repeats itself, keeps the rows that are already there.
     `chunks` are HASHES[m] arrays in row order; peak memory is theirs and one byte a row.
     """
-    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-    keep = np.ones(int(starts[-1]), bool)
+    keep = np.ones(_count(chunks), bool)
     identical = conflicting = 0
-    parts = min(PARTS, len(keep) // PART + 1)  # a sort takes 120 bytes a row: 2 over all of them
-    for part in range(parts):
-        found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
-        if not any(len(where) for where in found):
-            continue
-        rows = np.concatenate([w + start for w, start in zip(found, starts, strict=False)])
-        hashes = np.concatenate([chunk[w] for chunk, w in zip(chunks, found, strict=True)])
+    for rows, hashes in _parts(chunks):
         dropped, same = _dropped(hashes)
         keep[rows[dropped]] = False
         identical += same
         conflicting += len(dropped) - same
     return Resolved(keep, identical, conflicting)
+
+
+def _count(chunks: Sequence[Any]) -> int:
+    return sum(len(chunk) for chunk in chunks)
+
+
+def _parts(chunks: Sequence[Any]) -> Iterator[tuple[npt.NDArray[np.intp], Any]]:
+    """Row numbers, intp[m], and HASHES[m], part by part; rows of one key are in one part.
+
+    A sort takes 120 bytes a row: in 64 parts that is 2 bytes over all rows.
+    """
+    starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+    parts = min(PARTS, int(starts[-1]) // PART + 1)
+    for part in range(parts):
+        found = [np.flatnonzero(chunk["high"] % np.uint64(parts) == part) for chunk in chunks]
+        if any(len(where) for where in found):
+            rows = np.concatenate([w + start for w, start in zip(found, starts, strict=False)])
+            yield rows, np.concatenate([c[w] for c, w in zip(chunks, found, strict=True)])
 
 
 def _dropped(hashes: Any) -> tuple[npt.NDArray[np.intp], int]:

@@ -77,12 +77,15 @@ def read_request(path: Path) -> tuple[str | Messages, dict[str, Any]]:
 
 
 def canonical_messages(value: object) -> str:
-    """Messages in any spelling (list, JSON text of one, bare prompt) → canonical JSON text.
+    """Messages in any spelling → canonical JSON text.
 
-    A list may be in Python's spelling, and JSON within JSON. Text that is no list is the prompt
-    itself, unless it is a JSON object or a list of messages that is cut off: ValueError with the
-    reason, as for every other type, an empty list, messages without role, and Gemini's, whose text
-    is not in `content`.
+    A list of messages may be given as it is, as JSON text (also JSON within JSON), or as Python
+    spells it. Any other text is a bare prompt: one user message.
+
+    Raises:
+        ValueError: an object in place of a list, a list of messages that is cut off or empty, a
+            message without a role, one that has its text elsewhere than in `content` (Gemini's), or
+            a value of another type. The message is the reason.
     """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")

@@ -1,8 +1,9 @@
 """A traffic table as a folder: `day=2026-11-23/part-….parquet`, a file a day and append.
 
-An append writes its files beside their places, under names that readers pass over, then one journal
-of what is to be moved, replaced and removed: the moment at which the append has happened. Who
-finds a journal finishes it first, so that a kill at any point loses and doubles nothing.
+An append first writes its files beside their places, under names that readers pass over. Then it
+writes one journal of the files to move, replace and remove: from that moment on the append counts.
+Whoever opens the folder to write finishes what a journal says, so a kill at any point loses and
+doubles nothing; readers refuse the folder until then.
 """
 
 import json

@@ -95,9 +95,10 @@ class Requests:
 
 
 def by_time(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a traffic frame by time, then by request: one order, however they lay.
+    """The rows of a traffic frame in an order of their own: by time, then by request, tier, model.
 
-    Folds, splits and resamples are drawn by place, and the same log must give the same router.
+    Folds, splits and resamples are drawn by position: the same log must give the same router,
+    whatever the order of its rows.
     """
     return frame.sort_values(["at", "request_id", "tier", "model"], ignore_index=True)
 
@@ -168,11 +169,11 @@ def prompts_of(frame: pd.DataFrame) -> list[Prompt] | list[Imprint]:
 
 
 def of_tiers(frame: pd.DataFrame, tiers: Sequence[Tier]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows that a tier of the file answered, and in words how many others are left out.
+    """The rows that a tier of the file answered, and a note on how many others are left out.
 
-    Left in, for `tier_index` to refuse, are rows of no tier where a tier of the file has none, as
-    its name may be misspelt, and those with a propensity: without them the chances of a choice
-    among tiers would not add up.
+    Nothing is left out, and `tier_index` will refuse the other rows, in two cases: a tier of the
+    file has no row at all (its name may be misspelt), or one of the other rows has a propensity
+    (without it the chances of the choice among tiers would not add up).
     """
     index = _tiers_of(frame, tiers)
     lost = index.isna() & (frame["status"] != "error")
@@ -241,16 +242,16 @@ def propensity_notes(requests: Requests) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def evening(chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chances of keeping each request of a sample by which all are as likely to be there, [n].
+def thinning(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities, float64[n], of keeping the requests of a sample so that it becomes uniform.
 
-    chance: float64[n], with which the sample took each.
+    chance: float64[n] in (0, 1], the probability with which the sample took each request.
     """
     return np.asarray(chance.min(initial=1.0) / chance)
 
 
 def bill_notes(requests: Requests, tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """Of tiers that have a price, and bills of nothing else than 0, in words."""
+    """A note for each tier that has a price although all its logged bills are 0."""
     notes = []
     for tier, bills in zip(tiers, requests.cost_usd.T, strict=True):
         known = bills[~np.isnan(bills)]

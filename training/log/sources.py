@@ -10,6 +10,7 @@ from training.errors import BadInput
 from training.log.adapters import Adapter, FileFormat, Mapping, Record, adapters, mlflow, table
 from training.log.adapters.files import plain_name
 from training.log.adapters.records import UNREADABLE, applied, kind_of, records, sample
+from training.log.traffic import check_whole
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"})
 
@@ -56,10 +57,20 @@ class Group:
 def find_sources(
     given: Sequence[str | Path], format: str, mapping: Mapping, exclude: Iterable[Path]
 ) -> tuple[list[Group], list[str]]:
-    """The readable files of the paths, folders and globs given, in order, and notes on the others.
+    """The log files among the paths, folders and globs given, in order, and notes on other files.
 
-    A file that is named must be readable: else BadInput with what was seen. In a folder, files that
-    are no log of the format (a README, another table) are left out with a note.
+    Files of a folder that are no log of the format (a README, another table) are left out with a
+    note; a file that is named must be one.
+
+    Args:
+        given: paths, folders and globs; `mlflow+URI#EXPERIMENT` names a tracked experiment.
+        format: `auto` or the name of a format.
+        mapping: which column is which; an empty one for none.
+        exclude: files that ingest itself writes.
+
+    Raises:
+        BadInput: an unknown format, a mapping for a format that takes none, a named file that is no
+            log of the format, a folder whose append is not finished, or no log at all.
     """
     known = adapters()
     if format != "auto" and format not in known:
@@ -85,7 +96,7 @@ def find_sources(
             notes.append(f"{name} left out: {why}")
     if others := [path for path in others if not _is_own(path, own)]:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        notes.append(f"{others[0]}{more} left out: no ending of a log; what is one, name it")
+        notes.append(f"{others[0]}{more} left out: no ending of a log; name it to read it")
     if not found:
         told = "; ".join(notes[:3]) or "no file with a known ending"
         raise BadInput(f"nothing to read in {', '.join(map(str, given)) or 'no source'}: {told}")
@@ -163,6 +174,7 @@ def _files(
     for text in given:
         path = Path(text)
         if path.is_dir():
+            check_whole(path)
             for file in sorted(path.rglob("*")):
                 hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
                 if hidden or not file.is_file():

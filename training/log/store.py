@@ -136,11 +136,8 @@ class OneFile:
 
 def copy_rows(path: Path, schema: pa.Schema, keep: npt.NDArray[np.bool_], writer: Writer) -> None:
     """Write the rows of the file `path` that are kept, bool[rows]."""
-    start = 0
-    for batch in stored_batches(path, schema):
-        part = keep[start : start + len(batch)]
-        start += len(batch)
-        writer.write(batch if part.all() else batch.filter(pa.array(part)))
+    for batch in wanted_rows(path, schema, keep):
+        writer.write(batch)
 
 
 def wanted_rows(
@@ -152,7 +149,7 @@ def wanted_rows(
         part = wanted[start : start + len(batch)]
         start += len(batch)
         if part.any():
-            yield batch.filter(pa.array(part))
+            yield batch if part.all() else batch.filter(pa.array(part))
 
 
 def stored_batches(

@@ -2,8 +2,10 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +16,7 @@ from training.log.imprint import RESPONSE_CHARS, imprints, is_featured, response
 from training.log.keys import resolve
 from training.log.layout import JOURNAL, arrow_columns, hashes_of, to_arrow
 from training.log.normalise import normalise, refusal
-from training.log.schemas import common_schema
+from training.log.parquet import common_schema
 from training.log.store import stored_files
 
 TRIES, PAUSE = 5, 0.2  # readings of a table that is being written, and seconds between them
@@ -40,31 +42,81 @@ class TrafficTable:
 def read_traffic(path: str | Path, answered: bool = True) -> TrafficTable:
     """Read any Parquet file (or folder of them) in the layout of SCHEMA; columns may be absent.
 
-    Refuses, naming column, row and remedy: a file that is no Parquet, absent request_id or messages
-    or (tier and model), values that no rule reads or out of range, and a table without rows. With
-    `answered=False` prompts will do that nobody has answered yet.
+    Args:
+        path: the file or folder.
+        answered: whether every row has to name the tier or the model that answered it.
+
+    Raises:
+        BadInput: no such file, no Parquet, no rows, a column that is needed and absent, or a value
+            that cannot be read or is out of range; the message names column, row and remedy.
     """
     table = _read_parquet(Path(path))
-    featured = is_featured(table.column_names)
-    needed = ("request_id",) if featured else ("request_id", "messages")
-    missing = [c for c in needed if c not in table.column_names]
-    if answered and not {"tier", "model"} & set(table.column_names):
+    needed = check_columns(path, table.column_names, answered)
+    check_rows(path, table.num_rows)
+    frame, problems = normalise(arrow_columns(table), table.num_rows, needed)
+    if problems:
+        raise BadInput(refusal(path, frame, problems))
+    if is_featured(table.column_names):
+        frame["imprint"] = pd.Series(imprints(table, Path(path)), dtype=object)
+        frame[RESPONSE_CHARS] = response_chars(table, Path(path))
+    return _without_duplicates(frame)
+
+
+def check_whole(path: Path) -> None:
+    """Raise BadInput where there is no table, or an append to it is not finished."""
+    _check_there(path)
+    if (path / JOURNAL).exists():
+        raise _unfinished(path)
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise BadInput(f"{path}: no such file; `suffice ingest` makes one from a log")
+
+
+def _unfinished(path: Path) -> BadInput:
+    return BadInput(
+        f"{path}: rows are being added to it or removed, or were when a job was stopped; wait, or "
+        "`suffice ingest` the same log again (`suffice forget` the same people)"
+    )
+
+
+def check_columns(path: str | Path, names: Sequence[str], answered: bool = True) -> tuple[str, ...]:
+    """The columns that each row of a table with the columns `names` must fill.
+
+    Raises:
+        BadInput: one of them is absent.
+    """
+    needed = ("request_id",) if is_featured(names) else ("request_id", "messages")
+    missing = [name for name in needed if name not in names]
+    if answered and not {"tier", "model"} & set(names):
         missing.append("tier (or model)")
     if missing:
         raise BadInput(
             f"{path}: no column {' and no column '.join(missing)}; columns seen: "
-            f"{', '.join(table.column_names)}. Name them so, or `suffice ingest` with --map"
+            f"{', '.join(names)}. Name them so, or `suffice ingest` with --map"
         )
-    if table.num_rows == 0:
+    return (*needed, "model") if answered else needed
+
+
+def check_rows(path: str | Path, rows: int) -> None:
+    """Raise BadInput where a table has no rows."""
+    if not rows:
         raise BadInput(f"{path}: an empty log (no rows); give one with answered calls")
-    served = ("model",) if answered else ()
-    frame, problems = normalise(arrow_columns(table), table.num_rows, (*needed, *served))
-    if problems:
-        raise BadInput(refusal(path, frame, problems))
-    if featured:
-        frame["imprint"] = pd.Series(imprints(table, Path(path)), dtype=object)
-        frame[RESPONSE_CHARS] = response_chars(table, Path(path))
-    return _without_duplicates(frame)
+
+
+def no_parquet(path: str | Path, error: Exception) -> BadInput:
+    """The refusal of a file that is read as a traffic table and is not Parquet."""
+    return BadInput(f"{path}: not a Parquet file ({error}); run `suffice ingest` first")
+
+
+def repeats(frame: pd.DataFrame, keep: Literal["last", False]) -> "pd.Series[bool]":
+    """bool[n]: another row has the row's key, its request and tier (model, where it has no tier).
+
+    With `keep="last"` the last row of each key counts as no repeat.
+    """
+    answered_by = frame["tier"].where(frame["tier"].notna(), frame["model"])
+    return pd.DataFrame({"id": frame["request_id"], "by": answered_by}).duplicated(keep=keep)
 
 
 def require_scores(table: TrafficTable) -> None:
@@ -78,8 +130,7 @@ def require_scores(table: TrafficTable) -> None:
 
 def _read_parquet(path: Path) -> pa.Table:
     """The table as it is at one moment: where rows are added or removed meanwhile, read again."""
-    if not path.exists():
-        raise BadInput(f"{path}: no such file; `suffice ingest` makes one from a log")
+    _check_there(path)
     for _ in range(TRIES):
         if (before := _files(path)) is not None:
             try:
@@ -91,10 +142,7 @@ def _read_parquet(path: Path) -> pa.Table:
                 if _files(path) == before:
                     return table
         time.sleep(PAUSE)
-    raise BadInput(
-        f"{path}: rows are being added to it or removed, or were when a job was stopped; wait, or "
-        "`suffice ingest` the same log again (`suffice forget` the same people)"
-    )
+    raise _unfinished(path)
 
 
 def _files(path: Path) -> list[tuple[Path, int, int]] | None:
@@ -113,9 +161,7 @@ def _read_once(path: Path) -> pa.Table:
         schema = common_schema(path) if path.is_dir() else None
         table = pq.read_table(path, partitioning=None, schema=schema)
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(
-            f"{path}: not a Parquet file ({error}); run `suffice ingest` first"
-        ) from None
+        raise no_parquet(path, error) from None
     twice = [n for n, times in Counter(table.column_names).items() if times > 1]
     if twice:
         raise BadInput(f"{path}: column {twice[0]} is there twice; rename one")
@@ -123,8 +169,7 @@ def _read_once(path: Path) -> pa.Table:
 
 
 def _without_duplicates(frame: pd.DataFrame) -> TrafficTable:
-    answered = frame["tier"].where(frame["tier"].notna(), frame["model"])
-    again = pd.DataFrame({"id": frame["request_id"], "by": answered}).duplicated(keep=False)
+    again = repeats(frame, keep=False)
     if not again.any():
         return TrafficTable(frame)
     resolved = resolve([hashes_of(to_arrow(frame[again]))])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import BadInput
-from training.log.requests import Requests, evening
+from training.log.requests import Requests, thinning
 from training.measure.offpolicy import Logged
 
 PAIRED, ONE_SIDED = "paired", "one-sided"
@@ -144,7 +144,7 @@ def like_traffic(requests: Requests, usable: NDArray[np.bool_]) -> NDArray[np.bo
         return usable
     kept = usable.copy()
     rows = np.flatnonzero(sampled)
-    odds = zip(requests.ids[rows], evening(chance[rows]), strict=True)
+    odds = zip(requests.ids[rows], thinning(chance[rows]), strict=True)
     kept[rows] = [_draw(name) < odd for name, odd in odds]
     return kept
 

@@ -85,7 +85,7 @@ def sample(
 def save_baseline(folder: Path, kept: Sample) -> None:
     """Write the sample without pickle."""
     arrays = {name: getattr(kept, name) for name in Sample.__dataclass_fields__}
-    np.savez_compressed(folder / FILE, **arrays)
+    np.savez_compressed(folder / FILE, allow_pickle=False, **arrays)
 
 
 def carried(old: Sample, chosen: Sample | None) -> Sample:

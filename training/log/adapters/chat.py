@@ -10,8 +10,9 @@ from training.log.adapters.records import decoded_object
 
 DRAWN = re.compile(r"chatcmpl-\d{1,3}")
 UP = frozenset({"up", "thumbs_up", "thumbsup", "thumbs up", "like", "positive", "good", "true"})
-DOWN = frozenset({"down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "negative"})
-DOWN |= {"bad", "false"}
+DOWN = frozenset(
+    {"down", "thumbs_down", "thumbsdown", "thumbs down", "dislike", "negative", "bad", "false"}
+)
 # As LiteLLM spells them; a prefix that is an organisation on a model hub is part of the name.
 PROVIDERS = frozenset(
     "openai azure azure_ai anthropic bedrock vertex_ai gemini google mistral cohere groq deepseek "

@@ -128,26 +128,29 @@ def _decoded(raw: bytes) -> tuple[str, str | None]:
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]] | Bad]:
     """One JSON object a line; blank lines are passed over."""
     for number, raw, problem in raw_lines(path):
-        found = Bad(number, problem, raw.decode("utf-8", "replace")) if problem else raw
-        if isinstance(found, Bad):
+        if problem:
+            yield Bad(number, problem, raw.decode("utf-8", "replace"))
+        elif (found := _json_line(number, raw)) is not None:
             yield found
-        elif (value := json_line(number, raw)) is not None:
-            yield value
 
 
-def json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | None:
+def _json_line(number: int, raw: bytes) -> tuple[int, dict[str, Any]] | Bad | None:
     """The object of one line; None for a blank one."""
+    value, reason = None, None
     try:
         value = _quick_json(raw)
-        reason = None if isinstance(value, dict) else "not a JSON object"
     except ValueError:  # what only Python reads, or damage
         text, reason = _decoded(raw)
         if not text.strip():
             return None
-        value, reason = (None, reason) if reason else _parsed(text)
-    if reason:
-        return Bad(number, reason, raw[:RAW_LIMIT].decode("utf-8", "replace"))
-    return number, cast(dict[str, Any], value)
+        if reason is None:
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                reason = f"not valid JSON ({error})"
+    if isinstance(value, dict):
+        return number, value
+    return Bad(number, reason or "not a JSON object", raw[:RAW_LIMIT].decode("utf-8", "replace"))
 
 
 def read_json(text: bytes | str) -> Any:
@@ -171,16 +174,6 @@ def _quick_json(raw: bytes) -> Any:
     if LONG in raw.translate(DIGITS):
         raise ValueError("a long integer")
     return orjson.loads(raw)
-
-
-def _parsed(text: str) -> tuple[object, str | None]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return None, f"not valid JSON ({error})"
-    if not isinstance(value, dict):
-        return None, "not a JSON object"
-    return value, None
 
 
 class _CutError(Exception):

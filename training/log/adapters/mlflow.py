@@ -40,11 +40,11 @@ def saw(record: dict[str, Any]) -> str | None:
 def rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     """The chat calls of one trace."""
     info = record.get("info") or record
-    spans = decoded((record.get("data") or record).get("spans")) or []
-    told = [_Span(decoded(span)) for span in spans]
-    chats = [span for span in told if span.inputs.get("messages")]
+    listed = decoded((record.get("data") or record).get("spans")) or []
+    spans = [_Span(decoded(span)) for span in listed]
+    chats = [span for span in spans if span.inputs.get("messages")]
     if not chats:
-        kinds = {str(span.kind) for span in told if span.kind}
+        kinds = {str(span.kind) for span in spans if span.kind}
         if not kinds.isdisjoint(CHAT):
             yield "not a chat call (inputs without messages)"
         else:
@@ -62,7 +62,7 @@ def rows(record: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
             "session_id": metadata.get("mlflow.trace.session"),
             "user_id": user,
             "tags": tags,
-            **span.values(told),
+            **span.values(spans),
             **(_thumb(info.get("assessments"), user) if span is chats[-1] else {}),
         }
 

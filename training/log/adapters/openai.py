@@ -14,7 +14,7 @@ from router.request import read_body
 from training.log.adapters.chat import bare_model, completion, joined_chunks, people, unique_id
 from training.log.adapters.records import UNREADABLE, Numbered, applied, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
-from training.log.adapters.shelf import Shelf
+from training.log.adapters.shelf import Shelf, shelve
 
 INPUT, ANSWERS = "input of a batch", "answers of a batch"
 STORED, MESSAGES = "stored completions", "messages of stored completions"
@@ -48,25 +48,19 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """The calls of files (path, what was seen), each with the number of the file it is from."""
     yield from _batches(parts)
     yield from _stored(parts)
-    for number, path in _of(parts, PAIRS):
+    for number, path in _files(parts, PAIRS):
         yield from ((number, record) for record in applied(_pair, records(path)))
 
 
-def _of(parts: Sequence[tuple[Path, str]], kind: str) -> list[tuple[int, Path]]:
+def _files(parts: Sequence[tuple[Path, str]], kind: str) -> list[tuple[int, Path]]:
     return [(number, path) for number, (path, seen) in enumerate(parts) if seen == kind]
 
 
 def _batches(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     with Shelf() as answers:
-        for number, path in _of(parts, ANSWERS):
-            for record in records(path):
-                if isinstance(record, Bad):
-                    yield number, record
-                elif not isinstance(record[1].get("custom_id"), str):
-                    yield number, bad(*record, ValueError("no custom_id"))
-                else:
-                    answers.put(record[1]["custom_id"], [number, *record])
-        for number, path in _of(parts, INPUT):
+        for number, path in _files(parts, ANSWERS):
+            yield from shelve(answers, "custom_id", number, path)
+        for number, path in _files(parts, INPUT):
             for record in records(path):
                 yield number, record if isinstance(record, Bad) else _request(record, answers)
         for number, line, _ in answers.left():
@@ -108,17 +102,11 @@ def _batch_values(key: str, body: dict[str, Any], found: dict[str, Any]) -> dict
 
 def _stored(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     with Shelf() as said:
-        for number, path in _of(parts, MESSAGES):
-            for record in records(path):
-                if isinstance(record, Bad):
-                    yield number, record
-                elif not isinstance(record[1].get("completion_id"), str):
-                    yield number, bad(*record, ValueError("no completion_id"))
-                else:
-                    said.put(record[1]["completion_id"], record[1])
+        for number, path in _files(parts, MESSAGES):
+            yield from shelve(said, "completion_id", number, path)
 
         def rows(stored: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
-            found = said.find(stored["id"])
+            found = [message for _, _, message in said.find(stored["id"])]
             if not found:
                 yield "its messages are in none of the files"
                 return
@@ -131,7 +119,7 @@ def _stored(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                 **completion(stored),
             }
 
-        for number, path in _of(parts, STORED):
+        for number, path in _files(parts, STORED):
             yield from ((number, record) for record in applied(rows, records(path)))
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.log.adapters.records import bad, records
+from training.log.adapters.rows import Bad
+
 
 class Shelf:
     """JSON values put under a text key and found again in the order in which they were put.
@@ -54,6 +57,20 @@ class Shelf:
         found = self._file.execute("SELECT value FROM shelf WHERE taken = 0 ORDER BY rowid")
         for (value,) in found:
             yield json.loads(value)
+
+
+def shelve(shelf: Shelf, key: str, number: int, path: Path) -> Iterator[tuple[int, Bad]]:
+    """Put each record of a file, as [number, line, record], under the text in its field `key`.
+
+    Records that cannot be read, or have no text there, are yielded with the file's `number`.
+    """
+    for record in records(path):
+        if isinstance(record, Bad):
+            yield number, record
+        elif not isinstance(record[1].get(key), str):
+            yield number, bad(*record, ValueError(f"no {key}"))
+        else:
+            shelf.put(record[1][key], [number, *record])
 
 
 def _safe(key: str) -> str:

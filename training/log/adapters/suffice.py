@@ -11,7 +11,7 @@ from typing import Any
 from training.log.adapters.chat import bare_model, completion
 from training.log.adapters.records import Numbered, bad, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
-from training.log.adapters.shelf import Shelf
+from training.log.adapters.shelf import Shelf, shelve
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
 OF_A_DECISION = ("at", "session_id", "messages", "tier", "propensity", "tags")
@@ -35,13 +35,8 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """The decisions of files (path, what was seen), each with the number of its file."""
     with Shelf() as outcomes:
         for number, (path, seen) in enumerate(parts):
-            for record in records(path) if seen == OUTCOMES else ():
-                if isinstance(record, Bad):
-                    yield number, record
-                elif not isinstance(record[1].get("decision_id"), str):
-                    yield number, bad(*record, ValueError("no decision_id"))
-                else:
-                    outcomes.put(record[1]["decision_id"], [number, *record])
+            if seen == OUTCOMES:
+                yield from shelve(outcomes, "decision_id", number, path)
         for number, (path, seen) in enumerate(parts):
             for record in records(path) if seen == DECISIONS else ():
                 yield number, record if isinstance(record, Bad) else _decision(record, outcomes)

@@ -151,7 +151,7 @@ def _csv_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
         raise BadInput(f"{path}: line 1: column {min(twice)} is there twice; rename one")
     records = csv_records(path, delimiter)
     next(records)
-    pick = _picker(mapping, names)
+    pick = _Picker(mapping, names)
     prompts = {*mapping.names("prompt"), *mapping.names("messages")}
     # An empty field means "nothing", but of a prompt it means the empty text.
     for record in records:
@@ -164,7 +164,7 @@ def _csv_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
 
 
 def _json_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
-    pick = _picker(mapping, None)
+    pick = _Picker(mapping, None)
     for record in json_lines(path):
         yield record if isinstance(record, Bad) else Row(record[0], pick(record[1]))
 
@@ -174,13 +174,13 @@ def _parquet_rows(path: Path, mapping: Mapping) -> Iterator[Record]:
         names = file.schema_arrow.names
     wanted = mapping.read()
     columns = [name for name in names if name in wanted]
-    pick = _picker(mapping, columns)
+    pick = _Picker(mapping, columns)
     for number, values in parquet_records(path, columns):
         yield Row(number, pick(values))
 
 
-class _picker:  # noqa: N801 (a function with a prepared plan)
-    """Source values → values by column of the traffic table."""
+class _Picker:
+    """Called with the values of a source row, gives those by column of the traffic table."""
 
     def __init__(self, mapping: Mapping, present: list[str] | None) -> None:
         self._mapping = mapping

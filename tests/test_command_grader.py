@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.label.commands import Command
+from training.label.command_grader import Command
 from training.label.graders import Grader
 
 
