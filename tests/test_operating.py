@@ -371,6 +371,63 @@ def test_a_middle_tier_that_rivals_routing_has_its_own_part_of_the_risk():
     assert Course.from_dict(course.to_dict()).rivals == (1,)
 
 
+def test_a_tier_certified_alone_is_taken_where_no_mix_is():
+    """It was always the top tier then, dearer and worse, as if nothing had been certified."""
+    rng = np.random.default_rng(30)
+    n = 300
+    p = np.stack([rng.uniform(0.1, 0.3, n), np.full(n, 0.9), rng.uniform(0.5, 0.7, n)], axis=1)
+    usd = np.stack([np.full(n, 1e-5), np.full(n, 1e-4), rng.uniform(1e-3, 2e-3, n)], axis=1)
+    course = replace(plan_course(p, usd), lead=0.0)
+    assert course.rivals == (1,)
+    score = (rng.random((n, 3)) < p) * 1.0
+    score[course.steps[0].choose(p, usd) == 1] = [0.0, 0.0, 1.0]  # unlucky at once
+    evidence = Evidence(p, usd, usd, score, np.arange(n), score >= 0.5)
+    goal = MinQuality(0.99)
+    assert not walk_steps(goal, course, evidence)[0].promise.certified
+    policy = choose(goal, course, evidence, ["a", "b", "c"])
+    assert policy.constant == 1
+    assert policy.promise.certified and policy.promise.bound >= 0.99
+    assert "alone" in policy.why
+    dear = replace(evidence, paid=usd[:, [0, 2, 1]])
+    assert choose(goal, course, dear, ["a", "b", "c"]).constant == 2
+
+
+def test_the_walk_begins_where_the_router_is_clearly_better_than_the_top_tier():
+    """A first step that moves few requests gains too little to be shown on so few rows."""
+    rng = np.random.default_rng(31)
+    truth = np.stack([rng.uniform(0.55, 0.75, 50_000), rng.uniform(0.3, 0.65, 50_000)], axis=1)
+    usd = np.stack([np.full(50_000, 1e-4), rng.uniform(1e-3, 4e-3, 50_000)], axis=1)
+    course = Course.from_dict(plan_course(truth, usd).to_dict())
+    cheap = 0
+    for _ in range(40):
+        rows = rng.integers(0, 50_000, 300)
+        p, cost = truth[rows], usd[rows]
+        score = (rng.random((300, 2)) < p) * 1.0
+        evidence = Evidence(p, cost, cost, score, np.arange(300))
+        policy = choose(MinQuality(), course, evidence, NAMES)
+        assert policy.promise.certified
+        cheap += quality_of_top(policy, truth, usd) > 1.1
+    assert cheap >= 36
+    few = replace(evidence, units=np.arange(300)[None] // 30)
+    assert course.start(evidence) > 0 == course.start(few)
+    old = {name: value for name, value in course.to_dict().items() if name != "lead"}
+    assert Course.from_dict(old).start(evidence) == 0
+
+
+def test_a_walk_that_begins_late_breaks_its_promise_as_rarely():
+    """The heads believe the small tier better than it is: always-small keeps 98.9 %, not 99 %."""
+    rng, broken, draws = np.random.default_rng(32), 0, 400
+    believed = np.stack([np.full(1000, 0.9), rng.uniform(0.5, 0.8, 1000)], axis=1)
+    course = plan_course(believed, np.tile([1e-4, 1e-2], (1000, 1)))
+    for _ in range(draws):
+        p, usd = np.tile([0.9, 0.6], (400, 1)), np.tile([1e-4, 1e-2], (400, 1))
+        score = (rng.random((400, 2)) < [0.989 * 0.6, 0.6]) * 1.0
+        evidence = Evidence(p, usd, usd, score, np.arange(400))
+        assert course.start(evidence) > 0
+        broken += choose(MinQuality(), course, evidence, NAMES).constant == 0
+    assert binomtest(broken, draws, 0.05, alternative="greater").pvalue > 0.01
+
+
 def test_a_constant_breaks_the_limit_only_where_asked():
     """As good on average, on other prompts: half of its failures are the top tier's successes."""
     rng = np.random.default_rng(23)

@@ -4,8 +4,11 @@ without a promise asks for.
 Fixed-sequence testing (Bauer 1991; Angelopoulos et al., arXiv 2110.01052): the order in which to
 try policies is fixed on the fit rows; it is walked from always-top towards always-cheapest, and the
 walk stops at the first step that cannot be certified, so that no confidence is lost to the number
-of steps. With three or more tiers the rate need not be monotone along the walk: a later step may
-hold where an earlier one fails. It is then not found, and the promise is valid all the same.
+of steps. Where the fit rows expect the router to be better than the top tier by so much that the
+choose rows will show it, the walk begins where it is best: the steps before, which move few
+requests, are dearer, worse, and harder to certify. With three or more tiers the rate need not be
+monotone along the walk: a later step may hold where an earlier one fails. It is then not found, and
+the promise is valid all the same.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from router.policy import Policy, Promise
 from training.decide.bounds import units_needed
 from training.decide.evidence import Evidence
-from training.decide.goals import Goal, MaxBadDowngrade, MaxCost, TopShare, Value
+from training.decide.goals import Goal, MaxBadDowngrade, MaxCost, MinQuality, TopShare, Value
 from training.decide.promises import Promised, holds, non_inferior, promise
 from training.errors import BadInput
 from training.label.rule import LabelRule
@@ -29,6 +32,7 @@ from training.measure.world import World, paired_world, pick_world, valuable
 STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
+SURE = 3.0  # standard errors
 NOTHING_CHEAPER = "no cheaper operating point could be certified"
 RIVALS_PART = 0.2  # share of the risk of error set aside for middle tiers that rival routing
 
@@ -40,10 +44,13 @@ class Course:
     Attributes:
         dials: float64[s], rising: from the dearest mix to the cheapest.
         rivals: middle tiers that, alone, look within half a point of the mix that costs the same.
+        lead: by how many standard deviations of one request the likeliest tier looks better than
+            the top tier, which is at most as likely.
     """
 
     dials: NDArray[np.float64]
     rivals: tuple[int, ...] = ()
+    lead: float = 0.0
 
     @property
     def steps(self) -> tuple[Policy, ...]:
@@ -52,12 +59,21 @@ class Course:
 
     def to_dict(self) -> dict[str, Any]:
         """As kept in the manifest."""
-        return {"dials": self.dials.tolist(), "rivals": list(self.rivals)}
+        return {"dials": self.dials.tolist(), "rivals": list(self.rivals), "lead": self.lead}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Course":
         """Read what `to_dict` wrote."""
-        return cls(np.array(values["dials"], dtype=np.float64), tuple(values["rivals"]))
+        dials = np.array(values["dials"], dtype=np.float64)
+        return cls(dials, tuple(values["rivals"]), float(values.get("lead", 0.0)))
+
+    def start(self, evidence: Evidence) -> int:
+        """The step that the walk begins with; by how many rows there are, not by their outcomes.
+
+        A pseudo-outcome varies as if there were fewer rows, by about the largest weight.
+        """
+        rows = min(len(np.unique(unit)) for unit in evidence.partitions) / evidence.high
+        return int((self.dials < 0).sum()) if self.lead * np.sqrt(rows) >= SURE else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +109,15 @@ def plan_course(p: NDArray[np.float64], usd: NDArray[np.float64]) -> Course:
         mixed = p[rows, tiers[dearer[-1]]].mean() if len(dearer) else p[:, -1].mean()
         if p[:, k].mean() >= mixed - HALF_A_POINT:
             rivals.append(k)
-    return Course(dials, tuple(rivals))
+    return Course(dials, tuple(rivals), _lead(p))
+
+
+def _lead(p: NDArray[np.float64]) -> float:
+    """`Course.lead`, from float64[n, k]; as if tiers failed independently, which is cautious."""
+    likeliest, top = p.max(axis=1), p[:, -1]
+    gain = likeliest - top
+    moved = (likeliest * (1 - likeliest) + top * (1 - top)) * (gain > 0)
+    return float(gain.mean() / np.sqrt(max(gain.var() + moved.mean(), 1e-12)))
 
 
 def dial_grid(p: NDArray[np.float64], usd: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -191,17 +215,20 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     risk = 1.0 - goal.confidence
     part, held, spared = _risks(goal, course, evidence)
     steps = course.steps
-    passed = holds(goal, steps, evidence, spared)
-    count = len(steps) if passed.all() else int(np.argmin(passed))
-    best = Policy(0.0, constant=top, why=NOTHING_CHEAPER)
+    start = course.start(evidence) if isinstance(goal, MinQuality) else 0
+    passed = holds(goal, steps[start:], evidence, spared)
+    count = start + (len(passed) if passed.all() else int(np.argmin(passed)))
+    costs = evidence.paid.mean(axis=0)
+    alone = [Policy(0.0, constant=top, why=NOTHING_CHEAPER), *held]
+    best = min(alone, key=lambda policy: float(costs[policy.constant]))
     if count == len(steps):
         best = replace(steps[-1], why="the cheapest tier alone could be certified")
-    elif count:
+    elif count > start:
         why = "the cheapest step that could be certified, in an order fixed on the fit rows"
         best = replace(steps[count - 1], why=why)
-    risks = {r.constant: part for r in held} | {top: risk}
+    risks = {top: risk} | {r.constant: part for r in held}
     chosen = _or_constant(best, goal, evidence, set(risks))
-    level = spared if chosen is best else risks.get(chosen.constant, risk)
+    level = risks.get(chosen.constant, spared if chosen is best else risk)
     found = promise(goal, chosen, evidence, level)
     if chosen is not best and chosen.constant not in risks:
         found = replace(found, certified=False)
@@ -216,7 +243,8 @@ def _risks(goal: Promised, course: Course, evidence: Evidence) -> tuple[float, l
     """
     risk = 1.0 - goal.confidence
     part = RIVALS_PART * risk / max(len(course.rivals), 1)
-    rivals = [Policy(0.0, constant=k) for k in course.rivals]
+    why = "the cheapest tier that could be certified alone; no mix of tiers could"
+    rivals = [Policy(0.0, constant=k, why=why) for k in course.rivals]
     held = [r for r in rivals if holds(goal, [r], evidence, part)[0]]
     return part, held, risk - part * (len(rivals) - len(held))
 
