@@ -256,6 +256,19 @@ def test_beside_a_top_tier_that_never_scores_nothing_is_printed_as_inf(workdir, 
     assert not {"inf", "inf%", "nan", "nan%"} & set(done.out.split())
 
 
+def test_a_top_tier_that_is_worse_is_compared_by_aiq(workdir, capsys, quick):
+    """There is no gap to recover, so no APGR; the first peer was called the best one by it."""
+    rows = make_rows(400, 7, easy=(0.9, 0.3), hard=(0.4, 0.6), session=1, timed=False)
+    done = call(capsys, "bench", *prepared(workdir, rows), "--seeds", 1, "--json", "bench.json")
+    assert done.code == 0, done
+    told = json.loads((workdir / "bench.json").read_text())
+    assert told["headline"] == "aiq"
+    assert told["better_than_best_peer"]["Suffice, static"] in ("yes", "no", "not shown")
+    peers = ("linear", "matrix factorisation")
+    value = {name: told["methods"][name]["metrics"]["aiq"]["value"] for name in peers}
+    assert told["best_peer"] == max(peers, key=value.__getitem__)
+
+
 def test_more_than_two_tiers_are_compared_by_aiq(workdir, capsys, quick):
     three = (*TIERS[:1], Tier("middle", "vendor/m-1", 1.0, 3.0), *TIERS[1:])
     chances = {"easy": (0.95, 0.95, 0.97), "hard": (0.1, 0.5, 0.95)}

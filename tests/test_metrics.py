@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from training.errors import BadInput
 from training.measure.curve import Walk, oracle_walk, order_walk, policy_walk, trace
 from training.measure.intervals import Interval, bootstrap, values
-from training.measure.limits import allowing
+from training.measure.limits import allowing, choice_limits
 from training.measure.metrics import (
     aiq,
     bad_downgrades,
@@ -406,6 +406,17 @@ def test_limits_of_rare_differences_cover(lost, won):
         found = allowing(Interval(mean, mean, mean, mean, 0.0), gain, np.arange(100))
         covered += found.low <= won - lost <= found.high
     assert covered >= draws * 0.95 - 2 * (draws * 0.05 * 0.95) ** 0.5
+
+
+def test_no_share_of_the_top_tier_s_quality_is_below_nothing():
+    """Of one session with all of the requests next to nothing is known: it said −3.7 %."""
+    score = np.column_stack([np.ones(100), np.ones(100)])
+    session = np.append(np.zeros(98, dtype=np.int64), [1, 2])
+    one = Interval(1.0, 1.0, 1.0, 1.0, 0.0)
+    tier, bad = np.zeros(100, dtype=np.int64), np.zeros(100, dtype=bool)
+    found = choice_limits({"quality_of_top": one}, tier, 0.6 * score, bad, session)
+    assert found["quality_of_top"].low == 0.0
+    assert found["quality_of_top"].high > 1.0
 
 
 @settings(max_examples=30)

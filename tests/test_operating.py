@@ -418,6 +418,27 @@ def test_rivals_break_the_promise_in_at_most_five_percent():
     assert broken / draws <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / draws)
 
 
+def test_a_tier_certified_alone_is_taken_where_no_mix_is():
+    """It was always the top tier then, dearer and worse, as if nothing had been certified."""
+    rng = np.random.default_rng(30)
+    n = 300
+    p = np.stack([rng.uniform(0.1, 0.3, n), np.full(n, 0.9), rng.uniform(0.5, 0.7, n)], axis=1)
+    usd = np.stack([np.full(n, 1e-5), np.full(n, 1e-4), rng.uniform(1e-3, 2e-3, n)], axis=1)
+    course = plan_course(p, usd)
+    assert course.rivals == (1,)
+    score = (rng.random((n, 3)) < p) * 1.0
+    score[course.steps[0].choose(p, usd) == 1] = [0.0, 0.0, 1.0]  # unlucky at once
+    evidence = Evidence(p, usd, usd, score, np.arange(n), score >= 0.5)
+    goal = MinQuality(0.99)
+    assert not walk_steps(goal, course, evidence)[0].promise.certified
+    policy = choose(goal, course, evidence, ["a", "b", "c"])
+    assert policy.constant == 1
+    assert policy.promise.certified and policy.promise.bound >= 0.99
+    assert "single tier" in policy.why
+    dear = replace(evidence, paid=usd[:, [0, 2, 1]])
+    assert choose(goal, course, dear, ["a", "b", "c"]).constant == 2
+
+
 def test_a_constant_breaks_the_limit_only_where_asked():
     """As good on average, on other prompts: half of its failures are the top tier's successes."""
     rng = np.random.default_rng(23)

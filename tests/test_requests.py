@@ -135,12 +135,26 @@ def test_one_sided_and_paired_requests(tmp_path):
 
 
 def test_weights_are_clipped_inverse_propensities(tmp_path):
-    rows = make_rows(3)
-    for row, propensity in zip(rows, (0.5, None, 0.01, 0.9, 0.05, 0.2), strict=True):
+    rows = make_rows(6)
+    for row, propensity in zip(rows[::2], (0.5, None, 0.01, 0.9, 0.05, 0.2), strict=True):
         row["propensity"] = propensity
+    requests = requests_of(rows[::2], tmp_path)
+    np.testing.assert_allclose(requests.weight[:, 0], [2.0, 1.0, 20.0, 1 / 0.9, 20.0, 5.0])
+    np.testing.assert_allclose(requests.weight[:, 1], 1.0)
+    np.testing.assert_allclose(requests.propensity[:, 0], [0.5, np.nan, 0.01, 0.9, 0.05, 0.2])
+
+
+def test_what_every_tier_answered_counts_once_whoever_was_chosen(tmp_path):
+    """Weighed by its propensity, one request in ten would count as ten beside its own shadow."""
+    rows = make_rows(3)
+    for row, propensity in zip(rows, (0.1, None, None, 0.9, 0.01, None), strict=True):
+        row |= {"propensity": propensity, "label_weight": 0.8}
+    del rows[3]  # so that of r1 one tier's answer alone is known
+    rows[2]["propensity"] = 0.1
     requests = requests_of(rows, tmp_path)
-    np.testing.assert_allclose(requests.weight, [[2.0, 1.0], [20.0, 1 / 0.9], [20.0, 5.0]])
-    np.testing.assert_allclose(requests.propensity, [[0.5, np.nan], [0.01, 0.9], [0.05, 0.2]])
+    np.testing.assert_allclose(requests.weight, [[0.8, 0.8], [8.0, 1.0], [0.8, 0.8]])
+    np.testing.assert_allclose(requests.propensity[:, 0], [0.1, 0.1, 0.01])
+    assert propensity_notes(requests) == ()
 
 
 def test_a_label_counts_by_its_weight(tmp_path):
@@ -148,6 +162,7 @@ def test_a_label_counts_by_its_weight(tmp_path):
     for row, trusted in zip(rows, (0.5, None, 0.25, 1.0, None, None), strict=True):
         row["label_weight"] = trusted
     rows[0]["propensity"] = 0.5
+    del rows[1]
     weight = requests_of(rows, tmp_path).weight
     np.testing.assert_allclose(weight, [[1.0, 1.0], [0.25, 1.0], [1.0, 1.0]])
 

@@ -126,7 +126,8 @@ def _summary(
     rounds = bootstrap(estimators, len(tested), groups=units, resamples=RESAMPLES)
     figures = rounds.intervals()
     chosen = {name: figures.pop(f"chosen: {name}") for name in ours}
-    headline = "apgr" if len(tiers) == 2 else "aiq"
+    gap = len(tiers) == 2 and np.isfinite(figures[RANDOM]["apgr"].value)
+    headline = "apgr" if gap else "aiq"
     peers = [name for name in names if name not in ours]
     return Bench(
         requests=len(requests),

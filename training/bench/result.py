@@ -35,7 +35,8 @@ class Bench:
         requests, trained, tested: how many; the last two in the first seed.
         tiers: their names, cheapest first.
         seeds: which were played.
-        headline: the metric by which the best peer is named: ``apgr`` of two tiers, else ``aiq``.
+        headline: the metric by which the best peer is named: ``apgr`` of two tiers, the dearer of
+            which is the better one, else ``aiq``.
         sources: {method: what it is}, Suffice first, then peers, then what bounds them.
         figures: {method: {metric: Interval}}, means over seeds.
         by_seed: {method: its metrics in each seed}.

@@ -196,16 +196,14 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     steps = course.steps
     passed = holds(goal, steps, evidence, spared)
     count = len(steps) if passed.all() else int(np.argmin(passed))
-    best = Policy(0.0, constant=top, why=NOTHING_CHEAPER)
+    paid = evidence.paid.mean(axis=0)
+    alone = [Policy(0.0, constant=top, why=NOTHING_CHEAPER), *held]
+    best = min(alone, key=lambda policy: float(paid[policy.constant]))
     if count == len(steps):
         best = replace(steps[-1], why="the cheapest tier alone could be certified")
     elif count:
         why = "the cheapest step that could be certified, in an order fixed on the fit rows"
         best = replace(steps[count - 1], why=why)
-    elif held:
-        paid = evidence.paid.mean(axis=0)
-        cheapest = min(held, key=lambda rival: paid[rival.constant])
-        best = replace(cheapest, why="the cheapest single tier that could be certified")
     risks = {r.constant: part for r in held} | {top: risk}
     chosen = _or_constant(best, goal, evidence, set(risks))
     level = spared if chosen is best and count else risks.get(chosen.constant, risk)
@@ -223,7 +221,8 @@ def _risks(goal: Promised, course: Course, evidence: Evidence) -> tuple[float, l
     """
     risk = 1.0 - goal.confidence
     part = RIVALS_PART * risk / max(len(course.rivals), 1)
-    rivals = [Policy(0.0, constant=k) for k in course.rivals]
+    why = "the cheapest single tier that could be certified"
+    rivals = [Policy(0.0, constant=k, why=why) for k in course.rivals]
     held = [r for r in rivals if holds(goal, [r], evidence, part)[0]]
     return part, held, risk - part * (len(rivals) - len(held))
 

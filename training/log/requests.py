@@ -35,7 +35,8 @@ class Requests:
         propensity: float64[n, k] in (0, 1], with which the logging policy chose the tier that
             answered; NaN where the log does not say.
         weight: float64[n, k], 1/propensity of the logging policy, clipped, times the label's own
-            weight; 1 where unknown.
+            weight; 1 where unknown. Where every tier's score is known nothing was left to chance,
+            and only the label's own counts.
         label_weight: float64[n, k], how far a score is trusted; 1 where the log does not say.
         input_tokens, output_tokens: float64[n, k].
         cost_usd: float64[n, k], as billed.
@@ -128,8 +129,10 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         matrix[row, column] = values.to_numpy(dtype=np.float64)
         return matrix
 
+    score = spread(frame["score"])
+    partly = np.asarray(np.isnan(score).any(axis=1))
+    chance = frame["propensity"].where(partly[row]).fillna(1.0).clip(lower=1.0 / MAX_WEIGHT)
     trusted = frame["label_weight"].fillna(1.0)
-    weights = trusted / frame["propensity"].fillna(1.0).clip(lower=1.0 / MAX_WEIGHT)
     length = _response_chars(frame) / CHARS_PER_TOKEN
     heads = frame.iloc[first]
     return Requests(
@@ -139,9 +142,9 @@ def gather(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Requests:
         session=_objects(_texts(heads["session_id"])),
         source=_objects(_texts(heads["source"])),
         tags=_objects([tuple(tags) for tags in heads["tags"]]),
-        score=spread(frame["score"]),
+        score=score,
         propensity=spread(frame["propensity"]),
-        weight=np.nan_to_num(spread(weights), nan=1.0),
+        weight=np.nan_to_num(spread(trusted / chance), nan=1.0),
         label_weight=np.nan_to_num(spread(trusted), nan=1.0),
         input_tokens=spread(frame["input_tokens"]),
         output_tokens=spread(frame["output_tokens"].fillna(length)),
@@ -219,7 +222,7 @@ def _seen(rows: pd.DataFrame) -> str:
 
 def propensity_notes(requests: Requests) -> tuple[str, ...]:
     """What was made of the propensities, in words: what was clipped, what is missing."""
-    answered = ~np.isnan(requests.score)
+    answered = ~np.isnan(requests.score) & ~requests.paired[:, None]
     known = answered & ~np.isnan(requests.propensity)
     if not known.any():
         return ()
@@ -233,7 +236,7 @@ def propensity_notes(requests: Requests) -> tuple[str, ...]:
             f"{1 / weight.max():.3g}: for fitting they count as {1 / MAX_WEIGHT:g}, which takes "
             f"{lost:.1%} of all weight away; estimates of a policy's value do not clip"
         )
-    missing = answered & ~known & ~requests.paired[:, None]
+    missing = answered & ~known
     if missing.any():
         notes.append(
             f"{int(missing.sum())} answers carry no propensity beside {int(known.sum())} that do: "

@@ -87,7 +87,8 @@ def choice_limits(
         shares["bad_downgrade"] = bad.astype(np.float64)
         if "quality_of_top" in found and top.any():
             kept, per = found["quality_of_top"], float(top.mean())
-            metrics["quality_of_top"] = allowing(kept, own - top, session, per)
+            limits = allowing(kept, own - top, session, per)
+            metrics["quality_of_top"] = replace(limits, low=max(limits.low, 0.0))
     return metrics | {name: rate(shares[name], session) for name in shares.keys() & found.keys()}
 
 
