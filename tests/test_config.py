@@ -19,7 +19,10 @@ def test_tiers(tmp_path):
         ("tier = [1, 2]", "expected \\[\\[tier\\]\\] tables"),
         (TIERS_TOML + "\n[other]\na = 1\n", "nothing else.*other"),
         ("[[tier]]" + TIERS_TOML.split("[[tier]]")[1], "two or more"),
-        (TIERS_TOML.replace('model = "vendor/large-1"\n', ""), "tier 2: missing \\['model'\\]"),
+        (
+            TIERS_TOML.replace('model = "vendor/large-1"\n', ""),
+            "tier 2 \\('large'\\): missing \\['model'\\]",
+        ),
         (
             TIERS_TOML.replace("input_usd", "inptu_usd", 1),
             "tier 1.*'inptu_usd_per_mtok'.*mean 'input_usd",

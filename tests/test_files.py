@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.traffic_makers import call, write_tiers
 from training import files
 from training.errors import BadInput, EnvironmentProblem
-from training.files import check_file, whole
+from training.files import check_file, whole, write_arrays
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -125,3 +126,13 @@ def test_a_budget_is_a_sum(budget, job, tmp_path, capsys):
     out = ("--out", tmp_path / "r.parquet", "--budget", budget)
     call(capsys, "replay", job.traffic, "--tiers", job.tiers, *out).refused("--budget")
     call(capsys, "judge", job.traffic, "--model", "m", *out).refused("--budget")
+
+
+def test_arrays_of_objects_are_not_written(tmp_path: Path) -> None:
+    arrays = {"allow": np.arange(3), "pickle": np.zeros((2, 2), np.float32)}
+    write_arrays(tmp_path / "a.npz", arrays)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert set(found.files) == set(arrays)  # and no array "allow_pickle"
+    with pytest.raises(TypeError, match="words: an array of objects"):
+        write_arrays(tmp_path / "b.npz", {"words": np.array(["a", None])})
+    assert not (tmp_path / "b.npz").exists()

@@ -29,7 +29,7 @@ from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import Tier
 from training.errors import BadInput, SufficeError
-from training.files import check_folder
+from training.files import check_folder, write_arrays
 from training.golden import TOLERANCE, replay
 from training.learn.seen import added, id_hashes
 from training.learn.stages import Stages
@@ -72,7 +72,7 @@ def export(
     """
     with _beside(out) as folder:
         arrays = arrays_of(predictor) | dict(references) | {"fitted": np.sort(fitted)}
-        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
+        write_arrays(folder / "heads.npz", arrays)
         embedders = _embedders(predictor)
         for name, embedder in embedders.items():
             (folder / name).mkdir()
@@ -122,7 +122,7 @@ def reissue(
                 arrays["seen"] = added(arrays["seen"], embedder, list(chosen.prompts))
         if stages is not None:
             arrays |= {"gate.dials": stages.dials, "gate.floors": stages.floors}
-        np.savez(folder / "heads.npz", allow_pickle=False, **arrays)
+        write_arrays(folder / "heads.npz", arrays)
         (folder / "CARD.md").write_text(card, encoding="utf-8")
         _write_manifest(folder, tiers, policy, facts, _embedders(source.predictor))
         artifact = _verified(folder)

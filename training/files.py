@@ -4,9 +4,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.errors import BadInput, EnvironmentProblem
 
@@ -48,6 +52,21 @@ def check_folder(folder: Path) -> None:
         raise EnvironmentProblem(
             f"{folder}: nothing can be made in {there} ({error.strerror}); write to another place"
         ) from error
+
+
+def write_arrays(
+    out: Path | BytesIO, arrays: Mapping[str, NDArray[Any]], packed: bool = False
+) -> None:
+    """Write named arrays as .npz, of which none is pickled.
+
+    Raises:
+        TypeError: one holds Python objects.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"{name}: an array of objects, which only pickle writes")
+    # By no argument: numpy 2.0 and 2.1 write allow_pickle as an array of that name.
+    (np.savez_compressed if packed else np.savez)(out, **cast(Any, arrays))
 
 
 @contextmanager

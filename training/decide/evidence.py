@@ -18,6 +18,7 @@ from router.policy import Policy
 from router.predictor import Predictor
 from router.tier import Tier
 from training.errors import BadInput
+from training.files import write_arrays
 from training.label.rule import LabelRule
 from training.learn.costs import account, expected_tokens, priced, used_tokens
 from training.learn.members import Matrix
@@ -190,7 +191,7 @@ def save_evidence(path: Path, evidence: Evidence, basis: Basis) -> str:
         if stages is not None:
             arrays |= {f"{prefix}{n}": getattr(stages, n) for n in Stages.__dataclass_fields__}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_arrays(buffer, arrays, packed=True)
     path.write_bytes(buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 

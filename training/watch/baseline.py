@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from router.artifact import Artifact
 from router.predictor import Predictor
 from training.errors import BadInput
+from training.files import write_arrays
 from training.learn.costs import account
 from training.learn.members import Matrix
 from training.learn.prototypes import Geometry
@@ -85,7 +86,7 @@ def sample(
 def save_baseline(folder: Path, kept: Sample) -> None:
     """Write the sample without pickle."""
     arrays = {name: getattr(kept, name) for name in Sample.__dataclass_fields__}
-    np.savez_compressed(folder / FILE, allow_pickle=False, **arrays)
+    write_arrays(folder / FILE, arrays, packed=True)
 
 
 def carried(old: Sample, chosen: Sample | None) -> Sample:
