@@ -6,6 +6,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -354,6 +355,41 @@ def test_a_store_that_cannot_be_used_is_done_without(
     file.write_bytes(b"garbage" * 999) if damage == "garbage" else file.mkdir()
     ids = embedder.tokenize("cat")
     np.testing.assert_array_equal(Remembering(embedder).embed(ids), embedder.embed(ids))
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only", "damaged"])
+def test_a_store_that_fails_while_it_is_used_costs_no_job(
+    trouble: str,
+    embedder: OnnxEmbedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk, a cache baked into an image, a page that was lost."""
+    monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path))
+    many = [" ".join(words) for words in product(("cat", "dog", "runs", "red"), repeat=5)]
+    texts, others = many[::2], many[1::2]
+    store = Remembering(embedder)
+    store.fill(texts)
+    (file,) = tmp_path.rglob("*.sqlite")
+    if trouble == "damaged":
+        raw, page = file.read_bytes(), 4096
+        assert len(raw) > 4 * page
+        file.write_bytes(raw[:page] + b"\xff" * (len(raw) - page))
+        store = Remembering(embedder)
+    elif trouble == "read-only":
+        store._store.execute("PRAGMA query_only = ON")
+    else:
+        pages = store._store.execute("PRAGMA page_count").fetchone()[0]
+        store._store.execute(f"PRAGMA max_page_count = {pages}")
+    store.fill(others)
+    for text in (*texts, *others):
+        ids = embedder.tokenize(text)
+        np.testing.assert_array_equal(store.embed(ids), embedder.embed(ids))
+    assert "not kept in" in capsys.readouterr().err
+    if trouble != "damaged":  # what was known still is
+        monkeypatch.setattr(store, "embedder", None)
+        assert store.embed(embedder.tokenize(texts[0])).any()
 
 
 def test_an_artifact_needs_no_onnx_package(original: Path) -> None:
