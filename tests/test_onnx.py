@@ -21,7 +21,7 @@ from router.onnx_embedder import OnnxEmbedder
 from router.onnx_graph import check_graph
 from router.prompt import Prompt
 from tests.builders import edit_manifest, make_artifact, reseal
-from tests.traffic_makers import QUICK, TIERS, make_rows, prompt_texts, write_log
+from tests.traffic_makers import QUICK, TIERS, call, make_rows, prompt_texts, write_log
 from training import record
 from training import train as job
 from training.config import Config
@@ -124,13 +124,18 @@ def test_a_failure_of_the_runtime_falls_back(original: Path) -> None:
 
 
 def test_without_onnxruntime_the_remedy_is_named(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    original: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ArtifactError, match=r"pip install 'suffice\[onnx\]'"):
         Router.load(original)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'suffice\[onnx\]'"):
         load_export(ENCODER)
+    done = call(capsys, "route", original, "hi")
+    assert done.code == 3 and "pip install 'suffice[onnx]'" in done.err  # of the machine
     assert Router.load(make_artifact(tmp_path / "static")).route("hi").reason == "policy"
 
 
@@ -279,11 +284,12 @@ def test_the_reader_of_graphs_survives_any_damage(at: int, byte: int, cut: int) 
 
 
 def test_a_damaged_export_is_refused(tmp_path: Path) -> None:
-    for name in ("model.onnx", "embedder.json", "tokenizer.json"):
-        broken = Path(shutil.copytree(ENCODER, tmp_path / name))
-        (broken / name).write_bytes(b"{}")
-        with pytest.raises(BadInput, match="cannot be loaded"):
-            resolve_embedder(str(broken))
+    for name in ("model.onnx", "embedder.json", "tokenizer.json", "original.npy"):
+        for content in (b"{}", b""):
+            broken = Path(shutil.copytree(ENCODER, tmp_path / f"{name}-{len(content)}"))
+            (broken / name).write_bytes(content)
+            with pytest.raises(BadInput, match=r"cannot be loaded: .*; delete the folder"):
+                resolve_embedder(str(broken))
 
 
 # Training

@@ -54,13 +54,27 @@ def load_export(folder: Path) -> OnnxEmbedder:
     except ImportError as error:
         raise EnvironmentProblem(str(error)) from error
     except Exception as error:  # tokenizers raises a bare Exception for a damaged file
-        raise BadInput(f"the encoder in {folder} cannot be loaded: {error}") from error
+        raise _damaged(folder, error) from error
 
 
 def original_of(folder: Path) -> NDArray[np.float32]:
-    """What the original model makes of the golden prompts, float32[prompts, dim]."""
-    vectors: NDArray[np.float32] = np.load(folder / "original.npy", allow_pickle=False)
+    """What the original model makes of the golden prompts, float32[prompts, dim].
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    try:
+        vectors: NDArray[np.float32] = np.load(folder / "original.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:  # of an empty file
+        raise _damaged(folder, error) from error
     return vectors
+
+
+def _damaged(folder: Path, error: Exception) -> BadInput:
+    return BadInput(
+        f"the encoder in {folder} cannot be loaded: {error}; delete the folder and export it again "
+        "(one in the cache is made again by the next job)"
+    )
 
 
 def export_encoder(model_dir: Path) -> Path:
