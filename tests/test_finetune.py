@@ -1,7 +1,9 @@
 """Fine-tuning: through the command a user types, on a transformer small enough for a test."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from router import Router
 from router.artifact import load_artifact
+from router.onnx_embedder import OnnxEmbedder
 from tests.test_distill import SPECIAL
 from tests.traffic_makers import (
     EASY,
@@ -113,7 +116,12 @@ def test_the_encoder_learns_is_served_and_is_made_once(workdir, command, monkeyp
     kept = {file.name for file in (workdir / "cache").rglob("last/*")}
     assert kept == {"model.onnx", "tokenizer.json", "embedder.json"}  # not what torch wrote for it
     monkeypatch.setattr(Tuner, "epoch", None)  # who learns again, fails
-    assert call(capsys, *command).code == 0
+    embed = OnnxEmbedder.embed
+    monkeypatch.setattr(OnnxEmbedder, "embed", lambda *known: sleep(0.003) or embed(*known))
+    done = call(capsys, *command)
+    assert done.code == 0, done.err
+    takes = re.search(r"encoder (\d+) µs", done.out)
+    assert takes is not None and int(takes[1]) >= 3000  # as served, not as looked up
     assert (workdir / "artifact" / "heads.npz").read_bytes() == first
 
 
