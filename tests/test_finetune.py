@@ -1,6 +1,9 @@
 """Fine-tuning: through the command a user types, on a transformer small enough for a test."""
 
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from router import Router
 from router.artifact import load_artifact
+from router.onnx_embedder import OnnxEmbedder
 from tests.test_distill import SPECIAL
 from tests.traffic_makers import (
     EASY,
@@ -109,8 +113,15 @@ def test_the_encoder_learns_is_served_and_is_made_once(workdir, command, monkeyp
     assert told.code == 0 and "reading as a whole" in told.out
 
     first = (workdir / "artifact" / "heads.npz").read_bytes()
+    kept = {file.name for file in (workdir / "cache").rglob("last/*")}
+    assert kept == {"model.onnx", "tokenizer.json", "embedder.json"}  # not what torch wrote for it
     monkeypatch.setattr(Tuner, "epoch", None)  # who learns again, fails
-    assert call(capsys, *command).code == 0
+    embed = OnnxEmbedder.embed
+    monkeypatch.setattr(OnnxEmbedder, "embed", lambda *known: sleep(0.003) or embed(*known))
+    done = call(capsys, *command)
+    assert done.code == 0, done.err
+    takes = re.search(r"encoder (\d+) µs", done.out)
+    assert takes is not None and int(takes[1]) >= 3000  # as served, not as looked up
     assert (workdir / "artifact" / "heads.npz").read_bytes() == first
 
 
@@ -156,7 +167,7 @@ def test_a_killed_job_goes_on_after_its_last_epoch(workdir, command, monkeypatch
     done = call(capsys, *command)
     assert done.code == 0, done.err
     assert ran[0][1] == 0 and ran[2] == (ran[0][0], 1)  # the second epoch of the same rows
-    assert not list((workdir.parent / "cache").rglob("*.pt"))
+    assert not list((workdir / "cache").rglob("*.pt"))
 
 
 def test_a_limit_is_kept_and_said(workdir, command, monkeypatch, capsys):
@@ -167,6 +178,61 @@ def test_a_limit_is_kept_and_said(workdir, command, monkeypatch, capsys):
     told = " ".join(json.loads(done.out)["summary"])
     assert "--max-minutes left no time to fit it on all" in told
     assert Router.load(workdir / "artifact").route("the capital of peru").reason == "policy"
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Time passes in epochs alone, 100 s in each; {name of a part: seconds} says otherwise."""
+    now, epoch, ran, takes = [0.0], Tuner.epoch, [], {}
+    monkeypatch.setattr(job, "monotonic", lambda: now[0])
+
+    def timed(tuner, go_on):
+        whole = bool(ran) and len(tuner.rows) > len(ran[0].rows)
+        ran.append(tuner)
+        now[0] += takes.get("last" if whole else "first", 100.0)
+        epoch(tuner, go_on)
+
+    monkeypatch.setattr(Tuner, "epoch", timed)
+    return ran, takes
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_limit_holds_for_the_job_whatever_of_it_was_made_before(command, slow, capsys):
+    """100 s for the first part and 143 for the second are more than 4 minutes, at any time."""
+    ran, _ = slow
+    for _ in range(2):
+        done = call(capsys, *command, "--max-minutes", "4")
+        assert done.code == 0, done.err
+        assert "--max-minutes left no time to fit it on all" in done.out
+        assert len(ran) == 1
+
+
+@pytest.mark.usefixtures("kept")
+def test_an_encoder_whose_time_ran_out_half_way_is_not_served(workdir, command, slow, capsys):
+    ran, takes = slow
+    takes["last"] = 1000.0  # the machine became slow
+    done = call(capsys, *command, "--max-minutes", "5")
+    assert done.code == 0, done.err
+    assert len(ran) == 2
+    assert "--max-minutes left no time to fit it on all" in done.out
+    (measured,) = (workdir / "cache").rglob("first/model.onnx")
+    served = workdir / "artifact" / "encoder" / "model.onnx"
+    assert served.read_bytes() == measured.read_bytes()
+
+
+def test_of_two_jobs_at_once_one_waits_for_the_other(model, tmp_path, monkeypatch, examples):
+    """As two jobs of one log are, which differ in their goals."""
+    epoch, ran = Tuner.epoch, []
+
+    def counted(tuner, go_on):
+        ran.append(tuner)
+        epoch(tuner, go_on)
+
+    monkeypatch.setattr(Tuner, "epoch", counted)
+    rows = (np.arange(500), 0, tmp_path / "first", Clock(None), 1, np.arange(500, 600))
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: job._fit(model, examples, *rows), range(2)))
+    assert made[0] == made[1] and len(ran) == 1
 
 
 def test_what_cannot_be_tuned_is_refused_before_the_work(workdir, command, capsys):

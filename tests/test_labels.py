@@ -15,6 +15,14 @@ def test_an_absolute_limit_includes_itself():
     assert LabelRule(sufficed_at=1.0).sufficed(score).tolist() == [[False, False], [False, True]]
 
 
+def test_a_margin_of_a_tenth_is_a_tenth_at_every_score():
+    """As judges score: 0.8 − 0.1 is a bit more than 0.7 in floats, 0.9 − 0.1 is 0.8."""
+    top = np.arange(2, 11) / 10
+    assert LabelRule(margin=0.1).sufficed(np.column_stack([top - 0.1, top])).all()
+    assert LabelRule(margin=0.1).sufficed(np.column_stack([np.round(top - 0.1, 1), top])).all()
+    assert not LabelRule(margin=0.1).sufficed(np.column_stack([top - 0.11, top]))[:, 0].any()
+
+
 def test_a_margin_compares_with_the_top_tier():
     score = np.array([[0.2, 0.3], [0.7, 1.0], [0.9, 1.0]])
     rule = LabelRule(margin=0.125)

@@ -419,6 +419,16 @@ def test_no_share_of_the_top_tier_s_quality_is_below_nothing():
     assert found["quality_of_top"].high > 1.0
 
 
+def test_nothing_keeps_more_than_all_of_a_tier_that_is_always_right():
+    """The sample's large tier is assumed to be: of 53 sessions «94.0 to 103.0 %» were kept."""
+    score = np.column_stack([np.arange(53) % 27 > 0, np.ones(53)]).astype(np.float64)
+    value = float(score[:, 0].mean())
+    seen = Interval(value, value, value - 0.05, value + 0.02, 0.0)
+    tier, bad = np.zeros(53, dtype=np.int64), score[:, 0] == 0
+    found = choice_limits({"quality_of_top": seen}, tier, score, bad, np.arange(53))
+    assert value + 0.02 < found["quality_of_top"].high <= 1.0
+
+
 @settings(max_examples=30)
 @given(worlds(most=8), st.integers(0, 1000))
 def test_a_round_of_counts_is_the_metric_of_the_repeated_rows(world, seed):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from router.onnx_embedder import OnnxEmbedder
 from router.onnx_graph import check_graph
 from router.prompt import Prompt
 from tests.builders import edit_manifest, make_artifact, reseal
-from tests.traffic_makers import QUICK, TIERS, make_rows, prompt_texts, write_log
+from tests.traffic_makers import QUICK, TIERS, call, make_rows, prompt_texts, write_log
 from training import record
 from training import train as job
 from training.config import Config
@@ -123,13 +124,18 @@ def test_a_failure_of_the_runtime_falls_back(original: Path) -> None:
 
 
 def test_without_onnxruntime_the_remedy_is_named(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    original: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ArtifactError, match=r"pip install 'suffice\[onnx\]'"):
         Router.load(original)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'suffice\[onnx\]'"):
         load_export(ENCODER)
+    done = call(capsys, "route", original, "hi")
+    assert done.code == 3 and "pip install 'suffice[onnx]'" in done.err  # of the machine
     assert Router.load(make_artifact(tmp_path / "static")).route("hi").reason == "policy"
 
 
@@ -278,11 +284,12 @@ def test_the_reader_of_graphs_survives_any_damage(at: int, byte: int, cut: int) 
 
 
 def test_a_damaged_export_is_refused(tmp_path: Path) -> None:
-    for name in ("model.onnx", "embedder.json", "tokenizer.json"):
-        broken = Path(shutil.copytree(ENCODER, tmp_path / name))
-        (broken / name).write_bytes(b"{}")
-        with pytest.raises(BadInput, match="cannot be loaded"):
-            resolve_embedder(str(broken))
+    for name in ("model.onnx", "embedder.json", "tokenizer.json", "original.npy"):
+        for content in (b"{}", b""):
+            broken = Path(shutil.copytree(ENCODER, tmp_path / f"{name}-{len(content)}"))
+            (broken / name).write_bytes(content)
+            with pytest.raises(BadInput, match=r"cannot be loaded: .*; delete the folder"):
+                resolve_embedder(str(broken))
 
 
 # Training
@@ -354,6 +361,41 @@ def test_a_store_that_cannot_be_used_is_done_without(
     file.write_bytes(b"garbage" * 999) if damage == "garbage" else file.mkdir()
     ids = embedder.tokenize("cat")
     np.testing.assert_array_equal(Remembering(embedder).embed(ids), embedder.embed(ids))
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only", "damaged"])
+def test_a_store_that_fails_while_it_is_used_costs_no_job(
+    trouble: str,
+    embedder: OnnxEmbedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A full disk, a cache baked into an image, a page that was lost."""
+    monkeypatch.setenv("SUFFICE_CACHE", str(tmp_path))
+    many = [" ".join(words) for words in product(("cat", "dog", "runs", "red"), repeat=5)]
+    texts, others = many[::2], many[1::2]
+    store = Remembering(embedder)
+    store.fill(texts)
+    (file,) = tmp_path.rglob("*.sqlite")
+    if trouble == "damaged":
+        raw, page = file.read_bytes(), 4096
+        assert len(raw) > 4 * page
+        file.write_bytes(raw[:page] + b"\xff" * (len(raw) - page))
+        store = Remembering(embedder)
+    elif trouble == "read-only":
+        store._store.execute("PRAGMA query_only = ON")
+    else:
+        pages = store._store.execute("PRAGMA page_count").fetchone()[0]
+        store._store.execute(f"PRAGMA max_page_count = {pages}")
+    store.fill(others)
+    for text in (*texts, *others):
+        ids = embedder.tokenize(text)
+        np.testing.assert_array_equal(store.embed(ids), embedder.embed(ids))
+    assert "not kept in" in capsys.readouterr().err
+    if trouble != "damaged":  # what was known still is
+        monkeypatch.setattr(store, "embedder", None)
+        assert store.embed(embedder.tokenize(texts[0])).any()
 
 
 def test_an_artifact_needs_no_onnx_package(original: Path) -> None:

@@ -73,8 +73,8 @@ def main() -> None:
         complain(f"error: {error}")
         sys.exit(error.exit_code)
     except ArtifactError as error:
-        complain(f"error: {error}")
-        sys.exit(2)
+        complain(f"error: {error}")  # of an artifact that is damaged, or for want of onnxruntime
+        sys.exit(3 if isinstance(error.__cause__, ImportError) else 2)
     except OSError as error:
         complain(f"error: {error}")
         sys.exit(3)

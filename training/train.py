@@ -85,7 +85,7 @@ def train(
         kept = Path(scratch)
         made = finish(fitted, config, provenance, out, kept)
         artifact, policy = made.artifact, made.artifact.policy
-        times = microseconds(fitted.learned.predictor, golden_prompts())
+        times = microseconds(artifact.predictor, golden_prompts())  # it remembers no vectors
         summary = (
             *made.notes,
             *made.details,

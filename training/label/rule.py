@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from training.log.requests import (
     propensity_notes,
 )
 from training.log.traffic import TrafficTable, read_traffic, require_scores
+
+_ROUNDING: Final = 1e-9  # 0.7 is 0.1 below 0.8, though not as floats subtract
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class LabelRule:
         """bool[n, k] from scores float64[n, k] without NaN."""
         if self.margin is None:
             return np.asarray(score >= self.sufficed_at)
-        return np.asarray(score >= score[:, -1:] - self.margin)
+        return np.asarray(score >= score[:, -1:] - self.margin - _ROUNDING)
 
 
 def firm_requests(requests: Requests) -> tuple[Requests, tuple[str, ...]]:

@@ -54,13 +54,27 @@ def load_export(folder: Path) -> OnnxEmbedder:
     except ImportError as error:
         raise EnvironmentProblem(str(error)) from error
     except Exception as error:  # tokenizers raises a bare Exception for a damaged file
-        raise BadInput(f"the encoder in {folder} cannot be loaded: {error}") from error
+        raise _damaged(folder, error) from error
 
 
 def original_of(folder: Path) -> NDArray[np.float32]:
-    """What the original model makes of the golden prompts, float32[prompts, dim]."""
-    vectors: NDArray[np.float32] = np.load(folder / "original.npy", allow_pickle=False)
+    """What the original model makes of the golden prompts, float32[prompts, dim].
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    try:
+        vectors: NDArray[np.float32] = np.load(folder / "original.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:  # of an empty file
+        raise _damaged(folder, error) from error
     return vectors
+
+
+def _damaged(folder: Path, error: Exception) -> BadInput:
+    return BadInput(
+        f"the encoder in {folder} cannot be loaded: {error}; delete the folder and export it again "
+        "(one in the cache is made again by the next job)"
+    )
 
 
 def export_encoder(model_dir: Path) -> Path:
@@ -151,33 +165,34 @@ def write_graph(whole: Any, folder: Path) -> None:
     import torch
     from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
 
-    traced, ready, products = (str(folder / f"{name}.tmp") for name in ("traced", "ready", "part"))
-    example = torch.arange(6)[None] + 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on tracing; the comparison at several lengths judges it
-        torch.onnx.export(
-            whole,
-            (example,),
-            traced,
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=[INPUT],
-            output_names=["sentence_vector"],
-            dynamic_axes={INPUT: {1: "tokens"}},
-        )
-        logging.disable(logging.WARNING)
-        try:
-            quant_pre_process(traced, ready, skip_symbolic_shape=True)
-            quantize_dynamic(
-                ready,
-                products,
-                op_types_to_quantize=["MatMul", "Gemm"],
-                weight_type=QuantType.QInt8,
-                per_channel=True,
+    with tempfile.TemporaryDirectory() as scratch:  # what they write is ten times the model
+        traced, ready, products = (f"{scratch}/{name}" for name in ("traced", "ready", "part"))
+        example = torch.arange(6)[None] + 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on tracing; the comparison judges it, at many lengths
+            torch.onnx.export(
+                whole,
+                (example,),
+                traced,
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=[INPUT],
+                output_names=["sentence_vector"],
+                dynamic_axes={INPUT: {1: "tokens"}},
             )
-        finally:
-            logging.disable(logging.NOTSET)
-    _quantise_tables(products, str(folder / "model.onnx"))
+            logging.disable(logging.WARNING)
+            try:
+                quant_pre_process(traced, ready, skip_symbolic_shape=True)
+                quantize_dynamic(
+                    ready,
+                    products,
+                    op_types_to_quantize=["MatMul", "Gemm"],
+                    weight_type=QuantType.QInt8,
+                    per_channel=True,
+                )
+            finally:
+                logging.disable(logging.NOTSET)
+        _quantise_tables(products, str(folder / "model.onnx"))
 
 
 def _quantise_tables(source: str, out: str) -> None:

@@ -7,7 +7,7 @@ with int8 weights, and served. Choose and test rows are not looked at.
 
 What is under way is kept after each epoch in the cache (`training.learn.memory`), under a hash of
 the model, the rows and the seed: a job that was killed goes on there, and one that is run again on
-the same rows finds the encoder made.
+the same rows finds the encoder made. Of two jobs on the same rows at once one waits for the other.
 """
 
 import json
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit
 
@@ -36,7 +37,7 @@ from training.learn.tuner import Examples, Tuner
 from training.learn.vectorize import texts_of
 from training.log.requests import Requests
 
-VERSION: Final = 2  # of the method; another one makes caches void
+VERSION: Final = 3  # of the method; another one makes caches void
 MAX_TOKENS: Final = 192  # of a prompt; of longer ones head and tail are read
 EPOCHS: Final = 2
 BLEND, STOP = 0.2, 0.125  # of the fit rows; of those that are left
@@ -78,6 +79,10 @@ class Clock:
         """Since the start."""
         return monotonic() - self._started
 
+    def resume(self, seconds: float) -> None:
+        """Go on as if so much had been taken, however much of it was found in the cache."""
+        self._started = monotonic() - seconds
+
     def allows(self, seconds: float) -> bool:
         """Whether so much more is within the limit."""
         return self.limit is None or self.seconds + seconds <= self.limit
@@ -118,14 +123,12 @@ def finetune(
     home = cache_folder() / "finetuned" / key
     clock = Clock(max_minutes)
     first, last = home / "first", home / "last"
-    if not _made(first):
-        epochs = _fit(folder, examples, learn, seed, first, clock, EPOCHS, stop)
-    else:
-        epochs = json.loads((first / "embedder.json").read_text())["epochs"]
+    made = _fit(folder, examples, learn, seed, first, clock, EPOCHS, stop)
+    epochs = made["epochs"]
+    clock.resume(made["seconds"])
     notes = [f"encoder fine-tuned on {len(learn)} rows, {epochs} epochs"]
-    if _made(last) or clock.allows(clock.seconds * len(fit) / len(learn)):
-        if not _made(last):
-            _fit(folder, examples, fit, seed, last, clock, epochs, None)
+    in_time = clock.allows(clock.seconds * len(fit) / len(learn))
+    if in_time and _fit(folder, examples, fit, seed, last, clock, epochs, None):
         notes.append(f"then on all {len(fit)} fit rows")
     else:
         notes.append(f"--max-minutes left no time to fit it on all {len(fit)}")
@@ -149,14 +152,33 @@ def _fit(
     clock: Clock,
     epochs: int,
     stop: NDArray[np.int64] | None,
-) -> int:
-    """Learn from rows and export to `out`; returns the number of epochs.
+) -> dict[str, Any]:
+    """Learn from rows and export to `out`, or find it made; returns what is said of it.
 
     With `stop` rows, the epoch that serves them best; without, `epochs`, at the learning rates that
-    EPOCHS would have.
+    EPOCHS would have, or nothing (and {}) where the time ends before.
     """
+    facts = out / "embedder.json"
+    if not facts.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{out}.lock"):
+            if not facts.is_file():  # by the job that held the lock
+                _learn(folder, examples, rows, seed, out, clock, epochs, stop)
+    return json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+
+
+def _learn(
+    folder: Path,
+    examples: Examples,
+    rows: NDArray[np.int64],
+    seed: int,
+    out: Path,
+    clock: Clock,
+    epochs: int,
+    stop: NDArray[np.int64] | None,
+) -> None:
+    """See `_fit`."""
     tuner = Tuner(folder, examples, rows, EPOCHS, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
 
     def kept(epoch: int) -> Path:
         return out.parent / f"{out.name}-{epoch}.pt"
@@ -179,10 +201,10 @@ def _fit(
     best = min(losses, key=losses.__getitem__) if losses else tuner.done
     if best != tuner.done:
         tuner.load(kept(best))
-    _export(tuner, folder, out, best)
+    if stop is not None or clock.allows(0):  # half a schedule is not what was weighed
+        _export(tuner, folder, out, {"epochs": best, "seconds": clock.seconds})
     for file in out.parent.glob(f"{out.name}-*.pt"):
         file.unlink()
-    return best
 
 
 def _tell(batch: int, batches: int, clock: Clock) -> bool:
@@ -192,7 +214,7 @@ def _tell(batch: int, batches: int, clock: Clock) -> bool:
     return clock.allows(0)
 
 
-def _export(tuner: Tuner, folder: Path, out: Path, epochs: int) -> None:
+def _export(tuner: Tuner, folder: Path, out: Path, took: dict[str, float]) -> None:
     """Write the folder that `training.learn.encoder.load_export` reads."""
     tokenizer = tokenizer_of(tuner.body, folder)
     prompts = [prompt.text for prompt in golden_prompts()]
@@ -203,7 +225,7 @@ def _export(tuner: Tuner, folder: Path, out: Path, epochs: int) -> None:
     with step("exporting the encoder"):
         encoder.write_graph(whole, beside)
         tokenizer.save(str(beside / "tokenizer.json"), pretty=False)
-        facts = encoder.describe(folder, beside, MAX_TOKENS) | {"epochs": epochs}
+        facts = encoder.describe(folder, beside, MAX_TOKENS) | took
         (beside / "embedder.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         made = encoder.load_export(beside)
         ours, theirs = encoder.both(made, whole, prompts)
@@ -217,10 +239,6 @@ def _export(tuner: Tuner, folder: Path, out: Path, epochs: int) -> None:
                 "lose less"
             )
         beside.rename(out)
-
-
-def _made(folder: Path) -> bool:
-    return (folder / "embedder.json").is_file()
 
 
 def _examples(

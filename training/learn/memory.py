@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b, sha256
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +25,7 @@ from training.console import say
 from training.golden import PROMPTS
 
 _WORTH_TELLING: Final = 500  # prompts that take some seconds
+_KEEP: Final = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
 _PROBE: Final = " ".join(text for text in PROMPTS if isinstance(text, str))
 
 
@@ -37,7 +39,7 @@ class Remembering:
     """An `OnnxEmbedder` that embeds the same tokens once; every vector is the session's own."""
 
     def __init__(self, embedder: OnnxEmbedder, original: NDArray[np.float32] | None = None) -> None:
-        """Open the file of this encoder; where it cannot be written, remember in memory only.
+        """Open the file of this encoder; where it cannot be used, remember in memory only.
 
         Args:
             embedder: the encoder, as it will be served.
@@ -72,9 +74,9 @@ class Remembering:
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[dim], from the store where it is there."""
         key = _key(ids)
-        found = self._store.execute("SELECT vector FROM kept WHERE key = ?", (key,)).fetchone()
-        if found is not None and len(found[0]) == 4 * self.dim:
-            return np.frombuffer(found[0], dtype=np.float32)
+        for (found,) in self._ask("SELECT vector FROM kept WHERE key = ?", key):
+            if len(found) == 4 * self.dim:
+                return np.frombuffer(found, dtype=np.float32)
         vector = self.embedder.embed(ids)
         self._keep([(key, vector)])
         return vector
@@ -82,7 +84,7 @@ class Remembering:
     def fill(self, texts: Iterable[str]) -> None:
         """Embed what is not in the store, on all cores: one thread a prompt, as in serving."""
         wanted = {_key(ids): ids for ids in (cut_tokens(self.tokenize(text)) for text in texts)}
-        known = {key for (key,) in self._store.execute("SELECT key FROM kept")}
+        known = {key for (key,) in self._ask("SELECT key FROM kept")}
         missing = [(key, ids) for key, ids in wanted.items() if key not in known]
         started, told = perf_counter(), len(missing) >= _WORTH_TELLING
         if told:
@@ -98,8 +100,27 @@ class Remembering:
 
     def _keep(self, found: Sequence[tuple[bytes, NDArray[np.float32]]]) -> None:
         rows = [(key, vector.tobytes()) for key, vector in found]
-        with self._store:
-            self._store.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", rows)
+        try:
+            _insert(self._store, rows)
+        except sqlite3.Error as error:
+            self._leave(error)
+            _insert(self._store, rows)
+
+    def _ask(self, query: str, *values: bytes) -> list[tuple[bytes]]:
+        try:
+            return self._store.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            self._leave(error)
+            return self._store.execute(query, values).fetchall()
+
+    def _leave(self, error: sqlite3.Error) -> None:
+        """Go on in memory: the file is damaged, may not be written, or its disk is full."""
+        say(f"embeddings of this job are not kept in {cache_folder()}: {error}")
+        memory = _open(":memory:")
+        with suppress(sqlite3.Error):  # up to where it is damaged
+            known = self._store.execute("SELECT key, vector FROM kept")
+            memory.executemany(_KEEP, known)
+        self._store = memory
 
 
 def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
@@ -127,6 +148,11 @@ def _open(name: str) -> sqlite3.Connection:
     store.execute("PRAGMA synchronous = OFF")  # what a power cut loses is computed again
     store.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, vector BLOB)")
     return store
+
+
+def _insert(store: sqlite3.Connection, rows: Iterable[tuple[bytes, bytes]]) -> None:
+    with store:
+        store.executemany(_KEEP, rows)
 
 
 def _key(ids: NDArray[np.int64]) -> bytes:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from training.measure.curve import Curve, Floats, Walk
 from training.measure.intervals import Bootstrap
-from training.measure.limits import allowing, rate
+from training.measure.limits import rate, share_of_top
 
 POSITIONS = 200
 
@@ -77,8 +77,7 @@ def read_dial(
         found = drawn.entry(method, j)
         found["quality"] = rate(own, session)
         if top > 0 and state < len(walk.mu):
-            gain = own - score[:, -1]
-            found["of_top"] = allowing(found["of_top"], gain, session, float(top))
+            found["of_top"] = share_of_top(found["of_top"], own, score[:, -1], session)
         for name in ("quality", "of_top"):
             limits[name][0][j], limits[name][1][j] = found[name].low, found[name].high
     return Dial(

@@ -66,6 +66,18 @@ def allowing(
     return replace(found, low=min(found.low, low), high=max(found.high, high))
 
 
+def share_of_top(found: Interval, own: Floats, top: Floats, session: ArrayLike) -> Interval:
+    """Such limits of a quality as a share of the top tier's, which no score can leave.
+
+    Where the top tier is always right, by assumption or as seen, nothing keeps more than 100 %.
+
+    found: mean of `own` by that of `top`, float64[n] each, in [0, 1]. session: labels [n].
+    """
+    per = float(top.mean())
+    limits = allowing(found, own - top, session, per)
+    return replace(limits, low=max(limits.low, 0.0), high=min(limits.high, 1.0 / per))
+
+
 def choice_limits(
     found: Mapping[str, Interval],
     tier: NDArray[np.int64],
@@ -86,9 +98,7 @@ def choice_limits(
     if (tier < score.shape[1] - 1).any():
         shares["bad_downgrade"] = bad.astype(np.float64)
         if "quality_of_top" in found and top.any():
-            kept, per = found["quality_of_top"], float(top.mean())
-            limits = allowing(kept, own - top, session, per)
-            metrics["quality_of_top"] = replace(limits, low=max(limits.low, 0.0))
+            metrics["quality_of_top"] = share_of_top(found["quality_of_top"], own, top, session)
     return metrics | {name: rate(shares[name], session) for name in shares.keys() & found.keys()}
 
 
