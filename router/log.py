@@ -68,8 +68,8 @@ class DecisionLog:
         "_held",
         "_hurry",
         "_messages",
+        "_running",
         "_sink",
-        "_thread",
         "_version",
         "_waiting",
         "_warned_at",
@@ -110,8 +110,7 @@ class DecisionLog:
         self._waiting: deque[tuple[Callable[[], dict[str, Any]], int]] = deque()
         self._held = 0  # characters of messages among them
         self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
-        self._writing = self._hurry = False
-        self._thread: Thread | None = None
+        self._writing = self._hurry = self._running = False
 
     @property
     def counts(self) -> LogCounts:
@@ -147,8 +146,8 @@ class DecisionLog:
                 return
             self._waiting.append((line, size))
             self._held += size
-            if self._thread is None:
-                self._thread = self._started()
+            if not self._running:
+                self._start()
             if len(self._waiting) == 1:
                 self._changed.notify_all()
 
@@ -161,16 +160,18 @@ class DecisionLog:
             self._hurry = False
             return done
 
-    def _started(self) -> Thread | None:
-        thread = Thread(target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True)
+    def _start(self) -> None:
+        self._running = True  # before: a signal's handler may offer a decision in the middle
         try:
-            thread.start()
+            Thread(
+                target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True
+            ).start()
         except RuntimeError:  # no more threads, or the interpreter is ending: the next tries again
-            return None
+            self._running = False
+            return
         if (util := sys.modules.get("multiprocessing.util")) is not None:
             # A child of multiprocessing ends without atexit; this does no harm in any other.
             util.Finalize(None, _close, (weakref.ref(self),), exitpriority=0)
-        return thread
 
     def _line(self, decision: Decision, content: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -374,6 +374,26 @@ def test_a_forked_child_logs_its_own_decisions(artifact: Artifact, tmp_path: Pat
     }
 
 
+def test_a_signal_while_the_thread_starts_starts_no_second(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would write at once, and `flush` would wait for one of them only."""
+    router = Router(artifact, log=lambda _: None)
+    started: list[threading.Thread] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            if len(started) < 3:
+                router.route("asked by a signal's handler")
+            super().start()
+
+    monkeypatch.setattr("router.log.Thread", Interrupted)
+    router.route("hello")
+    assert router.log is not None and router.log.flush()
+    assert (len(started), router.log.counts) == (1, LogCounts(2, 2, 0, 0, 0))
+
+
 def test_threads_and_counts(artifact: Artifact) -> None:
     def sink(line: dict[str, Any]) -> None:
         time.sleep(0.0005)
