@@ -272,12 +272,14 @@ def test_a_file_that_cannot_be_renamed_grows_on(
 
 
 def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
-    """As two processes do; a file that was renamed under a writer is opened anew."""
+    """As processes do, also those of two containers that have one number; no name comes twice.
+
+    A file that was renamed under a writer is opened anew.
+    """
     with ThreadPoolExecutor(4) as pool:
 
         def fill(who: int) -> None:
             file = LineFile(tmp_path / "d.jsonl", max_bytes=2000, keep=1000)
-            file._rotated = who * 1000
             for i in range(200):
                 file.write({"who": who, "i": i})
             file.close()
