@@ -23,7 +23,7 @@ from router.prompt import as_mapping
 from router.request import Request, is_text, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
-MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
+MAX_WAITING: Final = 64 * 2**20  # characters of requests that may wait
 MAX_MESSAGES: Final = 2**20  # characters, bytes of images left out; longer ones are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
 _GATHER_SECONDS: Final = 0.25  # lines gather for so long: each run of the thread delays requests
@@ -41,7 +41,7 @@ class LogCounts:
     Attributes:
         offered: decisions made.
         written: lines that the sink took.
-        dropped: decisions that found the queue full (of lines, or of characters of messages).
+        dropped: decisions that found the queue full (of lines, or of characters of requests).
         failed: lines that the sink refused (a full disk, an exception).
         waiting: lines still to be written.
     """
@@ -108,7 +108,7 @@ class DecisionLog:
         """In a forked child: nothing waits here; the parent writes what waits there."""
         self._changed = Condition()
         self._waiting: deque[tuple[Callable[[], dict[str, Any]], int]] = deque()
-        self._held = 0  # characters of messages among them
+        self._held = 0  # characters of requests among them
         self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
         self._writing = self._hurry = self._running = False
 
@@ -134,7 +134,7 @@ class DecisionLog:
             more: further values of the line; called in the log's thread.
         """
         content = self._content(raw, request) if self._messages else {}
-        size = len(content.get("messages") or "")
+        size = _chars(content, request) if content or more is not None else 0
 
         def line() -> dict[str, Any]:
             return self._line(decision, content) | dict(more() if more is not None else {})
@@ -247,6 +247,15 @@ def _as_text(raw: Any) -> str | None:
         messages.append(message)
     text = json.dumps(messages, default=str)
     return text if len(text) <= MAX_MESSAGES else None
+
+
+def _chars(content: Mapping[str, Any], request: Request) -> int:
+    """Characters that a waiting line keeps in memory: its messages, and who asked."""
+    texts = (content.get("messages"), request.session, request.tenant, *request.tags)
+    try:
+        return sum(len(text) for text in texts if is_text(text))
+    except Exception:  # a text whose own methods fail
+        return 0
 
 
 def _write(reference: "weakref.ref[DecisionLog]") -> None:

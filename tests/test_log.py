@@ -185,8 +185,10 @@ def test_images_are_logged_by_kind_and_size(artifact: Artifact, tmp_path: Path) 
     assert image["image_url"]["url"].endswith("A")  # the caller's own are as they were
 
 
-def test_messages_that_wait_are_bounded(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("long", ["prompt", "session", "tenant", "tags"])
+@pytest.mark.parametrize("shadowed", [False, True])  # a shadow is told of the session, too
+def test_what_waits_is_bounded(
+    shadowed: bool, long: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.log.MAX_WAITING", 10_000)
     go, taken = threading.Event(), []
@@ -195,16 +197,18 @@ def test_messages_that_wait_are_bounded(
         go.wait(30)
         taken.append(line)
 
-    router = Router(artifact, log=DecisionLog(sink, messages=True))
+    words = "word " * 400
+    asked = {"prompt": "hello"} | {long: words}
+    log = DecisionLog(sink, messages=not shadowed or long == "prompt")
+    router = Router(artifact, log=log, shadow=Router(artifact) if shadowed else None)
     for _ in range(20):
-        router.route("word " * 400)
-    assert router.log is not None
-    counts = router.log.counts
-    assert counts.dropped >= 14 and counts.waiting >= 4 and adds_up(router.log)
+        router.route(**asked)  # type: ignore[arg-type]
+    counts = log.counts
+    assert counts.dropped >= 14 and counts.waiting >= 4 and adds_up(log)
     go.set()
-    assert router.log.flush()
-    router.route("word " * 400)
-    assert router.log.flush() and router.log.counts.dropped == counts.dropped
+    assert log.flush()
+    router.route(**asked)  # type: ignore[arg-type]
+    assert log.flush() and log.counts.dropped == counts.dropped
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
