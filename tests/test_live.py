@@ -710,6 +710,25 @@ def test_another_process_fetched_the_same(
     assert Router.load("models:/support/2").route("x").tier == "middle"
 
 
+def test_containers_that_share_a_cache_point_at_once(
+    registry: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two processes may have one number, as threads do: neither takes the file of the other."""
+    fetch("models:/support/2")
+    registry.set_registered_model_alias("support", "champion", "2")
+    replace, others = Path.replace, [1]
+
+    def late(self: Path, target: Path) -> Path:
+        if others and target.name.startswith("at-champion"):
+            others.pop()
+            fetch("models:/support@champion")  # as another container, at the same time
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    fetch("models:/support@champion")
+    assert not others and not caplog.records
+
+
 def test_a_champions_copy_outlasts_those_of_other_versions(
     registry: mlflow.MlflowClient,
     kinds: list[Path],
