@@ -229,7 +229,9 @@ def test_a_swap_in_the_middle_of_a_read(
     assert load_settled(current).policy.why == "another"
 
 
-def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
+def test_rules_are_followed_too(
+    current: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text("[rules]\n")
     router = Router.load(current, rules=rules).watch(seconds=3600)
@@ -242,6 +244,7 @@ def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
     router.watcher.look()
     assert router.watcher.refused == 1
     assert "did you mean 'large'" in str(router.watcher.refusal)
+    assert "artifact was refused" not in caplog.text  # its rules were
     assert router.route("x", tags=["a"]).reason == "rule:pin"
     router.close()
 
@@ -640,11 +643,18 @@ def test_what_a_registry_may_not_do(
             Router.load(f"models:/support/{newest}")
     registry.set_registered_model_alias("support", "champion", "1")
     router = Router.load("models:/support@champion").watch(seconds=3600)
-    registry.set_registered_model_alias("support", "champion", newest)
     assert router.watcher is not None
+    router.watcher.look()
+    registry.set_registered_model_alias("support", "champion", newest)
     for _ in range(3):
         router.watcher.look()
     assert (router.route("x").tier, router.watcher.refused) == ("small", 1)
+    registry.set_registered_model_alias("support", "champion", "1")  # taken back
+    router.watcher.look()
+    assert (router.watcher.swapped, router.watcher.refusal) == (0, None)
+    registry.set_registered_model_alias("support", "champion", newest)
+    router.watcher.look()
+    assert router.watcher.refused == 2
     router.close()
     for uri in ("models:/support", "models:/a/b/c", "models:/../x@y/z", "models:/x@"):
         with pytest.raises(ArtifactError, match="expected models:/NAME@ALIAS"):
