@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 import tracemalloc
@@ -276,6 +277,28 @@ def test_a_forked_child_watches_and_decides(current: Path, kinds: list[Path]) ->
         os._exit(0 if router.route("x").tier == "large" else 1)
     put(kinds[2], current)
     _, status = os.waitpid(child, 0)
+    router.close()
+    assert status == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_without_threads_left_logs_by_itself(
+    watched: Router, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that could not start left the log as the parent had it, without its thread."""
+    go = threading.Event()
+    parent, log = os.getpid(), DecisionLog(lambda _: go.wait(20 if os.getpid() == parent else 0))
+    router = Router.load(kinds[0], log=log)
+    router.route("x")
+    monkeypatch.setattr("router.forks._THINGS", [watched.watcher, log])
+    monkeypatch.setattr("router.watch.Thread", lambda **_: 1 / 0)  # whatever it raises
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a lock that the parent held would be waited for without end
+        router.route("x")
+        os._exit(0 if log.flush(10) and log.counts.written == 1 else 1)
+    _, status = os.waitpid(child, 0)
+    go.set()
     router.close()
     assert status == 0
 
