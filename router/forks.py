@@ -1,5 +1,6 @@
 """After a fork: it copies locks as they are, even held ones, and no threads."""
 
+import logging
 import os
 from typing import Protocol
 from weakref import WeakSet
@@ -14,6 +15,7 @@ class Renewable(Protocol):
 
 
 _THINGS: WeakSet[Renewable] = WeakSet()
+_logger = logging.getLogger("suffice")
 
 
 def renew_after_fork(thing: Renewable) -> None:
@@ -23,7 +25,10 @@ def renew_after_fork(thing: Renewable) -> None:
 
 def _renew() -> None:
     for thing in list(_THINGS):
-        thing.renew()
+        try:
+            thing.renew()
+        except Exception as error:  # no thread is left for a watcher; a log still needs its lock
+            _logger.warning("suffice: after a fork: %s: %s", type(thing).__name__, error)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

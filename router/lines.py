@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from secrets import token_hex
 from time import gmtime, strftime
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 class LineFile:
     """Appends a line at a time, each by one system call; not for several threads.
 
-    At `max_bytes` the file is renamed to ``NAME.<time>-<pid>-<n>.SUFFIX`` and a new one begun; the
-    oldest beyond `keep` are removed. Where another process renamed or removed it, it is opened
+    At `max_bytes` the file is renamed to ``NAME.<time>-<n>-<random>.SUFFIX`` and a new one begun;
+    the oldest beyond `keep` are removed. Where another process renamed or removed it, it is opened
     anew; where it cannot be renamed (a folder of another's, a mounted file), it grows on, and is
     tried again at twice its size. A line that was cut (a full disk) is ended before the next one.
     """
@@ -84,7 +85,8 @@ class LineFile:
         stem, suffix = self._path.stem, self._path.suffix
         self._rotated += 1
         when = strftime("%Y%m%dT%H%M%SZ", gmtime())
-        name = f"{stem}.{when}-{os.getpid()}-{self._rotated:04d}{suffix}"
+        # Random, as two containers may give their processes one number, and a rename replaces.
+        name = f"{stem}.{when}-{self._rotated:04d}-{token_hex(4)}{suffix}"
         try:
             self._path.rename(self._path.with_name(name))
         except FileNotFoundError:  # another process was quicker
@@ -95,7 +97,7 @@ class LineFile:
             return
         self.close()
         self._limit = self._max_bytes
-        own = re.compile(rf"{re.escape(stem)}\.\d{{8}}T\d{{6}}Z-\d+-\d+{re.escape(suffix)}")
+        own = re.compile(rf"{re.escape(stem)}\.\d{{8}}T\d{{6}}Z-\d+-[0-9a-f]+{re.escape(suffix)}")
         rotated = [file for file in self._path.parent.iterdir() if own.fullmatch(file.name)]
         for file in sorted(rotated, key=age)[: -self._keep]:
             file.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from router.prompt import as_mapping
 from router.request import Request, is_text, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
-MAX_WAITING: Final = 64 * 2**20  # characters of messages that may wait
+MAX_WAITING: Final = 64 * 2**20  # characters of requests that may wait
 MAX_MESSAGES: Final = 2**20  # characters, bytes of images left out; longer ones are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
 _GATHER_SECONDS: Final = 0.25  # lines gather for so long: each run of the thread delays requests
@@ -41,7 +41,7 @@ class LogCounts:
     Attributes:
         offered: decisions made.
         written: lines that the sink took.
-        dropped: decisions that found the queue full (of lines, or of characters of messages).
+        dropped: decisions that found the queue full (of lines, or of characters of requests).
         failed: lines that the sink refused (a full disk, an exception).
         waiting: lines still to be written.
     """
@@ -68,8 +68,8 @@ class DecisionLog:
         "_held",
         "_hurry",
         "_messages",
+        "_running",
         "_sink",
-        "_thread",
         "_version",
         "_waiting",
         "_warned_at",
@@ -108,10 +108,9 @@ class DecisionLog:
         """In a forked child: nothing waits here; the parent writes what waits there."""
         self._changed = Condition()
         self._waiting: deque[tuple[Callable[[], dict[str, Any]], int]] = deque()
-        self._held = 0  # characters of messages among them
+        self._held = 0  # characters of requests among them
         self._counts = {"offered": 0, "written": 0, "dropped": 0, "failed": 0}
-        self._writing = self._hurry = False
-        self._thread: Thread | None = None
+        self._writing = self._hurry = self._running = False
 
     @property
     def counts(self) -> LogCounts:
@@ -135,7 +134,7 @@ class DecisionLog:
             more: further values of the line; called in the log's thread.
         """
         content = self._content(raw, request) if self._messages else {}
-        size = len(content.get("messages") or "")
+        size = _chars(content, request) if content or more is not None else 0
 
         def line() -> dict[str, Any]:
             return self._line(decision, content) | dict(more() if more is not None else {})
@@ -147,8 +146,8 @@ class DecisionLog:
                 return
             self._waiting.append((line, size))
             self._held += size
-            if self._thread is None:
-                self._thread = self._started()
+            if not self._running:
+                self._start()
             if len(self._waiting) == 1:
                 self._changed.notify_all()
 
@@ -161,16 +160,18 @@ class DecisionLog:
             self._hurry = False
             return done
 
-    def _started(self) -> Thread | None:
-        thread = Thread(target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True)
+    def _start(self) -> None:
+        self._running = True  # before: a signal's handler may offer a decision in the middle
         try:
-            thread.start()
+            Thread(
+                target=_write, args=(weakref.ref(self),), name="suffice-log", daemon=True
+            ).start()
         except RuntimeError:  # no more threads, or the interpreter is ending: the next tries again
-            return None
+            self._running = False
+            return
         if (util := sys.modules.get("multiprocessing.util")) is not None:
             # A child of multiprocessing ends without atexit; this does no harm in any other.
             util.Finalize(None, _close, (weakref.ref(self),), exitpriority=0)
-        return thread
 
     def _line(self, decision: Decision, content: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -246,6 +247,15 @@ def _as_text(raw: Any) -> str | None:
         messages.append(message)
     text = json.dumps(messages, default=str)
     return text if len(text) <= MAX_MESSAGES else None
+
+
+def _chars(content: Mapping[str, Any], request: Request) -> int:
+    """Characters that a waiting line keeps in memory: its messages, and who asked."""
+    texts = (content.get("messages"), request.session, request.tenant, *request.tags)
+    try:
+        return sum(len(text) for text in texts if is_text(text))
+    except Exception:  # a text whose own methods fail
+        return 0
 
 
 def _write(reference: "weakref.ref[DecisionLog]") -> None:

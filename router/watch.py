@@ -71,8 +71,8 @@ class Watcher:
     """Looks at a folder every few seconds in a thread of its own, as long as the router lives.
 
     Attributes:
-        swapped: artifacts put in place.
-        refused: artifacts that were there and bad; the one before stayed.
+        swapped: artifacts, or new rules of one, put in place.
+        refused: artifacts, or rules files, that were there and bad; what was before stayed.
         refusal: why the last one was refused, None after a good one.
     """
 
@@ -143,12 +143,16 @@ class Watcher:
                 self._refuse(error)
 
     def _look(self) -> None:
-        path = self._find()
+        try:
+            path = self._find()
+        except Exception:
+            self._mark = None  # the same as before is good news, too
+            raise
         found = mark(path, self._rules)
         self._absent = self._absent + 1 if found is None else 0
         if self._absent == 2:  # once may be between two renames
             if path.is_dir() and any(path.iterdir()):
-                self._mark = None  # the same as before is good news, too
+                self._mark = None  # likewise
                 raise ArtifactError(f"{path}: half an artifact: there is no manifest.sha256")
             _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
@@ -173,7 +177,7 @@ class Watcher:
             return
         self.refused += 1
         self.refusal = str(error)
-        _logger.warning("suffice: an artifact was refused, the one before stays: %s", error)
+        _logger.warning("suffice: refused, the artifact and the rules before stay: %s", error)
 
 
 def _follow(reference: "weakref.ref[Watcher]", stop: Event, seconds: float) -> None:

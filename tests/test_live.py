@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 import tracemalloc
@@ -229,7 +230,9 @@ def test_a_swap_in_the_middle_of_a_read(
     assert load_settled(current).policy.why == "another"
 
 
-def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
+def test_rules_are_followed_too(
+    current: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text("[rules]\n")
     router = Router.load(current, rules=rules).watch(seconds=3600)
@@ -242,6 +245,7 @@ def test_rules_are_followed_too(current: Path, tmp_path: Path) -> None:
     router.watcher.look()
     assert router.watcher.refused == 1
     assert "did you mean 'large'" in str(router.watcher.refusal)
+    assert "artifact was refused" not in caplog.text  # its rules were
     assert router.route("x", tags=["a"]).reason == "rule:pin"
     router.close()
 
@@ -273,6 +277,28 @@ def test_a_forked_child_watches_and_decides(current: Path, kinds: list[Path]) ->
         os._exit(0 if router.route("x").tier == "large" else 1)
     put(kinds[2], current)
     _, status = os.waitpid(child, 0)
+    router.close()
+    assert status == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_without_threads_left_logs_by_itself(
+    watched: Router, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watcher that could not start left the log as the parent had it, without its thread."""
+    go = threading.Event()
+    parent, log = os.getpid(), DecisionLog(lambda _: go.wait(20 if os.getpid() == parent else 0))
+    router = Router.load(kinds[0], log=log)
+    router.route("x")
+    monkeypatch.setattr("router.forks._THINGS", [watched.watcher, log])
+    monkeypatch.setattr("router.watch.Thread", lambda **_: 1 / 0)  # whatever it raises
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a lock that the parent held would be waited for without end
+        router.route("x")
+        os._exit(0 if log.flush(10) and log.counts.written == 1 else 1)
+    _, status = os.waitpid(child, 0)
+    go.set()
     router.close()
     assert status == 0
 
@@ -640,11 +666,18 @@ def test_what_a_registry_may_not_do(
             Router.load(f"models:/support/{newest}")
     registry.set_registered_model_alias("support", "champion", "1")
     router = Router.load("models:/support@champion").watch(seconds=3600)
-    registry.set_registered_model_alias("support", "champion", newest)
     assert router.watcher is not None
+    router.watcher.look()
+    registry.set_registered_model_alias("support", "champion", newest)
     for _ in range(3):
         router.watcher.look()
     assert (router.route("x").tier, router.watcher.refused) == ("small", 1)
+    registry.set_registered_model_alias("support", "champion", "1")  # taken back
+    router.watcher.look()
+    assert (router.watcher.swapped, router.watcher.refusal) == (0, None)
+    registry.set_registered_model_alias("support", "champion", newest)
+    router.watcher.look()
+    assert router.watcher.refused == 2
     router.close()
     for uri in ("models:/support", "models:/a/b/c", "models:/../x@y/z", "models:/x@"):
         with pytest.raises(ArtifactError, match="expected models:/NAME@ALIAS"):
@@ -708,6 +741,25 @@ def test_another_process_fetched_the_same(
 
     monkeypatch.setattr(Path, "rename", late)
     assert Router.load("models:/support/2").route("x").tier == "middle"
+
+
+def test_containers_that_share_a_cache_point_at_once(
+    registry: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two processes may have one number, as threads do: neither takes the file of the other."""
+    fetch("models:/support/2")
+    registry.set_registered_model_alias("support", "champion", "2")
+    replace, others = Path.replace, [1]
+
+    def late(self: Path, target: Path) -> Path:
+        if others and target.name.startswith("at-champion"):
+            others.pop()
+            fetch("models:/support@champion")  # as another container, at the same time
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    fetch("models:/support@champion")
+    assert not others and not caplog.records
 
 
 def test_a_champions_copy_outlasts_those_of_other_versions(

@@ -185,8 +185,10 @@ def test_images_are_logged_by_kind_and_size(artifact: Artifact, tmp_path: Path) 
     assert image["image_url"]["url"].endswith("A")  # the caller's own are as they were
 
 
-def test_messages_that_wait_are_bounded(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("long", ["prompt", "session", "tenant", "tags"])
+@pytest.mark.parametrize("shadowed", [False, True])  # a shadow is told of the session, too
+def test_what_waits_is_bounded(
+    shadowed: bool, long: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("router.log.MAX_WAITING", 10_000)
     go, taken = threading.Event(), []
@@ -195,16 +197,18 @@ def test_messages_that_wait_are_bounded(
         go.wait(30)
         taken.append(line)
 
-    router = Router(artifact, log=DecisionLog(sink, messages=True))
+    words = "word " * 400
+    asked = {"prompt": "hello"} | {long: words}
+    log = DecisionLog(sink, messages=not shadowed or long == "prompt")
+    router = Router(artifact, log=log, shadow=Router(artifact) if shadowed else None)
     for _ in range(20):
-        router.route("word " * 400)
-    assert router.log is not None
-    counts = router.log.counts
-    assert counts.dropped >= 14 and counts.waiting >= 4 and adds_up(router.log)
+        router.route(**asked)  # type: ignore[arg-type]
+    counts = log.counts
+    assert counts.dropped >= 14 and counts.waiting >= 4 and adds_up(log)
     go.set()
-    assert router.log.flush()
-    router.route("word " * 400)
-    assert router.log.flush() and router.log.counts.dropped == counts.dropped
+    assert log.flush()
+    router.route(**asked)  # type: ignore[arg-type]
+    assert log.flush() and log.counts.dropped == counts.dropped
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -272,12 +276,14 @@ def test_a_file_that_cannot_be_renamed_grows_on(
 
 
 def test_two_writers_rotate_one_file_without_loss(tmp_path: Path) -> None:
-    """As two processes do; a file that was renamed under a writer is opened anew."""
+    """As processes do, also those of two containers that have one number; no name comes twice.
+
+    A file that was renamed under a writer is opened anew.
+    """
     with ThreadPoolExecutor(4) as pool:
 
         def fill(who: int) -> None:
             file = LineFile(tmp_path / "d.jsonl", max_bytes=2000, keep=1000)
-            file._rotated = who * 1000
             for i in range(200):
                 file.write({"who": who, "i": i})
             file.close()
@@ -372,6 +378,26 @@ def test_a_forked_child_logs_its_own_decisions(artifact: Artifact, tmp_path: Pat
         True: 5,
         False: 1,
     }
+
+
+def test_a_signal_while_the_thread_starts_starts_no_second(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would write at once, and `flush` would wait for one of them only."""
+    router = Router(artifact, log=lambda _: None)
+    started: list[threading.Thread] = []
+
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            if len(started) < 3:
+                router.route("asked by a signal's handler")
+            super().start()
+
+    monkeypatch.setattr("router.log.Thread", Interrupted)
+    router.route("hello")
+    assert router.log is not None and router.log.flush()
+    assert (len(started), router.log.counts) == (1, LogCounts(2, 2, 0, 0, 0))
 
 
 def test_threads_and_counts(artifact: Artifact) -> None:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 from router.artifact import ArtifactError, load_artifact
@@ -168,7 +169,7 @@ def _pointer(folder: Path, name: str) -> Path:
 
 
 def _point(pointer: Path, copy: str) -> None:
-    beside = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+    beside = pointer.with_name(f".{pointer.name}.{token_hex(4)}")
     beside.write_text(copy, encoding="ascii")
     beside.replace(pointer)
 
