@@ -3,6 +3,7 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import sleep
 
 import numpy as np
@@ -229,9 +230,11 @@ def test_of_two_jobs_at_once_one_waits_for_the_other(model, tmp_path, monkeypatc
         epoch(tuner, go_on)
 
     monkeypatch.setattr(Tuner, "epoch", counted)
-    rows = (np.arange(500), 0, tmp_path / "first", Clock(None), 1, np.arange(500, 600))
+    out = tmp_path / "first"
+    rows = (np.arange(500), 0, out, Clock(None), 1, np.arange(500, 600))
+    learn = partial(job._learn, model, examples, *rows)
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda _: job._fit(model, examples, *rows), range(2)))
+        made = list(pool.map(lambda _: job._made(out, learn), range(2)))
     assert made[0] == made[1] and len(ran) == 1
 
 

@@ -12,6 +12,7 @@ the same rows finds the encoder made. Of two jobs on the same rows at once one w
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -123,12 +124,14 @@ def finetune(
     home = cache_folder() / "finetuned" / key
     clock = Clock(max_minutes)
     first, last = home / "first", home / "last"
-    made = _fit(folder, examples, learn, seed, first, clock, EPOCHS, stop)
+    made = _made(first, lambda: _learn(folder, examples, learn, seed, first, clock, EPOCHS, stop))
     epochs = made["epochs"]
     clock.resume(made["seconds"])
     notes = [f"encoder fine-tuned on {len(learn)} rows, {epochs} epochs"]
     in_time = clock.allows(clock.seconds * len(fit) / len(learn))
-    if in_time and _fit(folder, examples, fit, seed, last, clock, epochs, None):
+    if in_time and _made(
+        last, lambda: _learn(folder, examples, fit, seed, last, clock, epochs, None)
+    ):
         notes.append(f"then on all {len(fit)} fit rows")
     else:
         notes.append(f"--max-minutes left no time to fit it on all {len(fit)}")
@@ -143,27 +146,14 @@ def finetune(
     return Tuned(served, read, (", ".join(notes),))
 
 
-def _fit(
-    folder: Path,
-    examples: Examples,
-    rows: NDArray[np.int64],
-    seed: int,
-    out: Path,
-    clock: Clock,
-    epochs: int,
-    stop: NDArray[np.int64] | None,
-) -> dict[str, Any]:
-    """Learn from rows and export to `out`, or find it made; returns what is said of it.
-
-    With `stop` rows, the epoch that serves them best; without, `epochs`, at the learning rates that
-    EPOCHS would have, or nothing (and {}) where the time ends before.
-    """
+def _made(out: Path, learn: Callable[[], None]) -> dict[str, Any]:
+    """What is said of the encoder in `out`, {} where there is none; `learn` makes it, once."""
     facts = out / "embedder.json"
     if not facts.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{out}.lock"):
             if not facts.is_file():  # by the job that held the lock
-                _learn(folder, examples, rows, seed, out, clock, epochs, stop)
+                learn()
     return json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
 
 
@@ -177,7 +167,11 @@ def _learn(
     epochs: int,
     stop: NDArray[np.int64] | None,
 ) -> None:
-    """See `_fit`."""
+    """Learn from rows and export to `out`.
+
+    With `stop` rows, the epoch that serves them best; without, `epochs`, at the learning rates that
+    EPOCHS would have, or nothing where the time ends before.
+    """
     tuner = Tuner(folder, examples, rows, EPOCHS, seed)
 
     def kept(epoch: int) -> Path:

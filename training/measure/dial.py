@@ -71,15 +71,15 @@ def read_dial(
     """
     quality = curve.quality[at]
     top = curve.quality[-1]
-    limits = {name: drawn.band(method, name) for name in ("cost_usd", "quality", "of_top")}
+    limits = {"cost_usd": drawn.band(method, "cost_usd")}
+    limits |= {name: (np.empty(len(at)), np.empty(len(at))) for name in ("quality", "of_top")}
     for j, state in enumerate(at):
         own = score[np.arange(walk.n), walk.tiers_at(int(state))]
-        found = drawn.entry(method, j)
-        found["quality"] = rate(own, session)
+        kept = drawn.entry(method, j)["of_top"]
         if top > 0 and state < len(walk.mu):
-            found["of_top"] = share_of_top(found["of_top"], own, score[:, -1], session)
-        for name in ("quality", "of_top"):
-            limits[name][0][j], limits[name][1][j] = found[name].low, found[name].high
+            kept = share_of_top(kept, own, score[:, -1], session)
+        for name, found in (("quality", rate(own, session)), ("of_top", kept)):
+            limits[name][0][j], limits[name][1][j] = found.low, found.high
     return Dial(
         mu=np.array([walk.dial(int(state)) for state in at]),
         cost_usd=curve.cost_usd[at],
