@@ -6,13 +6,13 @@ their vectors, no text, in no pickle; it may be deleted at any time.
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b, sha256
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from joblib import cpu_count
@@ -24,6 +24,7 @@ from router.prompt import Prompt
 from training.console import say
 from training.golden import PROMPTS
 
+Result = TypeVar("Result")
 _WORTH_TELLING: Final = 500  # prompts that take some seconds
 _KEEP: Final = "INSERT OR REPLACE INTO kept VALUES (?, ?)"
 _PROBE: Final = " ".join(text for text in PROMPTS if isinstance(text, str))
@@ -100,18 +101,18 @@ class Remembering:
 
     def _keep(self, found: Sequence[tuple[bytes, NDArray[np.float32]]]) -> None:
         rows = [(key, vector.tobytes()) for key, vector in found]
-        try:
-            _insert(self._store, rows)
-        except sqlite3.Error as error:
-            self._leave(error)
-            _insert(self._store, rows)
+        self._try(lambda store: _insert(store, rows))
 
     def _ask(self, query: str, *values: bytes) -> list[tuple[bytes]]:
+        return self._try(lambda store: store.execute(query, values).fetchall())
+
+    def _try(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do it in the file or, where that cannot be used any more, in memory from then on."""
         try:
-            return self._store.execute(query, values).fetchall()
+            return work(self._store)
         except sqlite3.Error as error:
             self._leave(error)
-            return self._store.execute(query, values).fetchall()
+            return work(self._store)
 
     def _leave(self, error: sqlite3.Error) -> None:
         """Go on in memory: the file is damaged, may not be written, or its disk is full."""
