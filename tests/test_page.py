@@ -344,6 +344,8 @@ def test_three_tiers_a_free_tier_and_slices_without_a_promise(job, page):
     told = views.dial(found, Volume(3, None), names)
     assert told["start"] == int(np.abs(found.dial.cost_usd - found.chosen.cost_usd).argmin())
     assert all(len(row) == 6 and len(row[5]) == 3 for row in told["rows"])
+    by_month = views.dial(found, Volume(3, 2.0), names)["labels"]
+    assert by_month == [*told["labels"], "dollars a month"]  # no row that repeats "cost of 1,000"
     assert views.slices(found)["groups"] == []
     assert [row[0] for row in views.curves(found)].count("Suffice, by gain") == 0
     console = report_tables(found)[0]

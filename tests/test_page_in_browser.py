@@ -19,7 +19,7 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no chromium and chromedriver on this machine"
 )
-WIDTHS = (1280, 390)
+WIDTHS = (1280, 960, 390)
 
 
 @pytest.fixture(scope="module")

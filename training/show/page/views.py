@@ -58,7 +58,7 @@ def dial(report: Report, volume: Volume, names: Sequence[str]) -> dict[str, Any]
             "of the top tier’s",
             "cost of 1,000",
             "saving against always top",
-            f"dollars {volume.words}",
+            *([] if volume.days is None else [f"dollars {volume.words}"]),  # else the third again
         ],
         "names": list(names),
         "top": column(report.figures["always top"]),
