@@ -102,6 +102,13 @@ def test_too_few_rows_decide_nothing() -> None:
     assert not judge(rows, entrant(rows, np.zeros(1, np.int64)), {}, Limits()).passed
 
 
+def test_one_session_alone_shows_no_constant_cheaper() -> None:
+    """Its limits are unknown; a constant that serves badly took the place for its lower price."""
+    rows = replace(holdout(500, 0, (0.3, 0.9)), session=np.zeros(500, np.int64))
+    small = entrant(rows, np.zeros(500, np.int64), constant=0)
+    assert failed(judge(rows, small, {}, Limits())) == ["better or cheaper than always large"]
+
+
 def test_the_debiased_error_is_near_zero_where_the_probabilities_are_true() -> None:
     rng = np.random.default_rng(0)
     p = rng.random(4000)

@@ -131,6 +131,18 @@ def test_a_session_said_ten_times_is_no_better_known():
     assert np.isnan(op.interval(terms, np.zeros(60, dtype=np.int64)).low)  # one session
 
 
+@pytest.mark.parametrize("sizes", [(160, *[1] * 240), (150, 150, *[1] * 200), (500, *[1] * 40)])
+def test_intervals_cover_the_truth_where_few_sessions_hold_most(sizes):
+    """Costs of a session have half of their variance in common: a batch job under one id."""
+    rng = np.random.default_rng(7)
+    session, covered = np.repeat(np.arange(len(sizes)), sizes), 0
+    for _ in range(400):
+        common = rng.normal(0.0, 0.5**0.5, len(sizes))[session]
+        found = op.interval(common + rng.normal(0.0, 0.5**0.5, len(session)), session)
+        covered += found.low <= 0.0 <= found.high
+    assert covered >= 400 * 0.95 - 2 * (400 * 0.05 * 0.95) ** 0.5
+
+
 def test_intervals_cover_the_truth():
     """400 logs of 400 requests, 40 explored: counts of intervals that hold the truth."""
     rng = np.random.default_rng(6)

@@ -12,6 +12,7 @@ from tests.test_report import rows_of
 from tests.traffic_makers import make_rows, requests_of
 from training.measure.compare import NO, OPEN, SAME, YES, Comparison, Measure
 from training.measure.intervals import Interval, bootstrap
+from training.measure.limits import few_sessions, rate
 from training.measure.report import build_report
 from training.measure.rows import Rows
 from training.measure.slice_report import (
@@ -390,6 +391,25 @@ def test_rates_cover_the_truth_where_sessions_are_of_unequal_size(sizes) -> None
         found = slice_rates([part], score, session).loc["all"]
         covered += found["low"] <= 0.7 <= found["high"]
     assert covered >= 300 * 0.95 - 2 * (300 * 0.05 * 0.95) ** 0.5
+
+
+@pytest.mark.parametrize("sizes", [(150, 150, *[1] * 200), (80, 80, 80, *[1] * 160)])
+def test_rates_cover_the_truth_where_two_or_three_sessions_hold_most(sizes) -> None:
+    """A session's chance of going well varies about .7 by .25 or so, whatever its size."""
+    rng = np.random.default_rng(0)
+    session, covered = np.repeat(np.arange(len(sizes)), sizes), 0
+    for _ in range(400):
+        chance = rng.beta(0.7 * 7 / 3, 0.3 * 7 / 3, len(sizes))[session]
+        found = rate((rng.random(len(session)) < chance).astype(float), session)
+        covered += found.low <= 0.7 <= found.high
+    assert covered >= 400 * 0.95 - 2 * (400 * 0.05 * 0.95) ** 0.5
+
+
+def test_sessions_are_called_few_where_the_largest_decide():
+    assert few_sessions(np.arange(500)) == few_sessions(np.arange(500) // 50) == ()
+    [told] = few_sessions(np.repeat(np.arange(241), (160, *[1] * 240)))
+    assert "holds 40% of the requests" in told
+    assert "all 241 tell as much as 6.2 of equal size" in told
 
 
 def test_figures_of_a_slice_that_is_mostly_one_session_are_wide():

@@ -61,6 +61,18 @@ def test_one_session_alone_tells_nothing(job, workdir, capsys, command, paired):
     call(capsys, command, *asked).refused("are of one session")
 
 
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_session_with_most_of_the_requests_is_told(job, workdir, capsys, command, paired):
+    rows = [row | {"request_id": f"later-{row['request_id']}"} for row in make_rows(300, seed=8)]
+    ids = sorted({row["request_id"] for row in rows})
+    batch = set(ids[: int(0.6 * len(ids))])
+    rows = [row | {"session_id": "a batch"} if row["request_id"] in batch else row for row in rows]
+    log = write_log(workdir / "log.parquet", rows if paired else one_sided(rows, 0.3))
+    asked = (job.artifact, *[job.artifact] * (command == "compare"), "--traffic", log)
+    assert "holds 60% of the requests" in call(capsys, command, *asked).out
+
+
 def test_costs_are_of_1_000_requests_for_people_and_of_one_for_machines() -> None:
     found = between((-0.00634213, 0.0103421), (-0.0005, -0.00031))
     table = found.as_text()[1]

@@ -20,7 +20,7 @@ from training.measure.intervals import (
     flat_intervals,
     plain_intervals,
 )
-from training.measure.limits import allowing, choice_limits
+from training.measure.limits import allowing, choice_limits, few_sessions
 from training.measure.metrics import (
     bad_downgrades,
     best_constant,
@@ -264,4 +264,4 @@ def _notes(
             "the operating point is not shown to beat sending the same share at random "
             f"({above.value:+.4f} quality, 95 % {above.low:+.4f} to {above.high:+.4f})"
         )
-    return tuple(notes)
+    return (*notes, *few_sessions(rows.session))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from router.policy import Policy
 from router.predictor import Estimates
 from training.measure.intervals import Interval, flat_intervals, plain_intervals
-from training.measure.limits import allowing
+from training.measure.limits import allowing, few_sessions
 from training.measure.offpolicy import (
     Logged,
     always,
@@ -223,4 +223,4 @@ def _notes(
             "the operating point is not shown to beat sending the same share at random "
             f"({random.value:+.4f} quality, 95 % {random.low:+.4f} to {random.high:+.4f})"
         )
-    return tuple(notes)
+    return (*notes, *few_sessions(logged.session))

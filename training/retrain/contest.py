@@ -24,6 +24,7 @@ from training.learn.seen import known_ids
 from training.learn.splits import coarsest
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
+from training.measure.limits import few_sessions
 from training.measure.offpolicy import pseudo_outcomes
 from training.measure.slices import slices_of
 from training.measure.world import logged
@@ -97,7 +98,7 @@ def hold(
         for folder, (one, _) in rivals.items()
     }
     standing = {name: choices[folder] for name, folder in others.items()}
-    return Contest(holdout, entrant, standing, notes)
+    return Contest(holdout, entrant, standing, (*notes, *few_sessions(holdout.session)))
 
 
 def _unknown(

@@ -144,7 +144,7 @@ def _against_blind(holdout: Holdout, entrant: Entrant, limits: Limits) -> list[C
             continue
         better = interval(own - quality[:, k], holdout.session, limits.confidence)
         cheaper = interval(spent - paid[:, k], holdout.session, limits.confidence)
-        if better.low > 0 or cheaper.high >= 0:
+        if better.low > 0 or not cheaper.high < 0:  # NaN: of one session it is unknown
             passed, told = better.low > 0, (better, "quality")
         else:
             passed, told = True, (cheaper, "USD")

@@ -21,7 +21,7 @@ from training.learn.seen import known_ids, recognise
 from training.learn.splits import several_units
 from training.learn.vectorize import estimate, vectorize
 from training.measure.intervals import Floats, Interval
-from training.measure.limits import allowing
+from training.measure.limits import allowing, few_sessions
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
 from training.measure.world import logged, pick_world, unseen
@@ -168,7 +168,7 @@ def compare(first: str, second: str, traffic: Path, model: str) -> SideBySide:
         world=world.name,
         requests=len(used),
         rows=_rows(figures, unit, RARE if rare else ()),
-        notes=(*dict.fromkeys(again), *told, world.note, *notes, *weak),
+        notes=(*dict.fromkeys(again), *told, world.note, *notes, *weak, *few_sessions(unit)),
     )
 
 
