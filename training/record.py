@@ -19,10 +19,10 @@ from training.label.rule import LabelRule
 from training.learn.splits import Splits
 from training.log.fingerprint import fingerprint
 from training.log.requests import Requests
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.card import describe_policy
+from training.show.pictures import save_plots
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, log_run
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")

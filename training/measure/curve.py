@@ -82,6 +82,15 @@ class Curve:
     share: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one policy comes to: mean USD per request, mean score, and its label in a picture."""
+
+    cost_usd: float
+    quality: float
+    label: str
+
+
 def policy_walk(p: ArrayLike, expected_cost: ArrayLike) -> Walk:
     """Walk of the policy family tier = argmax_t p[:, t] − μ · expected_cost[:, t].
 

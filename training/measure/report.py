@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from router.policy import Policy
 from training.measure.compare import Comparison, comparisons
-from training.measure.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
+from training.measure.curve import Curve, Point, Walk, oracle_walk, order_walk, policy_walk, trace
 from training.measure.dial import Dial, positions, read_dial, step_of
 from training.measure.intervals import (
     Bootstrap,
@@ -30,7 +30,6 @@ from training.measure.metrics import (
     states,
     undefined,
 )
-from training.measure.plots import Point
 from training.measure.reliability import (
     Reliability,
     debiased_ece,

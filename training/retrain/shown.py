@@ -15,7 +15,6 @@ from training.ground import Ground
 from training.log.fingerprint import fingerprint
 from training.log.requests import Requests
 from training.log.traffic import TrafficTable
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.subject import prepare_table
 from training.measure.valuation import Valuation
@@ -24,6 +23,7 @@ from training.retrain.settings import Settings
 from training.retrain.verdict import Verdict, as_table
 from training.show.answer import answer_lines
 from training.show.page.html import page_of
+from training.show.pictures import save_plots
 from training.tracking import plain_name
 
 # The curve's figures that a decision turns on; report.json has all of them.

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from training.measure.curve import Curve
+from training.measure.curve import Curve, Point
 from training.measure.intervals import Interval
-from training.measure.plots import Point
 from training.measure.reliability import Reliability
 from training.measure.report import DOLLAR, GAIN, Report
 

@@ -55,7 +55,7 @@ def report(artifact: Path, traffic: Path, out: Path) -> Written:
     """Measure an artifact on traffic that it was not fitted on, and write the page to `out`.
 
     Raises:
-        BadInput, ArtifactError: see `training.measure.evaluate.evaluate`; nothing was written.
+        BadInput, ArtifactError: see `training.evaluate.evaluate`; nothing was written.
         EnvironmentProblem: MLflow refused the run (the page is in place).
     """
     check_file(out, artifact, traffic)

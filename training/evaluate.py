@@ -15,10 +15,10 @@ from training.learn.vectorize import estimate
 from training.log.fingerprint import fingerprint
 from training.log.requests import prompts_of
 from training.log.traffic import read_traffic
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.subject import Subject, measure_paired, prepare, value_one_sided
 from training.measure.valuation import Valuation
+from training.show.pictures import save_plots
 from training.tracking import ARTIFACT_TAG, NOTHING, log_run
 
 
