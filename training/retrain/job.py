@@ -43,7 +43,7 @@ from training.retrain.shown import (
 )
 from training.retrain.verdict import Verdict, as_table
 from training.retrain.window import cut, decay
-from training.show.page.words import count
+from training.show.words import count
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, has_store, look
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (

@@ -12,7 +12,7 @@ from training.show.page import charts
 from training.show.page.verdict import NOTHING, against_random, kept, promised
 from training.show.page.views import answered
 from training.show.page.volume import Volume
-from training.show.page.words import (
+from training.show.words import (
     NONE,
     count,
     dollars,

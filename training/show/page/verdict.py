@@ -8,7 +8,7 @@ from training.measure.compare import MATCHED, NO, YES, Comparison
 from training.measure.intervals import Interval
 from training.measure.report import Report
 from training.show.card import TOP_ITSELF
-from training.show.page.words import change, count, limits, percent, times
+from training.show.words import change, count, limits, percent, times
 
 NOTHING = "Nothing to promise"  # of the top tier, which is what promises are about
 
