@@ -11,7 +11,7 @@ from router.tier import Tier
 from training.config import Config
 from training.console import step
 from training.export import check_out
-from training.features import prepare, resolve
+from training.features import prepare, resolve_sources
 from training.finish import finish
 from training.fit import fit
 from training.golden import golden_prompts
@@ -68,7 +68,7 @@ def train(
     """
     provenance = Provenance(embedder_name, seed, datetime.now(UTC))
     check_out(out)
-    sources = resolve(embedder_name, tuning)
+    sources = resolve_sources(embedder_name, tuning)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:

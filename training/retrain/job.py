@@ -17,7 +17,7 @@ from typing import Any
 from training.config import read_tiers
 from training.console import say, step
 from training.export import check_out, placing
-from training.features import Sources, resolve
+from training.features import Sources, resolve_sources
 from training.finish import Finished, finish
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
@@ -94,7 +94,7 @@ def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
     """
     settings = read_settings(config)
     check_out(settings.folder)
-    sources = {name: resolve(name, settings.tuning) for name in settings.embedders}
+    sources = {name: resolve_sources(name, settings.tuning) for name in settings.embedders}
     tiers = read_tiers(settings.tiers)
     with step("read traffic"):
         table = cut(read_traffic(settings.traffic), settings.window)
