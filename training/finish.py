@@ -13,7 +13,7 @@ from router.assembly import SECOND
 from router.policy import Policy
 from router.rules_file import stated_rules
 from router.vectorizer import SURFACE
-from training.config import Config, rules_for
+from training.config import Config, effective_rules
 from training.console import step
 from training.decide.evidence import gather_evidence, served
 from training.decide.operating import choose
@@ -111,7 +111,7 @@ def finish(
         facts["stages"] = stages
     sha256 = settled.save(kept)
     save_baseline(kept, baseline_of(fitted, policy))
-    facts |= describe_choice(settled, sha256, rules_for(config, ground.tiers))
+    facts |= describe_choice(settled, sha256, effective_rules(config.rules, ground.tiers))
     with step("export"):
         artifact = write_artifact(out, fitted, policy, facts, report)
     return Finished(artifact, report, tuple(notes), tuple(details))
@@ -219,7 +219,7 @@ def report_on(
     predictor, tiers = fitted.learned.predictor, ground.tiers
     estimates = fitted.estimates(test, policy)
     paid = account(asked, used, predictor.tokens, tiers)
-    rules = stated_rules(rules_for(config, tiers), tiers)
+    rules = stated_rules(effective_rules(config.rules, tiers), tiers)
     told = rule_notes(rules, predictor, policy, used, estimates, paid)
     notes = (*config.label.warnings(), *told)
     if not world.paired:

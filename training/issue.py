@@ -9,7 +9,7 @@ from typing import Any
 from router.artifact import Artifact
 from router.policy import Policy
 from router.tier import Tier
-from training.config import held_to
+from training.config import effective_rules
 from training.console import step
 from training.decide.settled import Settled
 from training.errors import BadInput
@@ -89,7 +89,7 @@ def issue(
             same = (sha256, policy) == (old.get("evidence"), artifact.policy)
             looked_at = None if spent is None else spent.sample
             save_baseline(kept, known if same else carried(known, looked_at))
-        facts |= describe_choice(settled, sha256, held_to(old.get("rules"), tiers))
+        facts |= describe_choice(settled, sha256, effective_rules(old.get("rules"), tiers))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages

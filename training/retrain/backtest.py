@@ -18,7 +18,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from training.config import read_tiers, rules_for
+from training.config import effective_rules, read_tiers
 from training.console import quieted, say
 from training.errors import BadInput
 from training.features import prepare, resolve_sources
@@ -163,7 +163,7 @@ def _challenger(
     settled = settle(fitted, config)
     provenance = Provenance(settings.embedders[0], settings.seed, datetime.now(UTC))
     facts = describe_job(known, ground.splits, config.label, provenance)
-    facts |= describe_choice(settled, None, rules_for(config, tiers))
+    facts |= describe_choice(settled, None, effective_rules(config.rules, tiers))
     write_artifact(folder, fitted, settled.policy, facts, None)
     test = ground.splits.test
     kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))
