@@ -53,7 +53,7 @@ def evaluate(
     report_json: Path | None,
     plots: Path | None,
     estimate: bool = False,
-    told: Callable[[Report | Valuation, int], None] = lambda *_: None,
+    tell: Callable[[Report | Valuation, int], None] = lambda *_: None,
 ) -> tuple[Report | Valuation, int]:
     """Measure an artifact, write what is asked for, and log the run.
 
@@ -66,7 +66,7 @@ def evaluate(
         report_json: file to write.
         plots: folder for the figures.
         estimate: estimate propensities that the log does not hold; every output then says so.
-        told: called with what is returned, before the run is logged.
+        tell: called with what is returned, before the run is logged.
 
     Returns:
         The report or valuation, and how many requests were left out as the artifact knows them.
@@ -88,7 +88,7 @@ def evaluate(
     if report_json is not None:
         about = {"artifact": subject.artifact.version, "left_out": subject.left_out}
         write_json(report_json, about | report.as_json())
-    told(report, subject.left_out)
+    tell(report, subject.left_out)
     with step("MLflow run"):
         _track(subject, report, report_json, plots)
     return report, subject.left_out
