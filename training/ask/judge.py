@@ -117,7 +117,7 @@ class Judged:
             "notes": list(self.notes),
         }
 
-    def lines(self) -> list[str]:
+    def as_text(self) -> list[str]:
         """For people."""
         told = [f"{self.questions} questions: about ${self.estimated_usd:.4f}"]
         if self.tally is not None:

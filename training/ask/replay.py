@@ -58,7 +58,7 @@ class Replayed:
             "notes": list(self.notes),
         }
 
-    def lines(self) -> list[str]:
+    def as_text(self) -> list[str]:
         """For people."""
         plan = self.plan.as_json()
         told = [

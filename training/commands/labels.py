@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from training.commands.options import Json, Quiet
-from training.commands.output import print_json, tell_found
+from training.commands.output import tell_found
 from training.console import step
 from training.errors import BadInput
 
@@ -159,10 +159,6 @@ def _price(text: str) -> tuple[float, float]:
 
 def _tell_run(done: Any, as_json: bool) -> None:
     """Print what a job that asks models did; then raise why it did not finish, if so."""
-    if as_json:
-        print_json(done.as_json())
-    else:
-        for line in done.lines():
-            typer.echo(line)
+    tell_found(done, as_json)
     if done.refusal is not None:
         raise done.refusal

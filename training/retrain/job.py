@@ -83,6 +83,10 @@ class JobOutcome:
         checks = as_table(self.verdict.checks) if self.verdict else []
         return values | {"checks": checks, "notes": list(self.lines)}
 
+    def as_text(self) -> list[str]:
+        """For a terminal."""
+        return [self.status, *self.lines]
+
 
 def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
     """Run the job that `config` (retrain.toml) describes.
