@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from router.policy import Policy
 from training.measure.compare import Comparison, comparisons
 from training.measure.curve import Curve, Point, Walk, oracle_walk, order_walk, policy_walk, trace
-from training.measure.dial import Dial, positions, read_dial, step_of
+from training.measure.dial import DIAL, Dial, positions, read_dial, step_of
 from training.measure.intervals import (
     Bootstrap,
     Estimator,
@@ -37,7 +37,13 @@ from training.measure.reliability import (
     reliability_table,
 )
 from training.measure.rows import Rows
-from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
+from training.measure.slice_report import (
+    SLICES,
+    SliceReport,
+    judge_slices,
+    promise_margins,
+    slice_metrics,
+)
 from training.measure.world import PAIRED
 
 RESAMPLES = 1000
@@ -142,7 +148,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
         # A resample's bins add noise of their own: limits from them may leave out the value.
         metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
-    for arrays in ("dial", "slices"):
+    for arrays in (DIAL, SLICES):
         figures.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
@@ -155,7 +161,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         ),
         missing=undefined(rows.score, rows.paid),
         curves=curves,
-        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial", rows.score, rows.session),
+        dial=read_dial(main, curves[DOLLAR], at, step, rounds, rows.score, rows.session),
         reliability={
             name: reliability_table(rows.p[:, j], rows.score[:, j])
             for j, name in enumerate(rows.names)
@@ -165,7 +171,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(figures["policy"]),
-        slices=judge(rows, tier, rounds, "slices", policy.promise, margins),
+        slices=judge_slices(rows, tier, rounds, policy.promise, margins),
         notes=(*warnings, *_notes(rows, policy, calibration, figures, best)),
     )
 
@@ -192,12 +198,12 @@ def _per_part(
     rows: Rows, walk: Walk, at: NDArray[np.int64], tier: NDArray[np.int64]
 ) -> dict[str, Estimator]:
     """Figures of the states `at` of the router's walk, of each tier's P, and of each slice."""
-    found = {"dial": states(walk, rows.score, rows.paid, at)}
+    found = {DIAL: states(walk, rows.score, rows.paid, at)}
     for j, name in enumerate(rows.names):
         p, score, sufficed = rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
         found[f"tier:{name}"] = reliability_metrics(p, score, sufficed)
     if rows.slices:
-        found["slices"] = slice_metrics(rows, tier)
+        found[SLICES] = slice_metrics(rows, tier)
     return found
 
 
