@@ -93,7 +93,11 @@ class Report:
 
     @property
     def orders(self) -> list[str]:
-        """The methods that order prompts, Suffice first: of more than two tiers in one way only."""
+        """The methods that order prompts, Suffice first.
+
+        Suffice orders by gain and by gain per dollar; with more than two tiers these are the same,
+        and only the latter is named.
+        """
         found = [name for name, metrics in self.figures.items() if "apgr" in metrics]
         found.sort(key=lambda name: name not in (GAIN, DOLLAR))
         return found if len(self.names) == 2 else [name for name in found if name != GAIN]
@@ -142,12 +146,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     for name, choice in choices.items():
         bad = bad_downgrades(choice, rows.sufficed)
         figures[name] = choice_limits(figures[name], choice, rows.score, bad, rows.session)
-    calibration = {name: figures.pop(f"tier:{name}") for name in rows.names}
-    for j, metrics in enumerate(calibration.values()):
-        error = debiased_ece(rows.p[:, j], rows.score[:, j])
-        metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
-        # A resample's bins add noise of their own: limits from them may leave out the value.
-        metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
+    calibration = _calibration(rows, [figures.pop(f"tier:{name}") for name in rows.names])
     for arrays in (DIAL, SLICES):
         figures.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
@@ -174,6 +173,21 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         slices=judge_slices(rows, tier, rounds, policy.promise, margins),
         notes=(*warnings, *_notes(rows, policy, calibration, figures, best)),
     )
+
+
+def _calibration(
+    rows: Rows, figures: Sequence[Mapping[str, Interval]]
+) -> dict[str, dict[str, Interval]]:
+    """What `Report.calibration` holds, from the bootstrap's figures of each tier."""
+    found = {}
+    for j, name in enumerate(rows.names):
+        error = debiased_ece(rows.p[:, j], rows.score[:, j])
+        found[name] = dict(figures[j]) | {
+            # A resample's bins add noise of their own: limits from them may leave out the value.
+            "ece": replace(figures[j]["ece"], low=nan, high=nan),
+            "ece_debiased": Interval(error, nan, nan, nan, nan),
+        }
+    return found
 
 
 def _choices(rows: Rows, tier: NDArray[np.int64], best: int) -> dict[str, NDArray[np.int64]]:
