@@ -115,7 +115,7 @@ def require_support(
         return
     tier = int(lost.sum(axis=0).argmax())
     where = np.unique(overlap.part[lost[:, tier] > 0])
-    rate = needed_exploration(overlap, where)
+    rate = _needed_exploration(overlap, where)
     low, high = overlap.gain[where[0]], overlap.gain[where[-1] + 1]
     tried = float((overlap.share[where, tier] * overlap.rows[where]).sum())
     raise BadInput(
@@ -192,7 +192,7 @@ def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
             )
 
 
-def needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:
+def _needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:
     """Share of the prompts of these parts, int64[m], to explore, so that the log can speak."""
     return float(np.clip(ANSWERS / overlap.rows[parts].min(), EXPLORE, 0.5))
 

@@ -33,14 +33,14 @@ _CURVE = ("gain.apgr", "dollar.apgr_cost", "dollar.aiq", "dollar.saving_99", "do
 def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: Ground) -> None:
     """Parameters, tags and the lineage of the data."""
     words = {name: value for name, value in settings.words.items() if name != "label"}
-    told = flat_values(words) | {
+    told = _flat_values(words) | {
         f"label.{key}": value for key, value in settings.config.label.as_dict().items()
     }
     told["tiers"] = ", ".join(f"{tier.name}={tier.model}" for tier in ground.tiers)
     told["world"] = ground.world.name
     told |= {f"rows.{part}": rows for part, rows in ground.splits.sizes.items()}
     mlflow.log_params({plain_name(name): value for name, value in told.items()})
-    mlflow.set_tags(window_tags(ground.requests))
+    mlflow.set_tags(_window_tags(ground.requests))
     frame = table.frame[["request_id", "tier", "model", "score"]]
     source = str(settings.traffic.resolve())
     data = mlflow.data.from_pandas(frame, source=source, name=settings.traffic.name)
@@ -131,10 +131,10 @@ def version_tags(verdict: Verdict, best: Challenger, requests: Requests) -> dict
     """Why a version is what it is, on the version."""
     reasons = {f"refused.{number}": why for number, why in enumerate(verdict.reasons, 1)}
     told = {"gate": "passed" if verdict.passed else "refused", "recipe": best.name, **reasons}
-    return told | window_tags(requests)
+    return told | _window_tags(requests)
 
 
-def window_tags(requests: Requests) -> dict[str, str]:
+def _window_tags(requests: Requests) -> dict[str, str]:
     """Which requests: the first and the last one's time (UTC), as far as known, and their hash."""
     tags, times = {"suffice.fingerprint": fingerprint(requests)}, requests.at
     times = times[~np.isnat(times)]
@@ -144,12 +144,12 @@ def window_tags(requests: Requests) -> dict[str, str]:
     return tags
 
 
-def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as MLflow's parameters: names joined by dots."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat_values(value, f"{prefix}{name}.")
+            found |= _flat_values(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found
