@@ -92,7 +92,7 @@ def reissue(
     card: str,
     chosen: Requests | None,
     facts: Mapping[str, Any],
-    stages: Stages | None = None,
+    stages: Stages | None,
 ) -> Artifact:
     """Write an artifact with the same heads and embedder under another policy or other prices.
 
@@ -101,7 +101,7 @@ def reissue(
         tiers: the same tiers, maybe at other prices.
         chosen: the requests used for choosing now, if any.
         facts: the rest of the manifest.
-        stages: whose dials and floors the gate between two stages gets.
+        stages: whose dials and floors the gate between two stages gets; None: it keeps its own.
 
     Returns:
         The new artifact, as `router` reads it.

@@ -143,7 +143,7 @@ def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step
     return tuple(found)
 
 
-def check_units(goal: Goal, partitions: NDArray[np.int64], paired: bool = True) -> None:
+def check_units(goal: Goal, partitions: NDArray[np.int64], paired: bool) -> None:
     """Refuse where choose rows cannot bear the goal, before any work is done.
 
     Args:
