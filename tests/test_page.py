@@ -20,9 +20,9 @@ from training.measure.report import build_report
 from training.measure.slice_report import OWN
 from training.measure.slices import Slice
 from training.measure.subject import measure_paired, prepare
-from training.show import words
+from training.show import verdict, words
 from training.show.answer import answer_lines
-from training.show.page import charts, examples, importance, verdict, views
+from training.show.page import charts, examples, importance, views
 from training.show.page.html import render, report
 from training.show.page.volume import Volume
 from training.show.tables import report_tables

@@ -16,7 +16,8 @@ from training.log.traffic import read_traffic
 from training.measure.reliability import debiased_ece
 from training.measure.report import DOLLAR, GAIN, build_report
 from training.measure.rows import Rows
-from training.show.page import verdict, views
+from training.show import verdict
+from training.show.page import views
 from training.show.page.volume import Volume
 from training.show.pictures import save_plots
 from training.show.tables import report_tables

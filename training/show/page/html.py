@@ -33,8 +33,9 @@ from training.measure.subject import (
     value_one_sided,
 )
 from training.measure.valuation import Valuation
+from training.show import verdict, verdict_one_sided
 from training.show.card import describe_rule, describe_window
-from training.show.page import charts, one_sided, verdict, views
+from training.show.page import charts, one_sided, views
 from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
 from training.show.page.volume import Volume
@@ -124,9 +125,9 @@ def render_one_sided(valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic
         artifact,
         found.notes,
         script=_part("page.js"),
-        headline=one_sided.headline(found),
-        promise=one_sided.promise(found)["text"],
-        badges=one_sided.badges(found),
+        headline=verdict_one_sided.headline(found),
+        promise=verdict_one_sided.promise(found)["text"],
+        badges=verdict_one_sided.badges(found),
         facts=_facts(subject, traffic, subject.used.sessions, "one tier"),
         policies=one_sided.policies(found, volume),
         answers=one_sided.answers(found),

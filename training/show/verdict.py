@@ -1,4 +1,4 @@
-"""The answer first: what a router saves, at what quality, and what became of its promise."""
+"""The answer first, on terminal and page: what a router saves, at what quality, and its promise."""
 
 from math import isfinite
 
