@@ -47,7 +47,7 @@ def effective_rules(
 
 
 def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """Capabilities that no rule reads, in words: misspelt, or told for others to read."""
+    """Capabilities that no rule reads, in words: misspelt, or meant for other programs."""
     found = []
     for tier in tiers:
         for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):

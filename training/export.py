@@ -142,10 +142,10 @@ def place(source: Path, out: Path) -> str:
 
 @contextmanager
 def placing(source: Path, out: Path) -> Iterator[str]:
-    """The same in two steps: the copy is made and verified, and put in place if the body succeeds.
+    """As `place`, around a body: the copy is made and verified before it, and put in place after.
 
-    So that what may fail (the disk is full) fails before the body's work, and the body's failure
-    leaves `out` as it was.
+    What may fail (the disk is full) fails before the body's work, and a body that fails leaves
+    `out` as it was.
     """
     with _beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)

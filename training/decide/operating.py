@@ -279,7 +279,7 @@ def _spend(goal: MaxCost | TopShare, evidence: Evidence) -> Policy:
 
 
 def _told(policy: Policy, evidence: Evidence, names: Sequence[str]) -> Policy:
-    """The policy, its `why` with what it does on the choose rows: a measurement, no promise."""
+    """The policy, its `why` extended by its cost and score on the choose rows: no promise."""
     n = len(evidence.p)
     if not n:
         return policy

@@ -125,7 +125,7 @@ class Remembering:
 
 
 def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
-    """The same embedder; a transformer has embedded the prompts, on all cores."""
+    """The embedder; of a transformer one that has embedded the prompts already, on all cores."""
     if isinstance(embedder, OnnxEmbedder):
         embedder = Remembering(embedder)
     if isinstance(embedder, Remembering):

@@ -31,7 +31,7 @@ _CURVE = ("gain.apgr", "dollar.apgr_cost", "dollar.aiq", "dollar.saving_99", "do
 
 
 def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: Ground) -> None:
-    """Parameters, tags and the lineage of the data."""
+    """Log the job's parameters, tags and the lineage of its data."""
     words = {name: value for name, value in settings.words.items() if name != "label"}
     told = _flat_values(words) | {
         f"label.{key}": value for key, value in settings.config.label.as_dict().items()
@@ -48,7 +48,7 @@ def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: G
 
 
 def describe_challenger(mlflow: Any, challenger: Challenger) -> None:
-    """What a challenger is made of, and how it fared, on the active run."""
+    """Log what a challenger is made of, and how it fared, to the active run."""
     told = {
         name: f"{value:.4g}" if isinstance(value, float) else value
         for name, value in challenger.parameters.items()
@@ -81,7 +81,7 @@ def show(
     table: TrafficTable,
     scratch: Path,
 ) -> None:
-    """What a reviewer decides by: the gate, the report, figures, the page and the model card.
+    """Log what a reviewer decides by: the gate, the report, figures, the page and the model card.
 
     headline: first line of the run's description.
     notes: of the contest.
@@ -128,7 +128,7 @@ def verdict_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:
 
 
 def version_tags(verdict: Verdict, best: Challenger, requests: Requests) -> dict[str, str]:
-    """Why a version is what it is, on the version."""
+    """Tags of a registered version: what the gate said, its recipe and its data."""
     reasons = {f"refused.{number}": why for number, why in enumerate(verdict.reasons, 1)}
     told = {"gate": "passed" if verdict.passed else "refused", "recipe": best.name, **reasons}
     return told | _window_tags(requests)

@@ -97,7 +97,7 @@ def against_random(above: Interval | None, policy: Policy) -> list[dict[str, str
 
 
 def kept(seen: Interval, target: float, at_most: bool = False) -> tuple[str, str, str]:
-    """What rows say of a promise: in a badge's words, its class, and in a half sentence.
+    """What some rows say of a promise: a badge's words, its CSS class, and half a sentence.
 
     Args:
         seen: the promised figure there.
