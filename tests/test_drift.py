@@ -196,7 +196,6 @@ def test_the_order_of_the_rows_says_nothing(trained, workdir, capsys):
 
 
 def test_much_traffic_like_a_small_log_is_no_drift(workdir, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
     rng, rows = np.random.default_rng(0), pd.DataFrame(make_rows(4000, session=1))
     words = np.array(["".join(rng.choice(list("aeioulnrst"), 6)) for _ in range(3000)])

@@ -6,11 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from training.measure.curve import oracle_walk, order_walk, trace
+from training.measure.curve import Point, oracle_walk, order_walk, trace
 from training.measure.reliability import reliability_table
 from training.show.plots import (
     Band,
-    Point,
     cost_quality_curve,
     finding,
     reliability,

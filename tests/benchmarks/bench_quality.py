@@ -50,11 +50,6 @@ class Scored:
 FIELDS = tuple(field.name for field in fields(Scored))
 
 
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-
-
 def run(
     frame: pd.DataFrame,
     names: tuple[str, ...],
