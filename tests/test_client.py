@@ -38,7 +38,7 @@ def ask(request, monkeypatch):
     return once
 
 
-def test_an_answer(ask):
+def test_an_answer_has_its_text_tokens_and_latency_and_the_call_its_key(ask):
     answer, counts = ask("ok")
     assert (answer.text, answer.finish_reason, answer.error) == ("answer to 2 + 2?", "stop", None)
     assert (answer.input_tokens, answer.output_tokens) == (12, 30)
@@ -125,7 +125,7 @@ def test_addresses_that_are_none(url):
 
 
 @pytest.mark.parametrize("url", ["http://[::1]:80/v1", "https://h", "http://me:pw@h:8000/v1/"])
-def test_addresses(url):
+def test_addresses_with_ports_and_passwords_are_taken(url):
     open_client(url, 1.0)
 
 

@@ -125,7 +125,7 @@ def test_a_state_of_an_earlier_version_goes_on(job, workdir):
     assert monitor(job.artifact, log, state).sessions == 400
 
 
-def test_the_command(workdir, capsys, monkeypatch):
+def test_a_look_counts_once_and_a_broken_promise_is_exit_1(workdir, capsys, monkeypatch):
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
     write_log(workdir / "log.parquet", make_rows(1500, session=1))
     write_tiers(workdir)

@@ -145,7 +145,7 @@ def test_prompts_have_neighbours_other_than_themselves(page):
 # --- the command ------------------------------------------------------------------------------
 
 
-def test_the_command(job, workdir, capsys):
+def test_the_command_writes_a_page_that_says_what_is_saved(job, workdir, capsys):
     outcome = call(capsys, "report", job.artifact, "--traffic", job.fresh, "--out", "r.html")
     assert outcome.code == 0, outcome.err
     assert "r.html: 120 requests (paired); 0 left out; MLflow run" in outcome.out

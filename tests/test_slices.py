@@ -357,7 +357,7 @@ def test_without_a_promise_no_verdict():
         (0.0, 0.0, True, SAME),
     ],
 )
-def test_answers(low, high, more, answer):
+def test_a_comparison_is_answered_by_its_interval(low, high, more, answer):
     asked = Comparison("x", Measure("m", more, "+.1f"), Interval((low + high) / 2, 0, low, high, 0))
     assert asked.answer == answer
 
