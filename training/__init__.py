@@ -16,10 +16,11 @@ One room a stage, in the order in which data flows; a room knows those before it
 
 In the hall are
 
-- the jobs that walk through the rooms: `train`, `resolve`, `evaluate`, `forget`, `demo`;
+- the jobs that walk through the rooms: `train`, `resolve`, `evaluate`, `forget`, `tiers_file`,
+  `demo`;
 - the stages of `train`, which `retrain` and `bench` share: `ground`, `features`, `fit` (which
   gives what is `learned`), `finish`, `record`;
-- what makes, checks and serves artifacts: `export`, `golden`, `pyfunc`, `tracking`;
+- what makes, checks and serves artifacts: `issue`, `export`, `golden`, `pyfunc`, `tracking`;
 - what every room uses: `config`, `toml`, `files`, `rate`, `console`, `errors`;
 - the door: `cli`, with a file of `commands` for each stage.
 """
