@@ -30,7 +30,7 @@ STEPS = 60
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
 NOTHING_CHEAPER = "no cheaper operating point could be certified"
-RIVALS_PART = 0.2  # share of the risk of error set aside for tiers that, alone, rival routing
+RIVALS_PART = 0.2  # share of the risk of error that is spent on `Course.rivals`
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Course:
 
     Attributes:
         dials: float64[s], rising: from the dearest mix to the cheapest.
-        rivals: middle tiers that, alone, look within half a point of the mix that costs the same,
-            and the cheapest one where it looks within half a point of the top tier: the walk's
-            first steps differ too little from always-top to show anything on few rows, however
-            much better a tier is than the top one.
+        rivals: single tiers to be tested beside the walk: a middle one that looks within half a
+            point of the mix that costs the same, the cheapest one where it looks within half a
+            point of the top tier. On few rows the walk's first steps differ too little from
+            always-top to show anything, even where a single tier is much better.
     """
 
     dials: NDArray[np.float64]

@@ -81,7 +81,7 @@ class Clock:
         return monotonic() - self._started
 
     def resume(self, seconds: float) -> None:
-        """Go on as if so much had been taken, however much of it was found in the cache."""
+        """Go on as if so much time had been taken, also where its work was found in the cache."""
         self._started = monotonic() - seconds
 
     def allows(self, seconds: float) -> bool:

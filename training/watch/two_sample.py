@@ -1,4 +1,4 @@
-"""Tests of two samples: is the recent one drawn from what was learned from?
+"""Tests of two samples: is the recent one drawn from the distribution that was learned from?
 
 Each test has a size and a direction, and is corrected for the number of tests (Holm, 1979): if
 nothing drifted, any of them says otherwise at most once in twenty looks.
