@@ -28,7 +28,7 @@ from training.record import Provenance, describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import judge
-from training.retrain.lock import alone
+from training.retrain.lock import serving_lock
 from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry, Version
 from training.retrain.right import JOB, amiss, put_right, served
 from training.retrain.settings import Settings, read_settings
@@ -112,7 +112,7 @@ def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
                 done = _same_job(mlflow, key)
         return _plan(settings, requests, champion, done)
     with (
-        alone(settings.folder, settings.wait_seconds),
+        serving_lock(settings.folder, settings.wait_seconds),
         connected("failed the job", SERVES) as (mlflow, store),
     ):
         registry = Registry(mlflow, settings.model)
