@@ -74,8 +74,8 @@ def replay(
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
+    from training.ask.client import Upstream
     from training.ask.replay import replay as run
-    from training.ask.run import Upstream
     from training.ask.sampling import Sampling
     from training.config import read_tiers
 
@@ -118,8 +118,8 @@ def judge(
 
     Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
     """
+    from training.ask.client import Upstream
     from training.ask.judge import judge as run
-    from training.ask.run import Upstream
     from training.config import read_tiers
 
     _check_budget(budget)
