@@ -20,10 +20,11 @@ from training.measure.report import build_report
 from training.measure.slice_report import OWN
 from training.measure.slices import Slice
 from training.measure.subject import measure_paired, prepare
+from training.report_page import report
 from training.show import verdict, words
 from training.show.answer import answer_lines
 from training.show.page import charts, examples, importance, views
-from training.show.page.html import render, report
+from training.show.page.html import render
 from training.show.page.volume import Volume
 from training.show.tables import report_tables
 

@@ -16,8 +16,8 @@ One room a stage, in the order in which data flows; a room knows those before it
 
 In the hall are
 
-- the jobs that walk through the rooms: `train`, `resolve`, `evaluate`, `forget`, `tiers_file`,
-  `demo`;
+- the jobs that walk through the rooms: `train`, `resolve`, `evaluate`, `report_page`, `forget`,
+  `tiers_file`, `demo`;
 - the stages of `train`, which `retrain` and `bench` share: `ground`, `features`, `fit` (which
   gives what is `learned`), `finish`, `record`;
 - what makes, checks and serves artifacts: `issue`, `export`, `golden`, `pyfunc`, `tracking`;

@@ -12,7 +12,7 @@ from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
 from training.label.rule import LabelRule
-from training.show.page.html import report
+from training.report_page import report
 from training.train import train
 
 pytestmark = pytest.mark.benchmark

@@ -74,7 +74,7 @@ def report(
 
     Example: suffice report artifacts/current --traffic recent.parquet --out report.html
     """
-    from training.show.page.html import report as run
+    from training.report_page import report as run
 
     with step("report"):
         done = run(artifact, traffic, out)
