@@ -9,7 +9,7 @@ from tests.traffic_makers import TIERS, make_rows, requests_of
 from training.config import Config
 from training.decide.goals import MinQuality
 from training.errors import BadInput
-from training.features import resolve
+from training.features import resolve_sources
 from training.ground import lay_out
 from training.label.rule import LabelRule
 from training.learn import heads
@@ -38,7 +38,9 @@ def graded(n=500):
 
 
 def challengers(ground, labels, count):
-    return list(train_challengers(ground, {"static": resolve("static")}, labels, RULE, count, 0))
+    return list(
+        train_challengers(ground, {"static": resolve_sources("static")}, labels, RULE, count, 0)
+    )
 
 
 def test_a_head_estimates_the_score_whatever_its_members_learned(tmp_path):

@@ -392,11 +392,9 @@ def test_messages_that_are_not_a_list_of_messages(tmp_path, capsys, value):
 
 @pytest.mark.parametrize(
     ("n", "words"),
-    [(60, ("the fit part has", "at least 100")), (136, ("the choose part has 20", "every tier"))],
+    [(60, ("the fit part has", "at least 100")), (136, ("independent choose rows", "--split"))],
 )
 def test_fewer_rows_than_the_splits_need(tmp_path, capsys, n, words):
-    if n == 136:
-        words = ("independent choose rows", "--split")
     refused_training(capsys, tmp_path, make_rows(n), *words)
 
 

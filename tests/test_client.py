@@ -7,7 +7,7 @@ import pytest
 
 from tests.stub_upstream import stub
 from training.ask.answer import Answer, TryAgain, read_answer
-from training.ask.client import open_client
+from training.ask.client import Upstream, open_client
 from training.errors import BadInput, EnvironmentProblem
 
 SAID = [{"role": "user", "content": "2 + 2?"}]
@@ -21,10 +21,13 @@ def ask(request, monkeypatch):
     def once(reply, timeout=20.0, latency=0.0):
         with stub(latency, reply=reply) as upstream:
             if request.param == "server":
-                client, model = open_client(upstream.url, timeout, "OPENAI_API_KEY"), "m-1"
+                client, model = (
+                    open_client(Upstream(upstream.url, "OPENAI_API_KEY", timeout)),
+                    "m-1",
+                )
             else:
                 monkeypatch.setenv("OPENAI_BASE_URL", upstream.url)
-                client, model = open_client(None, timeout), "openai/m-1"
+                client, model = open_client(Upstream(timeout=timeout)), "openai/m-1"
             client.check(model)
 
             async def run():
@@ -38,7 +41,7 @@ def ask(request, monkeypatch):
     return once
 
 
-def test_an_answer(ask):
+def test_an_answer_has_its_text_tokens_and_latency_and_the_call_its_key(ask):
     answer, counts = ask("ok")
     assert (answer.text, answer.finish_reason, answer.error) == ("answer to 2 + 2?", "stop", None)
     assert (answer.input_tokens, answer.output_tokens) == (12, 30)
@@ -83,7 +86,7 @@ def test_what_may_pass(ask, reply):
 
 def test_an_answer_that_cannot_be_read_may_have_been_paid():
     with stub(reply="garbage") as upstream:
-        client = open_client(upstream.url, 5.0)
+        client = open_client(Upstream(upstream.url, timeout=5.0))
 
         async def run():
             for _ in range(12):  # of five kinds
@@ -102,7 +105,7 @@ def test_no_answer_in_time_may_have_been_paid(ask):
 
 
 def test_nobody_there():
-    client = open_client("http://127.0.0.1:9/v1/", 5.0)
+    client = open_client(Upstream("http://127.0.0.1:9/v1/", timeout=5.0))
 
     async def run():
         try:
@@ -121,12 +124,12 @@ def test_nobody_there():
 )
 def test_addresses_that_are_none(url):
     with pytest.raises(BadInput, match="--base-url"):
-        open_client(url, 1.0)
+        open_client(Upstream(url))
 
 
 @pytest.mark.parametrize("url", ["http://[::1]:80/v1", "https://h", "http://me:pw@h:8000/v1/"])
-def test_addresses(url):
-    open_client(url, 1.0)
+def test_addresses_with_ports_and_passwords_are_taken(url):
+    open_client(Upstream(url))
 
 
 @pytest.mark.parametrize("base_url", ["http://h/v1", None])
@@ -134,7 +137,7 @@ def test_the_extra_is_named_where_it_is_missing(base_url, monkeypatch):
     for name in ("tenacity", "litellm", "aiohttp"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EnvironmentProblem, match=r"suffice\[replay\]"):
-        open_client(base_url, 1.0)
+        open_client(Upstream(base_url))
 
 
 # As Mistral's models answer that reason first.

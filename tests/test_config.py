@@ -7,7 +7,7 @@ from training.config import Config, read_config, read_tiers
 from training.errors import BadInput
 
 
-def test_tiers(tmp_path):
+def test_tiers_are_read_as_written(tmp_path):
     assert read_tiers(write_tiers(tmp_path)) == TIERS
 
 

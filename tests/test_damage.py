@@ -120,7 +120,7 @@ def _ingest(files: dict[str, bytes]) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_damage(name: str, data: st.DataObject) -> None:
+def test_a_damaged_file_is_read_or_refused(name: str, data: st.DataObject) -> None:
     files = LOGS[name]
     hit = data.draw(st.sampled_from(sorted(files)))
     _ingest({**files, hit: data.draw(damaged(files[hit]))})
@@ -133,7 +133,7 @@ def test_damage(name: str, data: st.DataObject) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
-def test_much_damage(name: str, data: st.DataObject) -> None:
+def test_files_that_are_all_damaged_are_read_or_refused(name: str, data: st.DataObject) -> None:
     _ingest({file: data.draw(damaged(text)) for file, text in LOGS[name].items()})
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models
 
 from router.embedder import StaticEmbedder
+from tests.tiny_bert import SPECIAL, framing_tokenizer, save_bert
 from training.errors import BadInput, EnvironmentProblem
 from training.learn.distill import MINILM, distill
 from training.learn.embedders import STATIC, resolve_embedder
 
 WORDS = ["the", "cat", "dog", "runs", "red", "blue", "sum", "of", "two", "a", "b", "c", "e"]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
 def transformer_folder(root: Path, kind: str = "sentence_transformers.models.Transformer") -> Path:
@@ -65,41 +65,17 @@ def tiny_tokenizer(kind: str) -> Tokenizer:
         model = models.BPE(pieces, merges, unk_token="[UNK]")
     else:
         model = models.Unigram([(word, -float(i)) for i, word in enumerate(vocabulary)], unk_id=1)
-    tokenizer = Tokenizer(model)
-    tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")],
-    )
+    tokenizer = framing_tokenizer(model)
     tokenizer.enable_truncation(16)
     tokenizer.enable_padding(length=16)
     return tokenizer
 
 
 def tiny_bert(root: Path, kind: str) -> Path:
-    """A random BERT of 32 dimensions and two layers, saved by sentence-transformers itself."""
-    library = pytest.importorskip("sentence_transformers")
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    tokenizer = tiny_tokenizer(kind)
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-    )
-    transformers.BertModel(config).save_pretrained(root / "plain")
-    wrapped.save_pretrained(root / "plain")
-    model = library.SentenceTransformer(str(root / "plain"), device="cpu")  # adds mean pooling
-    model.save(str(root / "model"))
-    (root / "model" / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# tiny\n")
-    return root / "model"
+    """`save_bert` with a tokenizer of some kind, and a model card that names its licence."""
+    folder = save_bert(root, tiny_tokenizer(kind), 32)
+    (folder / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# tiny\n")
+    return folder
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])

@@ -1,6 +1,7 @@
 """Drift: what changed is named with its size and direction; what did not raises no alarm."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 
 from router.artifact import load_artifact
 from tests.traffic_makers import TIERS, call, make_rows, write_log, write_tiers
+from training.config import Config
+from training.decide.goals import MinQuality
 from training.learn import heads
+from training.train import train
 from training.watch import drift
 from training.watch.baseline import FITTED, UNDECIDED, Sample, carried, fetch_baseline
 from training.watch.two_sample import compare
@@ -125,18 +129,28 @@ def test_few_rows_are_not_tested() -> None:
     assert compare(a_sample(50, 0), a_sample(50, 1), NAMES) == ()
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A folder with a log, tiers and an artifact `a` trained on them, for all tests to copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    log, goal = write_log(folder / "log.parquet", make_rows(1200, session=1)), MinQuality(0.9)
+    write_tiers(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "MAX_ROUNDS", 20)
+        train(log, TIERS, folder / "a", Config(policy=goal), (0.75, 0.15, 0.1), 0, "static")
+    return folder
+
+
 @pytest.fixture
-def trained(workdir, capsys, monkeypatch):
-    """An artifact `a`, with its run in a store of the test's own."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+def trained(once, workdir, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(once, workdir, dirs_exist_ok=True)
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
-    write_log(workdir / "log.parquet", make_rows(1200, session=1))
-    write_tiers(workdir)
-    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
-    assert call(capsys, "train", *train, "--policy", "min_quality=0.9").code == 0
 
 
-def test_the_command(trained, workdir, capsys, monkeypatch):
+def test_what_changed_is_named_and_a_lost_baseline_is_refused(
+    trained, workdir, capsys, monkeypatch
+):
     rows = pd.DataFrame(make_rows(600, 7, session=1))
     rows["request_id"] = "new-" + rows["request_id"]
     prices = {tier.name: (tier.input_usd_per_mtok, tier.output_usd_per_mtok) for tier in TIERS}
@@ -196,7 +210,6 @@ def test_the_order_of_the_rows_says_nothing(trained, workdir, capsys):
 
 
 def test_much_traffic_like_a_small_log_is_no_drift(workdir, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
     rng, rows = np.random.default_rng(0), pd.DataFrame(make_rows(4000, session=1))
     words = np.array(["".join(rng.choice(list("aeioulnrst"), 6)) for _ in range(3000)])
@@ -205,8 +218,8 @@ def test_much_traffic_like_a_small_log_is_no_drift(workdir, capsys, monkeypatch)
     write_log(workdir / "log.parquet", rows[:1600])
     write_log(workdir / "same.parquet", rows[1600:])
     write_tiers(workdir)
-    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
-    assert call(capsys, "train", *train, "--split", "60/30/10").code == 0
+    asked = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "a")
+    assert call(capsys, "train", *asked, "--split", "60/30/10").code == 0
     calm = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet")
     assert calm.code == 0, calm
     assert "told apart by a classifier" in calm.out
@@ -239,8 +252,8 @@ def test_another_goal_on_the_same_log_is_another_baseline(trained, workdir, caps
     """The evidence is the same, what the operating points make of it is not."""
     first = load_artifact(workdir / "a")
     chosen = fetch_baseline(first).tier
-    train = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "b")
-    assert call(capsys, "train", *train, "--policy", "min_quality=0.6").code == 0
+    again = ("--traffic", "log.parquet", "--tiers", "tiers.toml", "--out", "b")
+    assert call(capsys, "train", *again, "--policy", "min_quality=0.6").code == 0
     second = load_artifact(workdir / "b")
     assert second.manifest["evidence"] == first.manifest["evidence"]
     assert (fetch_baseline(second).tier != chosen).any()

@@ -9,9 +9,9 @@ import pytest
 from router.policy import Policy, Promise
 from training.decide.operating import Step
 from training.measure.intervals import Interval
-from training.measure.plots import save
 from training.retrain.versus import Figure, SideBySide
 from training.show.figures import bars, certificate, differences, dots, stacked
+from training.show.plots import save
 
 RATES = pd.DataFrame(
     {"value": [0.9, 0.5], "low": [0.8, 0.3], "high": [0.95, 0.7], "rows": [1200, 7]},

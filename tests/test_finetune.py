@@ -8,12 +8,12 @@ from time import sleep
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import models
 
 from router import Router
 from router.artifact import load_artifact
 from router.onnx_embedder import OnnxEmbedder
-from tests.test_distill import SPECIAL
+from tests.tiny_bert import SPECIAL, framing_tokenizer, save_bert
 from tests.traffic_makers import (
     EASY,
     HARD,
@@ -40,33 +40,9 @@ N = 600
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A BERT of 32 dimensions that knows the words of the made-up logs, with random weights."""
-    import torch
-    import transformers
-    from sentence_transformers import SentenceTransformer
-
-    root = tmp_path_factory.mktemp("model")
     known = {word: i for i, word in enumerate([*SPECIAL, *EASY, *HARD, *PLACES, *WORDS])}
-    words = Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
-    words.add_special_tokens(SPECIAL)
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    marks = [(mark, words.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")]
-    words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=marks)
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
-    wrapped = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **names)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(known),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=256,
-    )
-    transformers.BertModel(config).save_pretrained(root / "plain")
-    wrapped.save_pretrained(root / "plain")
-    SentenceTransformer(str(root / "plain"), device="cpu").save(str(root / "model"))
-    return root / "model"
+    tokenizer = framing_tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+    return save_bert(tmp_path_factory.mktemp("model"), tokenizer, 256)
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ def grade(check, response, reference=None):
         ("schema", "[" * 100_000, None, 0.0),
     ],
 )
-def test_grades(check, response, reference, score):
+def test_each_criterion_grades_as_it_says(check, response, reference, score):
     assert grade(CHECKS[check], response, reference) == score
 
 

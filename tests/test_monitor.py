@@ -91,13 +91,12 @@ def test_a_label_that_comes_late_is_counted(job, workdir):
     assert monitor(job.artifact, log, state) == then  # nothing counts twice
 
 
-def test_each_artifact_has_its_own_watch_in_a_state(job, workdir, capsys, monkeypatch):
+def test_each_artifact_has_its_own_watch_in_a_state(job, workdir, capsys):
     """Of `models:/suffice@champion` a watch ended with the first promotion."""
     rows = [
         row | {"request_id": f"new-{row['request_id']}"} for row in make_rows(200, 7, session=1)
     ]
     log, state = write_log(workdir / "log.parquet", rows), workdir / "state.json"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
     next_one = workdir / "next"
     chosen = ("--traffic", str(job.fresh), "--set", "min_quality=0.8", "--out", str(next_one))
     assert call(capsys, "policy", str(job.artifact), *chosen).code == 0
@@ -126,8 +125,7 @@ def test_a_state_of_an_earlier_version_goes_on(job, workdir):
     assert monitor(job.artifact, log, state).sessions == 400
 
 
-def test_the_command(workdir, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workdir}/mlflow.db")
+def test_a_look_counts_once_and_a_broken_promise_is_exit_1(workdir, capsys, monkeypatch):
     monkeypatch.setattr(heads, "MAX_ROUNDS", 20)
     write_log(workdir / "log.parquet", make_rows(1500, session=1))
     write_tiers(workdir)

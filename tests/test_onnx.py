@@ -27,12 +27,12 @@ from training import train as job
 from training.config import Config
 from training.decide.goals import MinQuality
 from training.errors import BadInput, EnvironmentProblem
+from training.evaluate import score
 from training.golden import replay
 from training.learn import heads
 from training.learn.embedders import resolve_embedder
 from training.learn.encoder import load_export
 from training.learn.memory import Remembering
-from training.measure.evaluate import score
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 ENCODER = Path(__file__).parent / "encoder"

@@ -20,9 +20,11 @@ from training.measure.report import build_report
 from training.measure.slice_report import OWN
 from training.measure.slices import Slice
 from training.measure.subject import measure_paired, prepare
+from training.report_page import report
+from training.show import verdict, words
 from training.show.answer import answer_lines
-from training.show.page import charts, examples, importance, verdict, views, words
-from training.show.page.html import render, report
+from training.show.page import charts, examples, importance, views
+from training.show.page.html import render
 from training.show.page.volume import Volume
 from training.show.tables import report_tables
 
@@ -144,7 +146,7 @@ def test_prompts_have_neighbours_other_than_themselves(page):
 # --- the command ------------------------------------------------------------------------------
 
 
-def test_the_command(job, workdir, capsys):
+def test_the_command_writes_a_page_that_says_what_is_saved(job, workdir, capsys):
     outcome = call(capsys, "report", job.artifact, "--traffic", job.fresh, "--out", "r.html")
     assert outcome.code == 0, outcome.err
     assert "r.html: 120 requests (paired); 0 left out; MLflow run" in outcome.out

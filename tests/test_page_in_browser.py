@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_page import HOSTILE, hostile_rows
 from tests.traffic_makers import write_log
-from training.show.page.html import report
+from training.report_page import report
 from training.watch.drift import Drift
 from training.watch.page import write_page
 from training.watch.two_sample import Finding

@@ -6,16 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-from training.measure.curve import oracle_walk, order_walk, trace
-from training.measure.plots import (
+from training.measure.curve import Point, oracle_walk, order_walk, trace
+from training.measure.reliability import reliability_table
+from training.show.plots import (
     Band,
-    Point,
     cost_quality_curve,
     finding,
     reliability,
     save,
 )
-from training.measure.reliability import reliability_table
 
 CONSTANTS = [Point(0.001, 0.6, "always small"), Point(0.004, 0.8, "always large")]
 
@@ -107,7 +106,7 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
 
 def test_neither_import_nor_drawing_touches_pyplot():
     code = (
-        "import sys, training.measure.plots as p; assert 'matplotlib' not in sys.modules;"
+        "import sys, training.show.plots as p; assert 'matplotlib' not in sys.modules;"
         "from training.measure.reliability import reliability_table as t; import pathlib, tempfile;"
         "p.save(p.reliability({'a': t([0.2, 0.8], [0, 1])}),"
         " pathlib.Path(tempfile.mkdtemp()) / 'r.png');"

@@ -11,14 +11,15 @@ from router import Router
 from router.policy import Policy, Promise
 from tests.traffic_makers import make_rows, write_log
 from training.errors import BadInput
+from training.evaluate import evaluate, score
 from training.log.traffic import read_traffic
-from training.measure.evaluate import evaluate, score
-from training.measure.pictures import save_plots
 from training.measure.reliability import debiased_ece
 from training.measure.report import DOLLAR, GAIN, build_report
 from training.measure.rows import Rows
-from training.show.page import verdict, views
+from training.show import verdict
+from training.show.page import views
 from training.show.page.volume import Volume
+from training.show.pictures import save_plots
 from training.show.tables import report_tables
 
 BASELINES = {"kNN", "logistic regression", "prompt length", "oracle", "random", "best constant",

@@ -15,7 +15,7 @@ from router.rules_file import parse_rules
 from router.tier import Tier
 from tests.builders import TIERS
 from tests.traffic_makers import make_rows, requests_of
-from training.config import Config, read_config, rules_for, unknown_capabilities
+from training.config import Config, effective_rules, read_config, unknown_capabilities
 from training.learn.vectorize import estimate
 from training.log.requests import Requests
 from training.measure.ruled import Ruled, ruled
@@ -89,11 +89,11 @@ def test_without_rules_there_is_nothing_to_say(artifact: Artifact, tmp_path: Pat
 
 def test_what_a_tier_states_holds_unless_the_configuration_says_otherwise(tmp_path: Path) -> None:
     silent = tuple(Tier(tier.name, tier.model, 1, 1) for tier in TIERS)
-    assert rules_for(Config(), silent) is None
-    assert rules_for(Config(), TIERS) == {}
+    assert effective_rules(Config().rules, silent) is None
+    assert effective_rules(Config().rules, TIERS) == {}
     file = tmp_path / "train.toml"
     file.write_text("[rules]\ncontext_window = false\n")
-    assert rules_for(read_config(file, {}), TIERS) == {"context_window": False}
+    assert effective_rules(read_config(file, {}).rules, TIERS) == {"context_window": False}
 
 
 def test_a_capability_that_no_rule_reads_is_told() -> None:

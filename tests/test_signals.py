@@ -145,7 +145,7 @@ ESCALATED = {"escalation": {0: 0.0}}
         ),
     ],
 )
-def test_signals(rows, found):
+def test_what_a_user_did_next_is_read_as_a_signal(rows, found):
     assert signals(rows) == found
 
 

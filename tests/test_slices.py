@@ -20,10 +20,11 @@ from training.measure.slice_report import (
     FAILS,
     HOLDS,
     OWN,
+    SLICES,
     TOO_FEW,
     UNJUDGED,
     SliceReport,
-    judge,
+    judge_slices,
     promise_margins,
     slice_metrics,
     worst,
@@ -69,13 +70,13 @@ def scored(slices, score, session=None):
 
 
 def judged(slices, margins, session=None, score=None, promise=PROMISE, tier=0):
-    """`judge` on a policy of one tier, by default always right, beside a top tier that is."""
+    """`judge_slices` of a policy of one tier, by default always right beside a top tier that is."""
     n = len(score) if margins is None else len(margins)
     rows = scored(slices, np.ones((n, 2)) if score is None else score, session)
     sent = np.full(n, tier)
     estimator = slice_metrics(rows, sent)
-    drawn = bootstrap({"slices": estimator}, n, groups=rows.session, resamples=200)
-    return judge(rows, sent, drawn, "slices", promise, margins)
+    drawn = bootstrap({SLICES: estimator}, n, groups=rows.session, resamples=200)
+    return judge_slices(rows, sent, drawn, promise, margins)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -265,11 +266,11 @@ def test_a_promise_that_holds_is_rarely_said_to_fail():
     rng = np.random.default_rng(2)
     slices = [Slice("tag", str(i), np.arange(50 * i, 50 * i + 50)) for i in range(20)]
     rows, sent = scored(slices, np.ones((1000, 2))), np.zeros(1000, np.int64)
-    drawn = bootstrap({"slices": slice_metrics(rows, sent)}, 1000, resamples=40)
+    drawn = bootstrap({SLICES: slice_metrics(rows, sent)}, 1000, resamples=40)
     alarms = 0
     for _ in range(400):
         margins = 0.05 - (rng.random(1000) < 0.05)  # rare losses: its mean is 0
-        found = judge(rows, sent, drawn, "slices", PROMISE, margins)
+        found = judge_slices(rows, sent, drawn, PROMISE, margins)
         alarms += any(part.verdict == FAILS for part in found)
     assert alarms <= 400 * 0.05 + 2 * (400 * 0.05 * 0.95) ** 0.5
 
@@ -357,7 +358,7 @@ def test_without_a_promise_no_verdict():
         (0.0, 0.0, True, SAME),
     ],
 )
-def test_answers(low, high, more, answer):
+def test_a_comparison_is_answered_by_its_interval(low, high, more, answer):
     asked = Comparison("x", Measure("m", more, "+.1f"), Interval((low + high) / 2, 0, low, high, 0))
     assert asked.answer == answer
 

@@ -35,12 +35,12 @@ from training.config import Config
 from training.decide.evidence import load_evidence, save_evidence
 from training.decide.goals import MinQuality, TopShare, Value
 from training.errors import BadInput
+from training.evaluate import evaluate, score
 from training.golden import golden_prompts, replay
 from training.learn import heads
 from training.learn.embedders import resolve_stages
 from training.learn.encoder import load_export
 from training.learn.stages import BUDGET, Stages, averaged, fit_gate, with_floors
-from training.measure.evaluate import evaluate, score
 from training.resolve import reprice, resolve
 from training.show.explain import explain
 from training.show.explain_json import as_json
@@ -446,7 +446,7 @@ def test_words_for_people(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> No
     told = [line for line in describe(staged.artifact) if line.startswith("two stages: ")]
     assert len(told) == 1 and "ms a prompt on average" in told[0]
     assert "Two stages: " in (staged.artifact / "CARD.md").read_text(encoding="utf-8")
-    monkeypatch.setattr("training.measure.evaluate.log_run", lambda *_: ("no run", "no store"))
+    monkeypatch.setattr("training.evaluate.log_run", lambda *_: ("no run", "no store"))
     report, _ = evaluate(staged.artifact, staged.fresh, None, None)
     assert [note for note in report.notes if note.startswith("two stages: ")]
 

@@ -11,7 +11,7 @@ import pytest
 from router import Router
 from router.artifact import load_artifact
 from tests import tracking_server as servers
-from tests.test_retrain import later_rows, write_job
+from tests.test_retrain import later_rows, run, write_job
 from tests.traffic_makers import call, make_rows, write_log, write_tiers
 from training.learn import heads
 from training.retrain.registry import ANCHOR, CHAMPION, PREVIOUS, Registry
@@ -50,11 +50,6 @@ def site(server, tmp_path, monkeypatch):
     write_job(tmp_path, registry=tmp_path.name)
     yield tmp_path
     server.mood = lambda method, path: None
-
-
-def run(capsys, *more):
-    done = call(capsys, "--quiet", "retrain", "--config", "retrain.toml", "--json", *more)
-    return done, json.loads(done.out) if done.out else {}
 
 
 def registry(site, server):

@@ -15,7 +15,7 @@ from training.measure.intervals import Interval
 from training.measure.offpolicy import Logged, doubly_robust_terms, fixed, interval
 from training.measure.valuation import value_policies
 from training.measure.world import pick_world
-from training.show.page.one_sided import badges, headline, promise
+from training.show.verdict_one_sided import badges, headline, promise
 
 NAMES = ("small", "large")
 

@@ -34,22 +34,20 @@ class Config:
     rules: Mapping[str, Any] | None = None  # as written; they name tiers
 
 
-def rules_for(config: Config, tiers: Sequence[Tier]) -> Mapping[str, Any] | None:
-    """The rules of the artifact that a configuration and its tiers make."""
-    return held_to(config.rules, tiers)
+def effective_rules(
+    rules: Mapping[str, Any] | None, tiers: Sequence[Tier]
+) -> Mapping[str, Any] | None:
+    """The rules that an artifact carries: as configured, else the built-in ones if tiers need any.
 
-
-def held_to(rules: Mapping[str, Any] | None, tiers: Sequence[Tier]) -> Mapping[str, Any] | None:
-    """Rules as they were configured, else those that hold tiers to what they state.
-
-    A request that a tier's own window or capabilities exclude would come back as an error.
+    The built-in ones keep from each tier what its context window or capabilities exclude, which
+    would come back as an error. None: no rules at all.
     """
     stated = any(tier.context_window is not None or tier.capabilities is not None for tier in tiers)
     return {} if rules is None and stated else rules
 
 
 def unknown_capabilities(tiers: Sequence[Tier]) -> tuple[str, ...]:
-    """Capabilities that no rule reads, in words: misspelt, or told for others to read."""
+    """Capabilities that no rule reads, in words: misspelt, or meant for other programs."""
     found = []
     for tier in tiers:
         for name in sorted(set(tier.capabilities or ()) - set(CAPABILITIES)):

@@ -30,7 +30,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def quieted(quiet: bool = True) -> Iterator[None]:
-    """Say nothing but errors meanwhile; or say all, if not `quiet`."""
+    """Within the block print errors only or, with `quiet` false, everything."""
     was, _console.quiet = _console.quiet, quiet
     try:
         yield
@@ -57,9 +57,9 @@ def step(name: str) -> Iterator[None]:
 
 
 def render(table: Table) -> str:
-    """A table as plain text, as wide as the terminal that stdout is, or as every log.
+    """A table as plain text, as wide as the terminal, or WIDTH where stdout is none.
 
-    What stands in it is text, never markup: tiers, sources and models may be called anything.
+    Cells are text, never markup: tiers, sources and models may be called anything.
     """
     width = get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     page = Console(file=StringIO(), width=width, no_color=True, markup=False, emoji=False)

@@ -14,11 +14,11 @@ from router.tier import Tier
 from training.config import Config, read_config, read_tiers
 from training.console import step
 from training.errors import EnvironmentProblem
+from training.evaluate import evaluate, score
 from training.files import check_folder
 from training.learn.splits import parse_shares
 from training.log.ingest import ingest
 from training.log.traffic import read_traffic
-from training.measure.evaluate import evaluate, score
 from training.tracking import look
 from training.train import train
 

@@ -92,7 +92,7 @@ def reissue(
     card: str,
     chosen: Requests | None,
     facts: Mapping[str, Any],
-    stages: Stages | None = None,
+    stages: Stages | None,
 ) -> Artifact:
     """Write an artifact with the same heads and embedder under another policy or other prices.
 
@@ -101,7 +101,7 @@ def reissue(
         tiers: the same tiers, maybe at other prices.
         chosen: the requests used for choosing now, if any.
         facts: the rest of the manifest.
-        stages: whose dials and floors the gate between two stages gets.
+        stages: whose dials and floors the gate between two stages gets; None: it keeps its own.
 
     Returns:
         The new artifact, as `router` reads it.
@@ -142,10 +142,10 @@ def place(source: Path, out: Path) -> str:
 
 @contextmanager
 def placing(source: Path, out: Path) -> Iterator[str]:
-    """The same in two steps: the copy is made and verified, and put in place if the body succeeds.
+    """As `place`, around a body: the copy is made and verified before it, and put in place after.
 
-    So that what may fail (the disk is full) fails before the body's work, and the body's failure
-    leaves `out` as it was.
+    What may fail (the disk is full) fails before the body's work, and a body that fails leaves
+    `out` as it was.
     """
     with _beside(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -46,7 +46,7 @@ class Sources:
     tuning: Tuning | None = None
 
 
-def resolve(name: str, tuning: Tuning | None = None) -> Sources:
+def resolve_sources(name: str, tuning: Tuning | None = None) -> Sources:
     """What `--embedder NAME` means, with `tuning` beside --finetune.
 
     Raises:

@@ -38,7 +38,7 @@ def check_file(out: Path, *read: Path | None) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """BadInput or EnvironmentProblem where nothing can be made in a folder, or not the folder."""
+    """BadInput or EnvironmentProblem where a folder cannot be made, or nothing be made in it."""
     whole = folder.absolute()
     there = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
     if not there.is_dir():

@@ -13,7 +13,7 @@ from router.assembly import SECOND
 from router.policy import Policy
 from router.rules_file import stated_rules
 from router.vectorizer import SURFACE
-from training.config import Config, rules_for
+from training.config import Config, effective_rules
 from training.console import step
 from training.decide.evidence import gather_evidence, served
 from training.decide.operating import choose
@@ -54,7 +54,7 @@ class Finished:
         artifact: as `router` reads it.
         report: on the test rows, if there is one.
         notes: what a reader must know.
-        details: of the heads' members, for who tunes them.
+        details: about the heads' members, for those who tune them.
     """
 
     artifact: Artifact
@@ -101,23 +101,24 @@ def finish(
     notes = [*ground.notes, *settled.notes, ground.splits.leakage]
     notes += [*features.notes, *learned.notes, *learned.heads.notes]
     members = learned.members or worth_of(ground, learned)
-    notes += compare_original(features, learned, policy)
+    notes += _compare_original(features, learned, policy)
     notes += list(report.notes) if report else [refused]
-    details = [*weights_of(learned), *(member.describe() for member in members)]
-    about = (ground.requests, ground.splits, config.label, provenance)
-    facts = describe_job(*about, notes, details, report)
+    details = [*_weights_of(learned), *(member.describe() for member in members)]
+    facts = describe_job(
+        ground.requests, ground.splits, config.label, provenance, notes, details, report
+    )
     facts["metrics"] = facts["metrics"] | as_metrics(members)
-    if (stages := time_stages(fitted, settled)) is not None:
+    if (stages := _time_stages(fitted, settled)) is not None:
         facts["stages"] = stages
     sha256 = settled.save(kept)
-    save_baseline(kept, baseline_of(fitted, policy))
-    facts |= describe_choice(settled, sha256, rules_for(config, ground.tiers))
+    save_baseline(kept, _baseline_of(fitted, policy))
+    facts |= describe_choice(settled, sha256, effective_rules(config.rules, ground.tiers))
     with step("export"):
         artifact = write_artifact(out, fitted, policy, facts, report)
     return Finished(artifact, report, tuple(notes), tuple(details))
 
 
-def weights_of(learned: Learned) -> list[str]:
+def _weights_of(learned: Learned) -> list[str]:
     """How much each member counts, in words; of two stages in both."""
     told = [learned.heads.weights]
     if learned.second is not None:
@@ -125,8 +126,8 @@ def weights_of(learned: Learned) -> list[str]:
     return told
 
 
-def baseline_of(fitted: Fitted, policy: Policy) -> Sample:
-    """What recent traffic is compared with later: the rows of training, also those of its tests."""
+def _baseline_of(fitted: Fitted, policy: Policy) -> Sample:
+    """The rows of the training, those of its tests too, for `suffice drift` to compare with."""
     ground, learned = fitted.ground, fitted.learned
     standing = like_traffic(ground.requests, np.ones(len(ground.requests), bool))
     own = ground.splits.fit[learned.heads.whole]
@@ -154,7 +155,7 @@ def write_artifact(
     """Export to the folder `out`."""
     ground, features = fitted.ground, fitted.features
     learned = fitted.learned.served(policy)
-    p, *second = golden_answers(features, learned)
+    p, *second = _golden_answers(features, learned)
     lines = golden_lines(p, tuple(tier.name for tier in ground.tiers), *second)
     card = model_card(ground.tiers, policy, facts, report)
     used = np.concatenate([ground.splits.fit, ground.splits.choose])
@@ -167,7 +168,7 @@ def write_artifact(
     return export(out, learned.predictor, policy, lines, card, hashes, facts, kept)
 
 
-def time_stages(fitted: Fitted, settled: Settled) -> dict[str, float] | None:
+def _time_stages(fitted: Fitted, settled: Settled) -> dict[str, float] | None:
     """How long both stages take, and what the gate does on the choose rows; None with one stage."""
     ground, learned = fitted.ground, fitted.learned
     if learned.second is None:
@@ -176,18 +177,18 @@ def time_stages(fitted: Fitted, settled: Settled) -> dict[str, float] | None:
     return settled.stage_facts(measure_pace(learned.predictor, learned.second.predictor, some))
 
 
-def golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:
+def _golden_answers(features: Features, learned: Learned) -> list[NDArray[np.float64]]:
     """P(tier suffices) of the golden prompts, float64[prompts, k], by each stage."""
     found = [probabilities(learned.heads, vectorize(features.vectorizer, golden_prompts()))]
     if features.second is not None and learned.second is not None:
-        found += golden_answers(features.second, learned.second)
+        found += _golden_answers(features.second, learned.second)
     return found
 
 
-def compare_original(features: Features, learned: Learned, policy: Policy) -> tuple[str, ...]:
+def _compare_original(features: Features, learned: Learned, policy: Policy) -> tuple[str, ...]:
     """What quantising the encoder to int8 changes on the golden prompts, in words."""
     if features.second is not None and learned.second is not None:
-        return compare_original(features.second, learned.second, policy)
+        return _compare_original(features.second, learned.second, policy)
     embedder = features.vectorizer.embedder
     if not isinstance(embedder, Remembering) or embedder.original is None:
         return ()
@@ -219,19 +220,27 @@ def report_on(
     predictor, tiers = fitted.learned.predictor, ground.tiers
     estimates = fitted.estimates(test, policy)
     paid = account(asked, used, predictor.tokens, tiers)
-    rules = stated_rules(rules_for(config, tiers), tiers)
+    rules = stated_rules(effective_rules(config.rules, tiers), tiers)
     told = rule_notes(rules, predictor, policy, used, estimates, paid)
     notes = (*config.label.warnings(), *told)
     if not world.paired:
         names = tuple(tier.name for tier in tiers)
+        known = logged(used, unit)
         try:
-            known_of = (logged(used, unit), estimates, paid, policy, names, notes)
-            return value_policies(*known_of), ""
+            return value_policies(known, estimates, paid, policy, names, notes), ""
         except BadInput as refusal:
             return None, f"no report: {refusal}"
     others = baselines.estimates(
         x.dense[splits.fit, SURFACE:], requests.score[splits.fit], asked.dense[:, SURFACE:]
     )
-    surface = asked.dense[:, :SURFACE]
-    rows = Rows.of(tiers, estimates, paid, used, unit, config.label, others, surface)
+    rows = Rows.of(
+        tiers=tiers,
+        estimates=estimates,
+        paid=paid,
+        requests=used,
+        unit=unit,
+        rule=config.label,
+        others=others,
+        surface=asked.dense[:, :SURFACE],
+    )
     return build_report(rows, policy, notes), ""

@@ -83,7 +83,7 @@ def forget(
     users: Sequence[str],
     artifacts: Sequence[Path] = (),
     runs: bool = False,
-    told: Callable[[Sequence[Saw]], None] = lambda _: None,
+    tell: Callable[[Sequence[Saw]], None] = lambda _: None,
 ) -> Forgotten:
     """Remove the rows of `users`, ids as they are in the log or as they are in the table.
 
@@ -92,7 +92,7 @@ def forget(
         users: whose `user_id`; the key that hashed them is found as `ingest` finds it.
         artifacts: artifact folders, or folders that hold some, to look through.
         runs: look through the runs in MLflow, too.
-        told: called with what artifacts saw, before anything is removed.
+        tell: called with what artifacts saw, before anything is removed.
 
     Raises:
         BadInput: no such data set, or it is no Parquet; the key is not there; an artifact cannot be
@@ -107,7 +107,7 @@ def forget(
         raise BadInput("--user: an empty id is nobody's")
     try:
         with alone(dataset):
-            return _forget(dataset, users, artifacts, runs, told)
+            return _forget(dataset, users, artifacts, runs, tell)
     except OSError as error:
         raise EnvironmentProblem(
             f"{dataset}: cannot be written ({error.strerror or error})"
@@ -119,7 +119,7 @@ def _forget(
     users: Sequence[str],
     artifacts: Sequence[Path],
     runs: bool,
-    told: Callable[[Sequence[Saw]], None],
+    tell: Callable[[Sequence[Saw]], None],
 ) -> Forgotten:
     if dataset.is_dir():
         recover(dataset)
@@ -134,7 +134,7 @@ def _forget(
     found = {path: theirs for path in files if (theirs := _requests(path, names))}
     ids = {request for each in found.values() for request in each}
     saw = tuple(_who_saw(ids, artifacts, runs))
-    told(saw)
+    tell(saw)
     quarantined = _clear_quarantine(dataset.with_name(f"{dataset.name}.quarantine.jsonl"), users)
     answers = _clear_journal(journal_path(dataset), ids, known_as)
     _remove(dataset, list(found), names)

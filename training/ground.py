@@ -1,4 +1,4 @@
-"""The ground of a job: labelled requests, divided, before anything is learned from them."""
+"""What a job stands on: labelled requests, divided, before anything is learned from them."""
 
 from dataclasses import dataclass
 

@@ -9,7 +9,7 @@ from typing import Any
 from router.artifact import Artifact
 from router.policy import Policy
 from router.tier import Tier
-from training.config import held_to
+from training.config import effective_rules
 from training.console import step
 from training.decide.settled import Settled
 from training.errors import BadInput
@@ -89,7 +89,7 @@ def issue(
             same = (sha256, policy) == (old.get("evidence"), artifact.policy)
             looked_at = None if spent is None else spent.sample
             save_baseline(kept, known if same else carried(known, looked_at))
-        facts |= describe_choice(settled, sha256, held_to(old.get("rules"), tiers))
+        facts |= describe_choice(settled, sha256, effective_rules(old.get("rules"), tiers))
         card = model_card(tiers, policy, facts, None)
         with step("export"):
             gate = None if evidence is None else evidence.stages
@@ -108,7 +108,7 @@ def issue(
 
 
 def _retold(manifest: Mapping[str, Any], note: str, spent: Spent | None) -> dict[str, Any]:
-    """The manifest's training part with a note more; test rows judged another operating point."""
+    """The manifest's training part: one note more, no test rows (they judged the old point)."""
     if "training" not in manifest:
         raise BadInput("the artifact does not say on what it was trained: train again")
     training = dict(manifest["training"])
@@ -124,9 +124,9 @@ def _retold(manifest: Mapping[str, Any], note: str, spent: Spent | None) -> dict
 def _widened(
     training: Mapping[str, Any], window: Mapping[str, str | None]
 ) -> dict[str, str | None]:
-    """The window of the rows that it was fitted on and of those that chose, where times are known.
+    """The training's window, widened to that of the rows now chosen on, where times are known.
 
-    training: the manifest's part; window: of the rows that chose, see `window_of`.
+    training: the manifest's part; window: of the rows now chosen on, see `window_of`.
     """
     ends = {"since": min, "until": max}
     known = {end: [at for at in (training[end], window[end]) if at is not None] for end in ends}

@@ -58,7 +58,7 @@ class Learned:
 
     @property
     def crossfit(self) -> NDArray[np.float64]:
-        """Cross-fitted P of the fit rows, float64[m, k]; of two stages as at a middle dial."""
+        """Cross-fitted P of the fit rows, float64[m, k]; of two stages as served at a middle μ."""
         stages = self.basis.stages
         if stages is None:
             return self.basis.p

@@ -19,10 +19,10 @@ from training.label.rule import LabelRule
 from training.learn.splits import Splits
 from training.log.fingerprint import fingerprint
 from training.log.requests import Requests
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.valuation import Valuation
 from training.show.card import describe_policy
+from training.show.pictures import save_plots
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, log_run
 
 LIBRARIES = ("numpy", "tokenizers", "lightgbm", "scikit-learn", "pandas", "mlflow")
@@ -81,14 +81,14 @@ def window_of(requests: Requests) -> dict[str, str | None]:
 
 
 def _named(embedder: str) -> str:
-    """What is told of an embedder: a name of ours, never a path; of two stages both."""
+    """The embedder's name, of two stages both names; a folder is only called "custom"."""
     parts = embedder.split("+")
     known = all(part in ("static", "minilm") for part in parts)
     return embedder if known else "custom"
 
 
 def describe_making(started: datetime | None = None) -> dict[str, Any]:
-    """By what, and when, an artifact is made."""
+    """When an artifact is made, and by which versions."""
     at = started or datetime.now(UTC)
     return {
         "suffice_version": version("suffice"),

@@ -158,8 +158,8 @@ def connected(failed: str, safe: str = NOTHING, making: bool = True) -> Iterator
     Yields the module and the store's URI.
 
     Args:
-        failed: what MLflow did if it fails.
-        safe: what was written nevertheless, or stayed as it was.
+        failed: predicate of the message if MLflow fails, e.g. "did not take the run".
+        safe: the message's words on what was written nevertheless, or stayed as it was.
         making: whether a SQLite store that is not there is made.
 
     Raises:

@@ -11,7 +11,7 @@ from router.tier import Tier
 from training.config import Config
 from training.console import step
 from training.export import check_out
-from training.features import prepare, resolve
+from training.features import prepare, resolve_sources
 from training.finish import finish
 from training.fit import fit
 from training.golden import golden_prompts
@@ -51,14 +51,14 @@ def train(
     embedder_name: str,
     estimate: bool = False,
     tuning: Tuning | None = None,
-    told: Callable[[Sequence[str], Report | Valuation | None], None] = lambda *_: None,
+    tell: Callable[[Sequence[str], Report | Valuation | None], None] = lambda *_: None,
 ) -> Trained:
     """Train a router from a traffic file and export it to `out`.
 
     On one-sided logs the operating point is chosen, and the report made, by doubly robust estimates
     (`measure.offpolicy`). With `estimate`, propensities that the log does not hold are estimated
     from it, and every output says so. With `tuning`, a transformer is fine-tuned on the fit rows
-    and is one more member of the heads. `told` is called with the summary and the report when the
+    and is one more member of the heads. `tell` is called with the summary and the report when the
     artifact is in place, before MLflow is asked to take the run.
 
     Raises:
@@ -68,7 +68,7 @@ def train(
     """
     provenance = Provenance(embedder_name, seed, datetime.now(UTC))
     check_out(out)
-    sources = resolve(embedder_name, tuning)
+    sources = resolve_sources(embedder_name, tuning)
     with step("read traffic"):
         requests, counts = load_requests(traffic, tiers, config.label)
     if estimate:
@@ -94,7 +94,7 @@ def train(
             describe_policy(policy, tiers),
             *next_step(policy, out),
         )
-        told(summary, made.report)
+        tell(summary, made.report)
         with step("MLflow run"):
             asked = {"world": ground.world.name, "seed": seed}
             asked["split"] = "/".join(f"{100 * share:g}" for share in shares)

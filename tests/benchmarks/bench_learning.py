@@ -24,11 +24,6 @@ COLUMNS = ("APGR", "saving 99 %", "saving 95 %", "chosen: saving", "chosen: qual
 GOAL = MinQuality(0.95)
 
 
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-
-
 def test_learning_curve(shared_data: Path, tmp_path: Path) -> None:
     frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "mmlu.parquet")
     print(f"\nmean ± standard deviation of {len(SEEDS)} seeds")

@@ -22,11 +22,11 @@ from router.artifact import load_artifact
 from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
+from training.evaluate import score
 from training.label.rule import LabelRule, load_requests
 from training.learn.finetune import Tuning
 from training.measure.baselines import knn
 from training.measure.curve import order_walk, policy_walk, trace
-from training.measure.evaluate import score
 from training.measure.intervals import bootstrap, values
 from training.measure.metrics import curve_metrics
 from training.train import train
@@ -48,11 +48,6 @@ class Scored:
 
 
 FIELDS = tuple(field.name for field in fields(Scored))
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
 def run(

@@ -21,7 +21,7 @@ import json, sys, time
 from pathlib import Path
 from training.ask import asking
 from training.ask.replay import replay
-from training.ask.run import Upstream
+from training.ask.client import Upstream
 from training.config import read_tiers
 ask_all = asking.ask_all
 told = {}

@@ -12,20 +12,19 @@ from tests.benchmarks import outcomes
 from training.config import Config, read_tiers
 from training.decide.goals import MinQuality
 from training.label.rule import LabelRule
-from training.show.page.html import report
+from training.report_page import report
 from training.train import train
 
 pytestmark = pytest.mark.benchmark
 MOST_BYTES, MOST_SECONDS = 8_000_000, 2.0
 
 
-def test_all_of_mmlu(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_mmlu(shared_data: Path, tmp_path: Path) -> None:
     """Trained on 1,500 rows under other ids, so that the page is about every row of the log."""
     webdriver = pytest.importorskip("selenium.webdriver")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
         pytest.skip("no chromium and chromedriver on this machine")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "all.parquet")
     some, _ = outcomes.split_requests(frame, 1500, 0)
     some.assign(request_id="fit " + some["request_id"]).to_parquet(tmp_path / "some.parquet")

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from router.tier import Tier
 from training.ask import questions
 from training.ask.calls import Call, estimate
-from training.ask.client import open_client
+from training.ask.client import DEFAULT, Upstream, open_client
 from training.ask.concordance import FEW, Concordance
 from training.ask.gold import read_gold
 from training.ask.journal import Journal
 from training.ask.outcome import Outcome, agreement, in_pairs, single
 from training.ask.providers import list_price
 from training.ask.questions import Question
-from training.ask.run import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
+from training.ask.run import journal_path, run_calls, tally_line, write_rows
 from training.ask.together import read_together
 from training.ask.verdict import CHOICE_FORMS, GRADE_FORMS, read_choice, read_grade
 from training.errors import BadInput, Refused, SufficeError
@@ -117,7 +117,7 @@ class Judged:
             "notes": list(self.notes),
         }
 
-    def lines(self) -> list[str]:
+    def as_text(self) -> list[str]:
         """For people."""
         told = [f"{self.questions} questions: about ${self.estimated_usd:.4f}"]
         if self.tally is not None:
@@ -192,7 +192,7 @@ def judge(
     usd = estimate(calls)
     if dry_run:
         return Judged(len(asked), 0, usd, None, out, 0, None, notes=notes)
-    client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
+    client = open_client(upstream)
     client.check(model)
     limit = float("inf") if budget is None else budget
     mode = PAIRWISE if pairwise else POINTWISE

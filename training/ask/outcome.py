@@ -1,4 +1,4 @@
-"""From a judge's verdicts to scores of rows, and to how far the judge can be trusted."""
+"""What a judge's verdicts come to: scores of rows, and how far the judge can be trusted."""
 
 from collections import defaultdict
 from collections.abc import Sequence

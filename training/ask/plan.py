@@ -75,7 +75,7 @@ class Plan:
         }
 
 
-def find_candidates(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Candidates:
+def _find_candidates(frame: pd.DataFrame, tiers: Sequence[Tier]) -> Candidates:
     """The requests that some tier has not answered and that can be asked again as they were.
 
     Raises:
@@ -119,7 +119,7 @@ def make_plan(
     Raises:
         BadInput: a row is of no tier in the tiers file, or nothing can be drawn as `how` says.
     """
-    found = find_candidates(frame, tiers)
+    found = _find_candidates(frame, tiers)
     drawn = _draw(frame, tiers, found, how)
     output = _output_tokens(frame, tiers)
     ids, users = frame["request_id"].to_numpy(), frame["user_id"].to_numpy()

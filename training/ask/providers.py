@@ -1,4 +1,4 @@
-"""Asking a provider through LiteLLM's SDK: the only file that imports it, and only when it asks.
+"""Asking a provider through LiteLLM's SDK, which is imported when something is asked, not before.
 
 LiteLLM's and the provider SDK's own retries are off.
 """

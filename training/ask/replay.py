@@ -14,10 +14,10 @@ import pandas as pd
 
 from router.tier import Tier
 from training.ask.calls import Call
-from training.ask.client import open_client
+from training.ask.client import DEFAULT, Upstream, open_client
 from training.ask.journal import Journal
 from training.ask.plan import Plan, make_plan
-from training.ask.run import DEFAULT, Upstream, journal_path, run_calls, tally_line, write_rows
+from training.ask.run import journal_path, run_calls, tally_line, write_rows
 from training.ask.sampling import Sampling
 from training.ask.together import read_together
 from training.errors import BadInput, SufficeError
@@ -58,7 +58,7 @@ class Replayed:
             "notes": list(self.notes),
         }
 
-    def lines(self) -> list[str]:
+    def as_text(self) -> list[str]:
         """For people."""
         plan = self.plan.as_json()
         told = [
@@ -109,7 +109,7 @@ def replay(
         return Replayed(plan, None, out, 0, None, notes)
     if budget is None:
         raise BadInput("--budget USD is needed to ask anything; --dry-run tells the price")
-    client = open_client(upstream.base_url, upstream.timeout, upstream.key_variable)
+    client = open_client(upstream)
     for model in {call.tier.model for call in plan.calls}:
         client.check(model)
     with Journal(journal_path(out)) as journal:

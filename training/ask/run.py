@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,6 @@ from training.files import whole
 from training.log.layout import to_arrow
 from training.log.normalise import normalise, refusal
 from training.log.store import LABEL
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """Where and how to ask: see `ask.client.open_client`; `timeout`: seconds per attempt."""
-
-    base_url: str | None = None
-    key_variable: str | None = None
-    timeout: float = 120.0
-    concurrency: int = 8
-
-
-DEFAULT = Upstream()
 
 
 def journal_path(out: Path) -> Path:

@@ -27,7 +27,7 @@ from training.learn.embedders import resolve_embedder
 from training.learn.splits import coarsest, independent
 from training.log.imprint import Imprint, needs_text
 from training.log.requests import Requests
-from training.measure.curve import Curve, Floats, oracle_walk, trace
+from training.measure.curve import Curve, Floats, Point, oracle_walk, trace
 from training.measure.intervals import (
     Bootstrap,
     Estimator,
@@ -36,7 +36,6 @@ from training.measure.intervals import (
     values,
 )
 from training.measure.metrics import curve_metrics, policy_metrics, random_metrics, undefined
-from training.measure.plots import Point
 
 LEAST = 200  # requests that every tier answered
 LEAST_TEST = 30

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from training.bench.result import ORACLE, RANDOM, Bench
 from training.measure.compare import ALONG_CURVE
-from training.measure.plots import Dot, cost_quality_curve, dots, save
+from training.show.plots import Dot, cost_quality_curve, dots, save
 
 
 def write(found: Bench, folder: Path) -> list[Path]:

@@ -39,7 +39,7 @@ class Standing:
     """What a method does with the test rows of one seed.
 
     Attributes:
-        gain: the rows by how much the top tier gains; of more than two tiers the same as `dollar`.
+        gain: the walk by how much the top tier gains; with more than two tiers that of `dollar`.
         dollar: the walk of the policy family, by gain per expected dollar.
         microseconds: of one decision, from the prompt on: the median over prompts.
         settings: what tuning chose.

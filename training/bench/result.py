@@ -9,9 +9,8 @@ from rich.table import Table
 
 from training.console import render
 from training.measure.compare import ALONG_CURVE, NO, YES, Comparison
-from training.measure.curve import Curve
+from training.measure.curve import Curve, Point
 from training.measure.intervals import Interval, plain_intervals
-from training.measure.plots import Point
 
 RANDOM, ORACLE = "matched random", "oracle"  # what bounds every method
 SHOWN: Final = {

@@ -68,7 +68,7 @@ def train(
         embedder,
         estimate=estimate_propensities,
         tuning=tuning,
-        told=tell,
+        tell=tell,
     )
     if as_json:
         print_json(_facts(done) | {"report": done.report.as_json() if done.report else None})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from training.commands.options import Json, Quiet
-from training.commands.output import print_json, tell_found
+from training.commands.output import tell_found
 from training.console import step
 from training.errors import BadInput
 
@@ -74,8 +74,8 @@ def replay(
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
+    from training.ask.client import Upstream
     from training.ask.replay import replay as run
-    from training.ask.run import Upstream
     from training.ask.sampling import Sampling
     from training.config import read_tiers
 
@@ -118,8 +118,8 @@ def judge(
 
     Example: suffice judge traffic.parquet --model openai/gpt-4o --out judged.parquet --budget 5
     """
+    from training.ask.client import Upstream
     from training.ask.judge import judge as run
-    from training.ask.run import Upstream
     from training.config import read_tiers
 
     _check_budget(budget)
@@ -159,10 +159,6 @@ def _price(text: str) -> tuple[float, float]:
 
 def _tell_run(done: Any, as_json: bool) -> None:
     """Print what a job that asks models did; then raise why it did not finish, if so."""
-    if as_json:
-        print_json(done.as_json())
-    else:
-        for line in done.lines():
-            typer.echo(line)
+    tell_found(done, as_json)
     if done.refusal is not None:
         raise done.refusal

@@ -117,7 +117,7 @@ def init(
 
     Example: suffice init traffic.parquet --out tiers.toml
     """
-    from training.show.tiers_file import write_tiers
+    from training.tiers_file import write_tiers
 
     for line in write_tiers(traffic, out):
         typer.echo(line)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from training.commands.options import Json, Quiet, Traffic
-from training.commands.output import print_json, tell_found
+from training.commands.output import tell_found
 from training.console import step
 
 Model = Annotated[str, typer.Option(help="Name in the MLflow registry.")]
@@ -28,12 +28,7 @@ def retrain(
     from training.retrain.job import retrain as run
 
     done = run(config, dry_run)
-    if as_json:
-        print_json(done.as_json())
-    else:
-        typer.echo(done.status)
-        for line in done.lines:
-            typer.echo(line)
+    tell_found(done, as_json)
     if done.status == REFUSED:
         raise typer.Exit(1)
 

@@ -28,7 +28,7 @@ def score(
 
     Example: suffice score artifacts/current --traffic traffic.parquet --out scores.parquet
     """
-    from training.measure.evaluate import score as run
+    from training.evaluate import score as run
 
     with step("score"):
         rows = run(artifact, traffic, out)
@@ -50,7 +50,7 @@ def evaluate(
 
     Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
     """
-    from training.measure.evaluate import evaluate as run
+    from training.evaluate import evaluate as run
 
     def tell(report: Any, left_out: int) -> None:
         """Called before the run is logged: if MLflow refuses it, the figures have been shown."""
@@ -74,7 +74,7 @@ def report(
 
     Example: suffice report artifacts/current --traffic recent.parquet --out report.html
     """
-    from training.show.page.html import report as run
+    from training.report_page import report as run
 
     with step("report"):
         done = run(artifact, traffic, out)

@@ -72,7 +72,7 @@ class Evidence:
 
     @property
     def views(self) -> "tuple[Evidence, ...]":
-        """The same in one partition each."""
+        """This evidence once for each partition, with that one alone."""
         return tuple(replace(self, units=unit[None]) for unit in self.partitions)
 
     def tiers(self, policy: Policy) -> NDArray[np.int64]:
@@ -128,7 +128,7 @@ class Basis:
 
 
 def served(p: Floats, usd: Floats, stages: Stages | None, policy: Policy) -> Floats:
-    """P(tier suffices) of the stage that a policy has decide, float64[n, k]."""
+    """P(tier suffices) under a policy, float64[n, k]; of two stages by the second where asked."""
     if stages is None or policy.constant is not None:
         return p
     return stages.mixed(p, usd, policy.mu)

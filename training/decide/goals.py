@@ -127,18 +127,18 @@ def parse_goal(values: Mapping[str, Any], place: str) -> Goal:
     given = {attribute if key in _GOALS else key: value for key, value in values.items()}
     extra = sorted(set(given) - set(kind.__dataclass_fields__))
     if extra:
-        raise BadInput(f"{place}: {goal_name(kind)} takes no {' and no '.join(extra)}")
+        raise BadInput(f"{place}: {_goal_name(kind)} takes no {' and no '.join(extra)}")
     return kind(**given)
 
 
 def goal_as_dict(goal: Goal) -> dict[str, Any]:
     """The goal as `parse_goal` reads it, for the manifest."""
-    kind, attribute = _GOALS[goal_name(type(goal))]
+    kind, attribute = _GOALS[_goal_name(type(goal))]
     values = asdict(goal)
-    return {goal_name(kind): values.pop(attribute), **values}
+    return {_goal_name(kind): values.pop(attribute), **values}
 
 
-def goal_name(kind: type[Goal]) -> str:
+def _goal_name(kind: type[Goal]) -> str:
     """What files and the command line call a goal."""
     return next(name for name, (known, _) in _GOALS.items() if known is kind)
 

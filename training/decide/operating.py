@@ -31,7 +31,7 @@ AT_ONCE = 60  # steps that are judged together: all of them on many rows would t
 MIN_UNITS = 20
 HALF_A_POINT = 0.005
 NOTHING_CHEAPER = "no cheaper operating point could be certified"
-RIVALS_PART = 0.2  # share of the risk of error set aside for tiers that, alone, rival routing
+RIVALS_PART = 0.2  # share of the risk of error that is spent on `Course.rivals`
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Course:
 
     Attributes:
         dials: float64[s], rising: from the dearest mix to the cheapest.
-        rivals: middle tiers that, alone, look within half a point of the mix that costs the same,
-            and the cheapest one where it looks within half a point of the top tier: the walk's
-            first steps differ too little from always-top to show anything on few rows, however
-            much better a tier is than the top one.
+        rivals: single tiers to be tested beside the walk: a middle one that looks within half a
+            point of the mix that costs the same, the cheapest one where it looks within half a
+            point of the top tier. On few rows the walk's first steps differ too little from
+            always-top to show anything, even where a single tier is much better.
     """
 
     dials: NDArray[np.float64]
@@ -144,7 +144,7 @@ def walk_steps(goal: Promised, course: Course, evidence: Evidence) -> tuple[Step
     return tuple(found)
 
 
-def check_units(goal: Goal, partitions: NDArray[np.int64], paired: bool = True) -> None:
+def check_units(goal: Goal, partitions: NDArray[np.int64], paired: bool) -> None:
     """Refuse where choose rows cannot bear the goal, before any work is done.
 
     Args:
@@ -288,7 +288,7 @@ def _spend(goal: MaxCost | TopShare, evidence: Evidence) -> Policy:
 
 
 def _told(policy: Policy, evidence: Evidence, names: Sequence[str]) -> Policy:
-    """The policy, its `why` with what it does on the choose rows: a measurement, no promise."""
+    """The policy, its `why` extended by its cost and score on the choose rows: no promise."""
     n = len(evidence.p)
     if not n:
         return policy

@@ -51,7 +51,10 @@ def _holds(
 
 
 def promise(goal: Promised, policy: Policy, evidence: Evidence, risk: float) -> Promise:
-    """Estimate and one-sided limit of a policy on the choose rows: those of the strictest view."""
+    """Estimate and one-sided limit of a policy on the choose rows.
+
+    Of several partitions into units, those of the one that shows least.
+    """
     told = [_promise(goal, policy, view, risk) for view in evidence.views]
     sign = 1.0 if isinstance(goal, MinQuality) else -1.0
     strictest = min(told, key=lambda one: (one.certified, sign * one.bound))

@@ -1,4 +1,4 @@
-"""Which tier stands above which: what an escalation is measured by.
+"""Which tier stands above which, by which signals know an escalation.
 
 For each pair the first of these that knows decides: the tiers file; what a token cost in the log,
 where one tier's price is at least 1.5 times the other's; the words for sizes in the names of two

@@ -111,7 +111,7 @@ def load_requests(
 def labelled_requests(
     table: TrafficTable, tiers: tuple[Tier, ...], rule: LabelRule
 ) -> tuple[Requests, tuple[str, ...]]:
-    """The same of a traffic table that was read already, by first calls' times, then by ids."""
+    """As `load_requests`, of a table that was read already; in order of time, then of ids."""
     require_scores(table)
     frame, left_out = of_tiers(table.frame, tiers)
     requests = gather(by_time(frame), tiers)

@@ -33,7 +33,8 @@ def blend_members(
 ) -> tuple[Blend, NDArray[np.float64], NDArray[np.bool_]]:
     """Weigh the members on all rows, then the encoder against their sum on rows new to it.
 
-    These rows are few, so they decide that one weighting only, in which both count alike a priori.
+    The rows new to the encoder are few: they decide the second weighting only, in which encoder and
+    sum count alike a priori.
     Where few requests show every tier's outcome, the gap's weights are tempered (`learn.gaps`).
 
     Args:

@@ -142,10 +142,10 @@ def _error(expected: NDArray[np.float64], logged: NDArray[np.float64]) -> str:
 def account(
     x: Matrix, requests: Requests, models: Sequence[TokenModel], tiers: Sequence[Tier]
 ) -> NDArray[np.float64]:
-    """USD of each request on each tier, float64[n, k].
+    """The account: USD of each request on each tier, float64[n, k].
 
-    As billed where the log says so; else prices × logged tokens; and where a tier did not answer,
-    or its tokens are unknown, its token model's.
+    As billed where the log says so, else prices × tokens. Tokens are as logged; where a tier did
+    not answer, or the log does not say, they are those that its token model expects.
     """
     usd = requests.cost_usd
     return np.where(np.isnan(usd), priced(used_tokens(x, requests, models), tiers), usd)

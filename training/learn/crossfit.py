@@ -47,7 +47,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """What the k tiers that have something to learn learn from.
+    """What is learned from, of the k tiers whose scores vary.
 
     Attributes:
         x: vectors of n rows.
@@ -86,9 +86,12 @@ class Lessons:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Cross-fitted folds of each tier, learned `together` with the others or apart from them.
+    """One way to learn, cross-fitted: the tiers `together`, or each apart from the others.
 
-    The linear member was fitted under each of the `ridges`.
+    Attributes:
+        folds: of each tier.
+        ridges: the penalties under each of which the linear member was fitted.
+        together: whether the tiers learned together.
     """
 
     folds: tuple[tuple[Fold, ...], ...]

@@ -263,7 +263,7 @@ def _compare(embedder: OnnxEmbedder, whole: Any, folder: Path) -> float:
 def both(
     embedder: OnnxEmbedder, whole: Any, texts: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the export and the original make of texts, float32[n, d] each; zeros of no token."""
+    """What export and original make of texts, float32[n, d] each; zeros where there is no token."""
     import torch
 
     ours, theirs = [], []

@@ -81,7 +81,7 @@ class Clock:
         return monotonic() - self._started
 
     def resume(self, seconds: float) -> None:
-        """Go on as if so much had been taken, however much of it was found in the cache."""
+        """Go on as if so much time had been taken, also where its work was found in the cache."""
         self._started = monotonic() - seconds
 
     def allows(self, seconds: float) -> bool:
@@ -96,7 +96,7 @@ def finetune(
     group: NDArray[np.int64],
     names: tuple[str, ...],
     seed: int,
-    max_minutes: float | None = None,
+    max_minutes: float | None,
 ) -> Tuned:
     """Fine-tune a transformer on the fit rows.
 
@@ -107,7 +107,8 @@ def finetune(
         group: int64[n], rows that stay together.
         names: the tiers' names.
         seed: of the division and the order of the batches.
-        max_minutes: for all of it but the export; what does not fit in is left out, and said.
+        max_minutes: limit for all of it but the export, None for none; what does not fit in is
+            left out, and a note says so.
 
     Raises:
         BadInput: too few rows, or the model cannot be fine-tuned or exported.

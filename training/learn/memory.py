@@ -125,7 +125,7 @@ class Remembering:
 
 
 def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
-    """The same embedder; a transformer has embedded the prompts, on all cores."""
+    """The embedder; of a transformer one that has embedded the prompts already, on all cores."""
     if isinstance(embedder, OnnxEmbedder):
         embedder = Remembering(embedder)
     if isinstance(embedder, Remembering):
@@ -134,7 +134,7 @@ def recalling(embedder: Embedder, prompts: Sequence[Prompt]) -> Embedder:
 
 
 def _name(embedder: OnnxEmbedder) -> str:
-    """Of the model, and of what it says here.
+    """A name for the model together with what it computes on this machine.
 
     Another processor or version of onnxruntime rounds sums of int8 products apart: vectors that
     were kept there would fail the parity of an export.

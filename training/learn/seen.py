@@ -35,7 +35,7 @@ class Known:
     Attributes:
         share: about how many of the different prompts it knows.
         prompts: how many these are.
-        later: all were asked after the last that it knows: so again, and answered anew.
+        later: all were asked after the last request that it knows: asked again, answered anew.
     """
 
     share: float
@@ -116,11 +116,11 @@ def recognise(
 
 
 def newest(training: Mapping[str, Any], chosen: Requests) -> str | None:
-    """When the last request was made that an artifact knows, once it knows those chosen on, too.
+    """The time of the last request that an artifact knows, counting those it is now chosen on.
 
     Args:
-        training: the manifest's part, which keeps it as ``known_until``.
-        chosen: requests.
+        training: the manifest's part, which keeps the time so far as ``known_until``.
+        chosen: the requests that the operating point is chosen on now.
 
     Returns:
         ISO 8601, UTC; None where it is not known.

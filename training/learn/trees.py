@@ -85,7 +85,7 @@ def grow(
     parameters: dict[str, Any],
     rows: lgb.Dataset,
     rounds: int,
-    held_out: lgb.Dataset | None = None,
+    held_out: lgb.Dataset | None,
 ) -> lgb.Booster:
     """Grow at most so many trees; with `held_out` rows, stop where they no longer gain."""
     if held_out is None:

@@ -131,7 +131,7 @@ def _recalling(predictor: Predictor, prompts: Sequence[Prompt]) -> Predictor:
 
 
 def estimates_of(predictor: Predictor, x: Matrix, prompts: Sequence[Prompt | Imprint]) -> Estimates:
-    """The same of prompts whose vectors are x."""
+    """As `estimate`, of prompts whose vectors by the first stage are x."""
     if predictor.second is not None:
         return estimate(predictor, prompts)
     vectors, shape = list(x.vectors()), (-1, len(predictor.tiers))

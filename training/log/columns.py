@@ -125,8 +125,8 @@ def _utc(series: pd.Series) -> pd.Series:
 def texts(values: Column, empty: str | None) -> tuple[npt.NDArray[Any], Bools]:
     """object[n] of str or None; numbers and objects become their (JSON) text.
 
-    `empty` is what empty text becomes; where that is None, so does the word for a null that was
-    made text. Lone surrogates are replaced.
+    `empty` is what empty text becomes. Where that is None, words for a null (`NULLS`) become None,
+    too. Lone surrogates are replaced.
     """
     read = np.empty(len(values), object)
     read[:] = [_text(value, empty) for value in values]

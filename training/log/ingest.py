@@ -65,14 +65,14 @@ def ingest(
     map_file: str | Path | None = None,
     max_bad: float = 0.01,
     keep_ids: bool = False,
-    quarantine: str | Path | None = None,
     redact: bool = False,
     features_by: Embedder | None = None,
 ) -> IngestReport:
     """Add the rows of log files to a traffic table, which is made if absent.
 
     The key of a row is its request_id and its tier (its model, where it has no tier). Of rows with
-    the same key the last one counts; a row that is already there is not added again.
+    the same key the last one counts; a row that is already there is not added again. Bad rows go to
+    `<out>.quarantine.jsonl`, which replaces the one of the run before.
 
     Args:
         sources: files, folders and globs.
@@ -83,7 +83,6 @@ def ingest(
         max_bad: share of bad rows above which nothing is written.
         keep_ids: keep user and session ids. Otherwise they become keyed hashes; the key is
             SUFFICE_KEY, else the file `<out>.key`, which is made with mode 0600.
-        quarantine: file for the bad rows of this run, by default `<out>.quarantine.jsonl`.
         redact: mask e-mail addresses, phone and card numbers and keys in all texts, also in the
             quarantine (see `training.log.redact`).
         features_by: write no text, but the features that training needs, by this embedder (see
@@ -98,7 +97,7 @@ def ingest(
     if not 0 <= max_bad <= 1:
         raise BadInput(f"--max-bad {max_bad} is no fraction between 0 and 1")
     mapping = read_mapping(Path(map_file) if map_file else None)
-    beside = Path(quarantine) if quarantine else out.with_name(f"{out.name}.quarantine.jsonl")
+    beside = out.with_name(f"{out.name}.quarantine.jsonl")
     found, notes = find_sources(sources, format, mapping, (out, beside))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

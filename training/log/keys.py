@@ -18,7 +18,12 @@ HASHES = np.dtype([("high", "<u8"), ("low", "<u8"), ("content", "<i8")])
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """keep: bool[n]. Of the rows dropped, so many were identical to the kept one or conflicted."""
+    """Which of n rows are kept, one of each key.
+
+    Attributes:
+        keep: bool[n].
+        identical, conflicting: dropped rows with the content of the kept one, and with another.
+    """
 
     keep: npt.NDArray[np.bool_]
     identical: int
@@ -72,7 +77,7 @@ def repeated(chunks: Sequence[Any]) -> npt.NDArray[np.bool_]:
 
 
 def resolve(chunks: Sequence[Any]) -> Resolved:
-    """Of each key the content that came last wins, in the place where that content first stood.
+    """Keep of each key the content that came last, at the place where that content first stood.
 
     So reading a log again, or a log that repeats itself, keeps the rows that are already there.
     `chunks` are HASHES[m] arrays in row order; peak memory is theirs and one byte a row.

@@ -18,7 +18,9 @@ def plain_model(model: str) -> str:
 
 
 def tiers_by_model(models: Iterable[str], tiers: Sequence[Tier]) -> Mapping[str, int]:
-    """Index of the tier of each model that stands for one: spelt as there, or the same plainly.
+    """Index of each model's tier: by the tier's own spelling of a model, else by `plain_model`.
+
+    Models that stand for no tier are left out.
 
     Raises:
         BadInput: a model stands for two tiers.

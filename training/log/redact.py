@@ -101,7 +101,10 @@ def mask(text: str) -> str:
 
 
 def mask_raw(text: str, cut: bool) -> str:
-    """As `mask`, of a damaged record: what JSON spells as \\u00… is read, a cut last word goes."""
+    """As `mask`, of a damaged record: JSON's \\u00… escapes are decoded first.
+
+    cut: the text was cut off: its last word, which may be half an address, is dropped.
+    """
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     return mask(_PART.sub("", text) if cut else _SHORTENED.sub("…", text))
 

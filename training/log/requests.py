@@ -96,7 +96,7 @@ class Requests:
 
 
 def by_time(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a traffic frame in an order of their own: by time, then by request, tier, model.
+    """The rows of a traffic frame by time, then by request, tier and model, numbered anew.
 
     Folds, splits and resamples are drawn by position: the same log must give the same router,
     whatever the order of its rows.

@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Sources that are read together: one file, or all those of a format whose files belong."""
+    """Sources that are read together: one file, or all of a format whose files belong together."""
 
     sources: tuple[Source, ...]
     mapping: Mapping

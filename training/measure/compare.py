@@ -12,7 +12,14 @@ YES, NO, OPEN, SAME, UNDEFINED = "yes", "no", "not shown", "the same", "does not
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What is compared: in words, whether more of it is better, and how to print it."""
+    """A figure that methods are compared by.
+
+    Attributes:
+        words: what it is called.
+        more_is_better: whether a larger one is.
+        form: the format specification that prints it.
+        factor: what it is multiplied by before it is printed.
+    """
 
     words: str
     more_is_better: bool
@@ -46,7 +53,7 @@ class Comparison:
 
     @property
     def shown(self) -> tuple[str, str]:
-        """The difference, and its limits, as text."""
+        """The difference and its 95 % limits, as texts."""
         found, scale, form = self.difference, self.measure.factor, self.measure.form
         value, low, high = (f"{scale * x:{form}}" for x in (found.value, found.low, found.high))
         known = not (isnan(found.low) or isnan(found.high))

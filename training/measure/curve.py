@@ -82,6 +82,15 @@ class Curve:
     share: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one policy comes to: mean USD per request, mean score, and its label in a picture."""
+
+    cost_usd: float
+    quality: float
+    label: str
+
+
 def policy_walk(p: ArrayLike, expected_cost: ArrayLike) -> Walk:
     """Walk of the policy family tier = argmax_t p[:, t] − μ · expected_cost[:, t].
 
@@ -89,11 +98,11 @@ def policy_walk(p: ArrayLike, expected_cost: ArrayLike) -> Walk:
     As μ falls from +∞ to −∞ a request climbs the upper concave hull of its points
     (expected_cost, p); the slopes of that hull are the dial values, exactly. With two tiers that
     is the order of (p_top − p_cheap) / (cost_top − cost_cheap), requests with a negative gain
-    included. Ties: of tiers equally dear the likelier counts, then the cheaper by position; at a
-    breakpoint all tied requests move at once, to the dearest tied tier. The walk begins with
-    everything in tier 0 and ends with everything in the top tier, also where the expected costs
-    of a request are not in tier order: such requests are moved in the first (μ = +inf) or in the
-    last step (μ = −inf). O(n·k² + m log m) for m ≤ n·(k + 1) moves.
+    included. Of tiers that cost the same, the one likelier to suffice is used, then the first. At
+    a breakpoint all requests tied there move together, each to the dearest of its tied tiers. The
+    walk begins with everything in tier 0 and ends with everything in the top tier, also where the
+    expected costs of a request are not in tier order: such requests are moved in the first
+    (μ = +inf) or in the last step (μ = −inf). O(n·k² + m log m) for m ≤ n·(k + 1) moves.
     Raises BadInput on other shapes and on values that are not finite.
     """
     p = matrix("p", p)
@@ -113,9 +122,9 @@ def policy_walk(p: ArrayLike, expected_cost: ArrayLike) -> Walk:
 def order_walk(order: ArrayLike, tiers: int = 2) -> Walk:
     """Walk in which requests go from tier 0 to the top one by descending `order` (float64[n]).
 
-    For expected gain of two tiers, and for baselines such as prompt length, which know nothing of
-    `tiers` between; equal scores move together. Raises BadInput unless the scores are finite and
-    one-dimensional.
+    For scores that order prompts and name no tier: the expected gain between two tiers, or a
+    baseline such as prompt length, by which no request goes to a tier between. Requests with equal
+    scores move together. Raises BadInput unless the scores are finite and one-dimensional.
     """
     score = np.asarray(order, dtype=np.float64)
     if score.ndim != 1 or not len(score) or not np.isfinite(score).all():

@@ -10,6 +10,7 @@ from training.measure.intervals import Bootstrap
 from training.measure.limits import rate, share_of_top
 
 POSITIONS = 200
+DIAL = "dial"  # name of the resampled positions in a `Bootstrap`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ def positions(walk: Walk, step: int | None) -> NDArray[np.int64]:
 
 
 def step_of(walk: Walk, mu: float, constant: int | None) -> int | None:
-    """The state of the walk that a policy is in; None for a tier between the ends, constant."""
+    """The state of the walk at which a policy stands; None where it is no state of the walk.
+
+    That is so where the policy always takes a tier between the cheapest and the top one.
+    """
     if constant is None:
         return int((walk.mu > mu).sum())
     return {0: 0, walk.tiers - 1: len(walk.mu)}.get(constant)
@@ -53,29 +57,27 @@ def read_dial(
     at: NDArray[np.int64],
     step: int | None,
     drawn: Bootstrap,
-    method: str,
     score: Floats,
     session: NDArray[np.int64],
 ) -> Dial:
-    """Gather positions of the curve with their limits.
+    """Figures of the dial at some states of the router's walk, with their limits.
 
     Args:
-        walk: of n requests and k tiers.
-        curve: what it did.
+        walk: the router's, of n requests and k tiers.
+        curve: what it comes to on these.
         at: int64[m], states of the walk.
-        step: the state of the operating point, None off the walk.
-        drawn: rounds of `training.measure.metrics.states`.
-        method: its name there.
+        step: the operating point's state, see `step_of`.
+        drawn: with rounds of `training.measure.metrics.states` at `at`, under the name `DIAL`.
         score: float64[n, k].
         session: int64[n].
     """
     quality = curve.quality[at]
     top = curve.quality[-1]
-    limits = {"cost_usd": drawn.band(method, "cost_usd")}
+    limits = {"cost_usd": drawn.band(DIAL, "cost_usd")}
     limits |= {name: (np.empty(len(at)), np.empty(len(at))) for name in ("quality", "of_top")}
     for j, state in enumerate(at):
         own = score[np.arange(walk.n), walk.tiers_at(int(state))]
-        kept = drawn.entry(method, j)["of_top"]
+        kept = drawn.entry(DIAL, j)["of_top"]
         if top > 0 and state < len(walk.mu):
             kept = share_of_top(kept, own, score[:, -1], session)
         for name, found in (("quality", rate(own, session)), ("of_top", kept)):

@@ -1,4 +1,4 @@
-"""Decisions sorted by how they turned out, where every tier's outcome is known."""
+"""Decisions sorted by how they turned out, for notebooks, where every tier's outcome is known."""
 
 from typing import Final
 

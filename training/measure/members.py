@@ -1,10 +1,10 @@
-"""What each member of the heads adds, beside the others, on margins of rows it did not learn from.
+"""What each member of the heads adds to the others, by margins of rows that it did not learn from.
 
 The members are weighed again without the one in question, so what it adds is what would be lost,
 not what it can do alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -18,7 +18,7 @@ from router.prompt import Prompt
 from training.learn.blending import blend_members
 from training.learn.heads import FittedHeads
 from training.measure.curve import policy_walk
-from training.measure.intervals import Estimator, Interval, bootstrap, flat_intervals
+from training.measure.intervals import Bootstrap, Estimator, Interval, bootstrap, flat_intervals
 from training.measure.metrics import curve_metrics
 
 Floats = NDArray[np.float64]
@@ -33,9 +33,9 @@ class Worth:
     Attributes:
         name: of the member.
         nats: by how much the mean cross-entropy of an outcome falls, in thousandths.
-        apgr: by how much the area under the recovered share of the gap rises, over cost; None where
-            no request was answered by every tier, or the tiers hardly differ (in too many resamples
-            the top one is not better, and there is no gap to recover).
+        apgr: by how much APGR by cost (`measure.metrics`) rises; None where too few requests were
+            answered by every tier, or the tiers hardly differ (in too many resamples the top one
+            is not better, and there is no gap to recover).
     """
 
     name: str
@@ -65,42 +65,59 @@ def worth(
         usd: float64[m, k], expected costs of the rows `heads.whole`.
         sessions: int64[n], resampled whole.
     """
-    learned = [k for k, head in enumerate(heads.heads) if isinstance(head, Head)]
-    taught = score[:, learned], weight[:, learned], firm[:, learned]
-    rows = np.flatnonzero(heads.whole)
-    score, weight, sessions = score[rows], weight[rows], sessions[rows]
-    seen = ~np.isnan(score[:, learned])
-    paired = np.flatnonzero(~np.isnan(score).any(axis=1))
-    if len(np.unique(sessions)) < 2:
-        return ()
-    losses: dict[str, Estimator] = {}
-    curves: dict[str, Estimator] = {}
     names = MEMBERS[: len(heads.margins)]
-    for left_out in (_ALL, *names):
-        kept = [m for m, name in enumerate(names) if name != left_out]
-        _, combined, _ = blend_members(heads.margins[kept], *taught, kept)
-        p = expit(combined[rows])
-        losses[left_out] = _loss(p, score[:, learned], weight[:, learned] * seen)
-        whole = np.empty_like(score)
-        for k, head in enumerate(heads.heads):
-            whole[:, k] = head.probability if isinstance(head, Constant) else 0.0
-        whole[:, learned] = p
-        if len(paired) > 1:
-            walk = policy_walk(whole[paired], usd[paired])
-            curves[left_out] = curve_metrics(walk, score[paired], usd[paired])
-    lost = bootstrap(losses, len(rows), groups=sessions, resamples=RESAMPLES)
-    together = len(np.unique(sessions[paired])) > 1
-    curve = (
-        bootstrap(curves, len(paired), groups=sessions[paired], resamples=RESAMPLES)
-        if curves and together
-        else None
-    )
+    learned = _learned(heads)
+    rows = np.flatnonzero(heads.whole)
+    group = sessions[rows]
+    if len(np.unique(group)) < 2:
+        return ()
+    blends = {
+        left_out: _probabilities(heads, score, weight, firm, left_out)[rows]
+        for left_out in (_ALL, *names)
+    }
+    seen, counted = score[rows][:, learned], weight[rows][:, learned]
+    losses = {name: _loss(p[:, learned], seen, counted) for name, p in blends.items()}
+    lost = bootstrap(losses, len(rows), groups=group, resamples=RESAMPLES)
+    curve = _curves(blends, score[rows], usd, group)
     found = []
     for name in names:
         gain = None if curve is None else curve.difference("apgr_cost", _ALL, name)
         known = gain is not None and np.isfinite([gain.value, gain.low, gain.high]).all()
         found.append(Worth(name, lost.difference("loss", name, _ALL), gain if known else None))
     return tuple(found)
+
+
+def _probabilities(
+    heads: FittedHeads, score: Floats, weight: Floats, firm: NDArray[np.bool_], left_out: str
+) -> Floats:
+    """P(tier suffices) of the n rows if the members are weighed without one, float64[n, k]."""
+    learned = _learned(heads)
+    kept = [m for m in range(len(heads.margins)) if MEMBERS[m] != left_out]
+    taught = score[:, learned], weight[:, learned], firm[:, learned]
+    _, combined, _ = blend_members(heads.margins[kept], *taught, kept)
+    constants = [head.probability if isinstance(head, Constant) else 0.0 for head in heads.heads]
+    p = np.tile(constants, (len(combined), 1))
+    p[:, learned] = expit(combined)
+    return p
+
+
+def _learned(heads: FittedHeads) -> list[int]:
+    """The tiers whose heads have members; those of the others are constants."""
+    return [k for k, head in enumerate(heads.heads) if isinstance(head, Head)]
+
+
+def _curves(
+    blends: Mapping[str, Floats], score: Floats, usd: Floats, sessions: NDArray[np.int64]
+) -> Bootstrap | None:
+    """Metrics of each blend's curve; None where fewer than two independent rows are paired."""
+    paired = np.flatnonzero(~np.isnan(score).any(axis=1))
+    score, usd, sessions = score[paired], usd[paired], sessions[paired]
+    if len(np.unique(sessions)) < 2:
+        return None
+    curves = {
+        name: curve_metrics(policy_walk(p[paired], usd), score, usd) for name, p in blends.items()
+    }
+    return bootstrap(curves, len(paired), groups=sessions, resamples=RESAMPLES)
 
 
 def microseconds(predictor: Predictor, prompts: Sequence[Prompt]) -> dict[str, float]:
@@ -134,8 +151,9 @@ def as_metrics(members: Sequence[Worth]) -> dict[str, float]:
 
 
 def _loss(p: Floats, score: Floats, weight: Floats) -> Estimator:
-    """Mean cross-entropy of an observed outcome, in thousandths of a nat."""
+    """Mean cross-entropy of outcomes in thousandths of a nat; float64[m, tiers] each."""
     known = np.nan_to_num(score)
+    weight = np.where(np.isnan(score), 0.0, weight)
     safe = np.clip(p, 1e-9, 1 - 1e-9)
     each = -(known * np.log(safe) + (1 - known) * np.log1p(-safe)) * weight
 

@@ -115,7 +115,7 @@ def require_support(
         return
     tier = int(lost.sum(axis=0).argmax())
     where = np.unique(overlap.part[lost[:, tier] > 0])
-    rate = needed_exploration(overlap, where)
+    rate = _needed_exploration(overlap, where)
     low, high = overlap.gain[where[0]], overlap.gain[where[-1] + 1]
     tried = float((overlap.share[where, tier] * overlap.rows[where]).sum())
     raise BadInput(
@@ -130,7 +130,7 @@ def require_support(
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Doubly robust scores, of use to certify a policy.
+    """Doubly robust scores by which a policy can be certified.
 
     Attributes:
         score: float64[n, k]; 0 where a cheaper tier was never tried.
@@ -145,7 +145,7 @@ class Outcomes:
 
 
 def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) -> Outcomes:
-    """Pseudo-outcomes that flatter no policy: a cheaper tier fails where it was never tried.
+    """Pseudo-outcomes that flatter no policy: a cheaper tier scores 0 where it was never tried.
 
     Args:
         logged: n requests.
@@ -178,7 +178,10 @@ def certifiable(logged: Logged, p: NDArray[np.float64], names: tuple[str, ...]) 
 
 
 def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
-    """Refuse propensities that are shown to be too small: each tier's weights average 1 at most."""
+    """Refuse propensities that are shown to be too small.
+
+    The weights 1/propensity of a tier's answers, 0 on all other rows, must average 1 at most.
+    """
     for tier, name in enumerate(names):
         found = interval(logged.weight[:, tier], logged.session, SURELY)
         if found.low > 1.0 and found.value > 1.0 + TOLERATED_WEIGHT:
@@ -192,7 +195,7 @@ def _check_weights(logged: Logged, names: tuple[str, ...]) -> None:
             )
 
 
-def needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:
+def _needed_exploration(overlap: Overlap, parts: NDArray[np.int64]) -> float:
     """Share of the prompts of these parts, int64[m], to explore, so that the log can speak."""
     return float(np.clip(ANSWERS / overlap.rows[parts].min(), EXPLORE, 0.5))
 

@@ -18,10 +18,13 @@ _Z95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Rows of a reliability table, by rising probability; arrays of one length b ≤ bins.
+    """The b ≤ 15 bins of a reliability table, by rising probability.
 
-    mean_p, mean_outcome: float64[b]; low, high: float64[b], 95 % Wilson limits of the outcome
-    (exact in spirit for 0/1 outcomes, wide for graded ones); count: int64[b].
+    Attributes:
+        mean_p, mean_outcome: float64[b].
+        low, high: float64[b], 95 % limits of the mean outcome (Wilson, 1927): made for outcomes of
+            0 or 1, wider than needed for graded ones.
+        count: int64[b].
     """
 
     mean_p: Floats
@@ -32,7 +35,7 @@ class Reliability:
 
 
 def reliability_metrics(
-    p: ArrayLike, outcome: ArrayLike, suffices: ArrayLike | None = None, bins: int = BINS
+    p: ArrayLike, outcome: ArrayLike, suffices: ArrayLike | None = None
 ) -> Estimator:
     """`brier`, `ece` and `auc` of one tier's probabilities, for the rounds of a bootstrap.
 
@@ -47,7 +50,7 @@ def reliability_metrics(
     if good.shape != p.shape or good.dtype != np.bool_:
         raise BadInput(f"suffices: bool [{len(p)}] is needed, not {good.dtype} {good.shape}")
     squared = (p - outcome) ** 2
-    bin_of = equal_mass_bins(p, bins)
+    bin_of = equal_mass_bins(p, BINS)
     residual = np.where(bin_of[:, None] == np.unique(bin_of), (p - outcome)[:, None], 0.0)
     order = np.argsort(p, kind="stable")
     starts = np.flatnonzero(np.append(True, p[order][1:] != p[order][:-1]))
@@ -78,17 +81,15 @@ def reliability_table(p: ArrayLike, outcome: ArrayLike, bins: int = BINS) -> Rel
     return Reliability(mean_p, rate, centre - half, centre + half, count.astype(np.int64))
 
 
-def debiased_ece(p: Floats, outcome: Floats, bins: int = BINS) -> float:
+def debiased_ece(p: Floats, outcome: Floats) -> float:
     """Calibration error free of the noise of its bins: root of the debiased squared error.
 
     Equal-mass bins; from each bin's squared gap the variance of its mean outcome is taken away
     (Kumar, Liang & Ma, 2019, "Verified uncertainty calibration").
 
-    Args:
-        p, outcome: float64[n].
-        bins: how many.
+    p, outcome: float64[n].
     """
-    _, member = np.unique(equal_mass_bins(p, bins), return_inverse=True)
+    _, member = np.unique(equal_mass_bins(p, BINS), return_inverse=True)
     count = np.bincount(member)
     gap = np.bincount(member, weights=p - outcome) / count
     mean = np.bincount(member, weights=outcome) / count

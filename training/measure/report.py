@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from router.policy import Policy
 from training.measure.compare import Comparison, comparisons
-from training.measure.curve import Curve, Walk, oracle_walk, order_walk, policy_walk, trace
-from training.measure.dial import Dial, positions, read_dial, step_of
+from training.measure.curve import Curve, Point, Walk, oracle_walk, order_walk, policy_walk, trace
+from training.measure.dial import DIAL, Dial, positions, read_dial, step_of
 from training.measure.intervals import (
     Bootstrap,
     Estimator,
@@ -30,7 +30,6 @@ from training.measure.metrics import (
     states,
     undefined,
 )
-from training.measure.plots import Point
 from training.measure.reliability import (
     Reliability,
     debiased_ece,
@@ -38,7 +37,13 @@ from training.measure.reliability import (
     reliability_table,
 )
 from training.measure.rows import Rows
-from training.measure.slice_report import SliceReport, judge, promise_margins, slice_metrics
+from training.measure.slice_report import (
+    SLICES,
+    SliceReport,
+    judge_slices,
+    promise_margins,
+    slice_metrics,
+)
 from training.measure.world import PAIRED
 
 RESAMPLES = 1000
@@ -88,7 +93,11 @@ class Report:
 
     @property
     def orders(self) -> list[str]:
-        """The methods that order prompts, Suffice first: of more than two tiers in one way only."""
+        """The methods that order prompts, Suffice first.
+
+        Suffice orders by gain and by gain per dollar; with more than two tiers these are the same,
+        and only the latter is named.
+        """
         found = [name for name, metrics in self.figures.items() if "apgr" in metrics]
         found.sort(key=lambda name: name not in (GAIN, DOLLAR))
         return found if len(self.names) == 2 else [name for name in found if name != GAIN]
@@ -137,13 +146,8 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
     for name, choice in choices.items():
         bad = bad_downgrades(choice, rows.sufficed)
         figures[name] = choice_limits(figures[name], choice, rows.score, bad, rows.session)
-    calibration = {name: figures.pop(f"tier:{name}") for name in rows.names}
-    for j, metrics in enumerate(calibration.values()):
-        error = debiased_ece(rows.p[:, j], rows.score[:, j])
-        metrics["ece_debiased"] = Interval(error, nan, nan, nan, nan)
-        # A resample's bins add noise of their own: limits from them may leave out the value.
-        metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)
-    for arrays in ("dial", "slices"):
+    calibration = _calibration(rows, [figures.pop(f"tier:{name}") for name in rows.names])
+    for arrays in (DIAL, SLICES):
         figures.pop(arrays, None)
     margins = promise_margins(policy.promise, tier, rows.score, rows.sufficed)
     return Report(
@@ -156,7 +160,7 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
         ),
         missing=undefined(rows.score, rows.paid),
         curves=curves,
-        dial=read_dial(main, curves[DOLLAR], at, step, rounds, "dial", rows.score, rows.session),
+        dial=read_dial(main, curves[DOLLAR], at, step, rounds, rows.score, rows.session),
         reliability={
             name: reliability_table(rows.p[:, j], rows.score[:, j])
             for j, name in enumerate(rows.names)
@@ -166,9 +170,24 @@ def build_report(rows: Rows, policy: Policy, warnings: Sequence[str]) -> Report:
             for j, name in enumerate(rows.names)
         ),
         chosen=_chosen(figures["policy"]),
-        slices=judge(rows, tier, rounds, "slices", policy.promise, margins),
+        slices=judge_slices(rows, tier, rounds, policy.promise, margins),
         notes=(*warnings, *_notes(rows, policy, calibration, figures, best)),
     )
+
+
+def _calibration(
+    rows: Rows, figures: Sequence[Mapping[str, Interval]]
+) -> dict[str, dict[str, Interval]]:
+    """What `Report.calibration` holds, from the bootstrap's figures of each tier."""
+    found = {}
+    for j, name in enumerate(rows.names):
+        error = debiased_ece(rows.p[:, j], rows.score[:, j])
+        found[name] = dict(figures[j]) | {
+            # A resample's bins add noise of their own: limits from them may leave out the value.
+            "ece": replace(figures[j]["ece"], low=nan, high=nan),
+            "ece_debiased": Interval(error, nan, nan, nan, nan),
+        }
+    return found
 
 
 def _choices(rows: Rows, tier: NDArray[np.int64], best: int) -> dict[str, NDArray[np.int64]]:
@@ -193,12 +212,12 @@ def _per_part(
     rows: Rows, walk: Walk, at: NDArray[np.int64], tier: NDArray[np.int64]
 ) -> dict[str, Estimator]:
     """Figures of the states `at` of the router's walk, of each tier's P, and of each slice."""
-    found = {"dial": states(walk, rows.score, rows.paid, at)}
+    found = {DIAL: states(walk, rows.score, rows.paid, at)}
     for j, name in enumerate(rows.names):
         p, score, sufficed = rows.p[:, j], rows.score[:, j], rows.sufficed[:, j]
         found[f"tier:{name}"] = reliability_metrics(p, score, sufficed)
     if rows.slices:
-        found["slices"] = slice_metrics(rows, tier)
+        found[SLICES] = slice_metrics(rows, tier)
     return found
 
 

@@ -20,7 +20,7 @@ class Rows:
     Attributes:
         names: of the k tiers, cheapest first.
         p, usd: float64[n, k], the predictor's estimates.
-        score, paid: float64[n, k], outcomes and the account.
+        score, paid: float64[n, k], observed scores, and USD of each tier in the account.
         sufficed: bool[n, k], by the label rule.
         session: int64[n], independent units (see `training.learn.splits.independent`).
         characters: float64[n], prompt length.
@@ -51,9 +51,17 @@ class Rows:
         others: Mapping[str, NDArray[np.float64]],
         surface: NDArray[np.float32],
     ) -> "Rows":
-        """Gather what a report looks at; every array is in the order of `requests`.
+        """What a report looks at; every array has a row per request, in the order of `requests`.
 
-        unit: int64[n], independent ones; surface: float32[n, surface features].
+        Args:
+            tiers: cheapest first.
+            estimates: by the predictor.
+            paid: float64[n, k], the account.
+            requests: n of them.
+            unit: int64[n], independent units.
+            rule: what sufficing means.
+            others: {name: float64[n, k]}, other methods' estimates of the score.
+            surface: float32[n, surface features].
         """
         return cls(
             names=tuple(tier.name for tier in tiers),

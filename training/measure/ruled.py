@@ -1,4 +1,4 @@
-"""What the rules before the model make of a policy's choices, on requests of a log."""
+"""How an artifact's rules, which come before the model, change a policy's choices on a log."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Ruled:
         )
 
     def compare(self, paid: NDArray[np.float64], score: NDArray[np.float64]) -> str:
-        """What they come to, beside always the top tier.
+        """What the choices cost and score, beside always-top, in words.
 
         Args:
             paid: float64[n, k], USD.
@@ -63,10 +63,10 @@ def ruled(
     requests: Requests,
     estimates: Estimates,
 ) -> Ruled | None:
-    """Hold a policy's choices to the rules, as far as a log tells what these read.
+    """Apply the rules to a policy's choices, as far as a log holds what rules look at.
 
-    That is prompts, images and tags; sessions, tenants, JSON mode and requested lengths are not in
-    a traffic table.
+    A traffic table has prompts, images and tags; it has no sessions, tenants, JSON mode and
+    requested lengths as the router is given them, so rules on these change nothing here.
 
     Args:
         rules: that come before the policy.

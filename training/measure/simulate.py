@@ -1,4 +1,4 @@
-"""One-sided logs made from a paired one, to see what would be left if one tier had answered."""
+"""One-sided logs made from a paired one, for notebooks: what is left if one tier had answered."""
 
 from dataclasses import replace
 

@@ -24,6 +24,7 @@ from training.measure.rows import Rows
 MIN_UNITS = 30  # independent requests (sessions) below which a slice gets no figures
 MIN_PER_BIN = 40  # rows in a bin of a slice's ECE: fewer would measure their own noise
 SIGNIFICANCE = 0.05
+SLICES = "slices"  # name of the resampled figures of `slice_metrics` in a `Bootstrap`
 TOO_FEW, HOLDS, BELOW, OWN, FAILS, UNJUDGED = (
     "too few rows to tell",
     "holds in the estimate",
@@ -116,19 +117,24 @@ def slice_metrics(rows: Rows, tier: NDArray[np.int64]) -> Estimator:
     return estimate
 
 
-def judge(
+def judge_slices(
     rows: Rows,
     tier: NDArray[np.int64],
     drawn: Bootstrap,
-    method: str,
     promise: Promise | None,
     margins: Floats | None,
 ) -> tuple[SliceReport, ...]:
-    """Figures and verdict of each slice of the rows, from the rounds of `method` (`slice_metrics`).
+    """Figures and verdict of each slice of the rows.
 
-    tier: int64[n], the policy's choice. promise: of the policy. margins: float64[n] of
-    `promise_margins`. A one-sided t test on sums per session decides whether the promise is shown
-    to fail. The rare large margins are on the bad side, so the test errs towards not showing it.
+    A one-sided t test on sums per session decides whether the promise is shown to fail. The rare
+    large margins are on the bad side, so the test errs towards not showing it.
+
+    Args:
+        rows: n of them.
+        tier: int64[n], the policy's choice.
+        drawn: with rounds of `slice_metrics` under the name `SLICES`.
+        promise: of the policy.
+        margins: float64[n] of `promise_margins`.
     """
     units = [len(np.unique(rows.session[part.rows])) for part in rows.slices]
     judged = sum(count >= MIN_UNITS for count in units)
@@ -138,7 +144,7 @@ def judge(
         at, metrics, verdict, p_value = part.rows, None, TOO_FEW, nan
         if count >= MIN_UNITS:
             session, verdict = rows.session[at], UNJUDGED
-            entry = drawn.entry(method, j)
+            entry = drawn.entry(SLICES, j)
             metrics = choice_limits(entry, tier[at], rows.score[at], bad[at], session)
             # A resample's bins add noise of their own: limits from them may leave out the value.
             metrics["ece"] = replace(metrics["ece"], low=nan, high=nan)

@@ -122,9 +122,9 @@ def _turns(turns: int) -> str:
 
 
 def _asked(requests: Requests, surface: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Surface features without the system's words, which are of one language for all traffic.
+    """Surface features of what users wrote, float32[n, len(NAMES)].
 
-    Where a table keeps no texts they stay in.
+    The system prompt, which is in one language for all traffic, is left out where texts are kept.
     """
     found = surface.copy()
     for row, prompt in enumerate(requests.prompts):

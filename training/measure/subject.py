@@ -1,4 +1,4 @@
-"""An artifact held against a traffic table: which requests can judge it, and what they say."""
+"""An artifact, the requests of a traffic table by which it can be judged, and what they say."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -34,14 +34,14 @@ MIN_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An artifact, and what of a traffic table it can be judged by.
+    """An artifact, and the requests of a traffic table by which it is judged.
 
     Attributes:
         artifact: whose decisions they are.
         table: the whole traffic table.
         requests: its labelled requests.
         rule: what sufficing means.
-        world: which of them are used, and how.
+        world: which of these are used, and whether they are paired or one-sided.
         notes: what was left out or assumed.
         left_out: requests that the artifact was fitted or chosen on.
     """
@@ -95,7 +95,7 @@ class Valued:
 
 
 def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
-    """Read both and pick the world.
+    """Read an artifact and a traffic table, and pick the world that says more.
 
     Args:
         artifact_path: whose decisions are measured.
@@ -110,7 +110,7 @@ def prepare(artifact_path: Path, traffic: Path, estimate: bool) -> Subject:
 
 
 def prepare_table(artifact_path: Path, table: TrafficTable, name: str, estimate: bool) -> Subject:
-    """The same of a table that was read already; `name` is what messages call it."""
+    """As `prepare`, of a table that was read already; `name` is what messages call it."""
     artifact, arrays = read_artifact(artifact_path)
     predictor, rule = artifact.predictor, LabelRule(**artifact.manifest["label"])
     requests, notes = labelled_requests(table, predictor.tiers, rule)
@@ -137,8 +137,16 @@ def measure_paired(subject: Subject) -> Measured:
     routed = _route(artifact, requests)
     x, unit = routed.x, several_units(requests)
     others = _cross_fitted(x.dense[:, SURFACE:], requests.score, unit)
-    told = (tiers, routed.estimates, routed.paid, requests, unit, subject.rule, others)
-    rows = Rows.of(*told, x.dense[:, :SURFACE])
+    rows = Rows.of(
+        tiers=tiers,
+        estimates=routed.estimates,
+        paid=routed.paid,
+        requests=requests,
+        unit=unit,
+        rule=subject.rule,
+        others=others,
+        surface=x.dense[:, :SURFACE],
+    )
     lengths = length_notes(x, requests, tokens, tuple(tier.name for tier in tiers))
     report = build_report(rows, artifact.policy, (*subject.notes, *lengths, *routed.notes))
     return Measured(subject, x, rows, report)

@@ -23,7 +23,7 @@ PAIRED, ONE_SIDED = "paired", "one-sided"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The requests that can be judged by, and how.
+    """The requests by which policies are judged, and whether they are paired or one-sided.
 
     Attributes:
         name: ``paired`` or ``one-sided``.
@@ -114,28 +114,29 @@ def unseen(
 
 
 def judging(requests: Requests, paired: bool) -> NDArray[np.bool_]:
-    """bool[n]: what can be judged by in the paired world, or in the one-sided one."""
+    """bool[n]: the requests by which policies can be judged, in the paired or one-sided world."""
     return comparable(requests) if paired else valuable(requests)
 
 
 def comparable(requests: Requests) -> NDArray[np.bool_]:
-    """bool[n]: every tier's score is known; of what a sample took, a part like the traffic."""
+    """bool[n]: every tier's score is known, and together they are `like_traffic`."""
     return like_traffic(requests, requests.paired)
 
 
 def valuable(requests: Requests) -> NDArray[np.bool_]:
     """bool[n]: every tier's score is known, or the propensity of one that answered.
 
-    Of those that a sample took, a part like the traffic.
+    Together they are `like_traffic`.
     """
     chosen = ~np.isnan(requests.score) & ~np.isnan(requests.propensity)
     return like_traffic(requests, requests.paired | chosen.any(axis=1))
 
 
 def like_traffic(requests: Requests, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """bool[n]: of the usable requests, bool[n], those that are together like the traffic.
+    """bool[n]: of the usable requests, bool[n], a part that is distributed like the traffic.
 
-    Where those that the sample did not take are there, too, they all are.
+    It is all of them where there was no sample, and where requests that the sample passed over are
+    usable, too: with those the sampled ones are the traffic.
     """
     chance = requests.sample_probability
     passed_over = usable & np.isnan(chance) & ~requests.paired

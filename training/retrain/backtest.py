@@ -18,10 +18,10 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 from numpy.typing import NDArray
 
 from router.artifact import load_artifact
-from training.config import read_tiers, rules_for
+from training.config import effective_rules, read_tiers
 from training.console import quieted, say
 from training.errors import BadInput
-from training.features import prepare, resolve
+from training.features import prepare, resolve_sources
 from training.files import check_file
 from training.finish import settle, write_artifact
 from training.fit import fit
@@ -61,7 +61,7 @@ def backtest(config: Path, every_days: float, plot: Path | None) -> Backtest:
     requests, _ = labelled_requests(table, tiers, settings.config.label)
     if np.isnat(requests.at).any():
         raise BadInput(f"{settings.traffic}: column at: a backtest needs the time of every request")
-    sources = resolve(settings.embedders[0], settings.tuning)
+    sources = resolve_sources(settings.embedders[0], settings.tuning)
     embedder, *more = sources.embedders
     check_embedder(embedder, list(requests.prompts))
     if not more and sources.tuning is None:  # else steps need the texts
@@ -156,12 +156,14 @@ def _challenger(
     tiers, config = read_tiers(settings.tiers), settings.config
     weighed = decay(known, settings.window.half_life_days)
     ground = lay_out(weighed, (), tiers, config, settings.shares, settings.seed, twin)
-    features = prepare(ground, resolve(settings.embedders[0], settings.tuning), settings.seed)
+    features = prepare(
+        ground, resolve_sources(settings.embedders[0], settings.tuning), settings.seed
+    )
     fitted = fit(ground, features, settings.seed, STANDARD)
     settled = settle(fitted, config)
     provenance = Provenance(settings.embedders[0], settings.seed, datetime.now(UTC))
     facts = describe_job(known, ground.splits, config.label, provenance)
-    facts |= describe_choice(settled, None, rules_for(config, tiers))
+    facts |= describe_choice(settled, None, effective_rules(config.rules, tiers))
     write_artifact(folder, fitted, settled.policy, facts, None)
     test = ground.splits.test
     kept = replace(ground.splits, fit=test[:0], choose=test[:0], test=np.arange(len(test)))

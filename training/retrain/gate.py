@@ -126,7 +126,7 @@ def judge(
 
 
 def _against_blind(holdout: Holdout, entrant: Entrant, limits: Limits) -> list[Check]:
-    """Against matched random, and every constant: shown better, or shown cheaper."""
+    """Shown better than matched random; shown better or cheaper than each tier alone."""
     quality, paid, tier = holdout.quality, holdout.paid, entrant.tier
     own, spent = _taken(quality, tier), _taken(paid, tier)
     checks = []
@@ -161,7 +161,7 @@ def _against_blind(holdout: Holdout, entrant: Entrant, limits: Limits) -> list[C
 
 
 def _against(holdout: Holdout, tier: Ints, other: Ints, name: str, limits: Limits) -> list[Check]:
-    """Non-inferior in quality; to the champion also shown cheaper or shown better."""
+    """Non-inferior to another router in quality; of the champion also shown cheaper or better."""
     gain = _taken(holdout.quality, tier) - _taken(holdout.quality, other)
     better = interval(gain, holdout.session, limits.confidence)
     if holdout.sufficed is not None and (tier != other).any():  # gains of paired scores

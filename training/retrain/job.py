@@ -17,7 +17,7 @@ from typing import Any
 from training.config import read_tiers
 from training.console import say, step
 from training.export import check_out, placing
-from training.features import Sources, resolve
+from training.features import Sources, resolve_sources
 from training.finish import Finished, finish
 from training.ground import Ground, lay_out
 from training.label.rule import labelled_requests
@@ -28,7 +28,7 @@ from training.record import Provenance, describe_making
 from training.retrain.challengers import Challenger, train_challengers
 from training.retrain.contest import hold
 from training.retrain.gate import judge
-from training.retrain.lock import alone
+from training.retrain.lock import serving_lock
 from training.retrain.registry import ANCHOR, BEGUN, CHAMPION, SERVES, Registry, Version
 from training.retrain.right import JOB, amiss, put_right, served
 from training.retrain.settings import Settings, read_settings
@@ -43,7 +43,7 @@ from training.retrain.shown import (
 )
 from training.retrain.verdict import Verdict, as_table
 from training.retrain.window import cut, decay
-from training.show.page.words import count
+from training.show.words import count
 from training.tracking import ARTIFACT_TAG, EVIDENCE_TAG, connected, has_store, look
 
 PROMOTED, KEPT, REFUSED, NOTHING_NEW, PLANNED = (
@@ -83,6 +83,10 @@ class JobOutcome:
         checks = as_table(self.verdict.checks) if self.verdict else []
         return values | {"checks": checks, "notes": list(self.lines)}
 
+    def as_text(self) -> list[str]:
+        """For a terminal."""
+        return [self.status, *self.lines]
+
 
 def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
     """Run the job that `config` (retrain.toml) describes.
@@ -94,7 +98,7 @@ def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
     """
     settings = read_settings(config)
     check_out(settings.folder)
-    sources = {name: resolve(name, settings.tuning) for name in settings.embedders}
+    sources = {name: resolve_sources(name, settings.tuning) for name in settings.embedders}
     tiers = read_tiers(settings.tiers)
     with step("read traffic"):
         table = cut(read_traffic(settings.traffic), settings.window)
@@ -108,7 +112,7 @@ def retrain(config: Path, dry_run: bool = False) -> JobOutcome:
                 done = _same_job(mlflow, key)
         return _plan(settings, requests, champion, done)
     with (
-        alone(settings.folder, settings.wait_seconds),
+        serving_lock(settings.folder, settings.wait_seconds),
         connected("failed the job", SERVES) as (mlflow, store),
     ):
         registry = Registry(mlflow, settings.model)

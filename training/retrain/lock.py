@@ -10,7 +10,7 @@ from training.errors import EnvironmentProblem
 
 
 @contextmanager
-def alone(folder: Path, wait_seconds: float) -> Iterator[None]:
+def serving_lock(folder: Path, wait_seconds: float) -> Iterator[None]:
     """Hold the lock of a serving folder; it is freed when the process ends, however it ends.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from training.measure.plots import save
+from training.show.plots import save
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a killed job, or a hand, left half done, and how the next job puts it right."""
+"""What a killed job, or a change by hand, left half done, and how the next job puts it right."""
 
 import tempfile
 from collections.abc import Iterator

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from training.export import placing
-from training.retrain.lock import alone
+from training.retrain.lock import serving_lock
 from training.retrain.registry import PREVIOUS, SERVES, Registry, Version
 from training.tracking import connected
 
@@ -16,7 +16,10 @@ def promote(model: str, number: str, folder: Path) -> str:
         BadInput: there is no such version.
         EnvironmentProblem: the registry failed, or a job is under way.
     """
-    with alone(folder, 0.0), connected("did not promote", SERVES, making=False) as (mlflow, _):
+    with (
+        serving_lock(folder, 0.0),
+        connected("did not promote", SERVES, making=False) as (mlflow, _),
+    ):
         registry = Registry(mlflow, model)
         version = registry.version(number)
         with tempfile.TemporaryDirectory() as scratch:

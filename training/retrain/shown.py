@@ -15,7 +15,6 @@ from training.ground import Ground
 from training.log.fingerprint import fingerprint
 from training.log.requests import Requests
 from training.log.traffic import TrafficTable
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.subject import prepare_table
 from training.measure.valuation import Valuation
@@ -24,6 +23,7 @@ from training.retrain.settings import Settings
 from training.retrain.verdict import Verdict, as_table
 from training.show.answer import answer_lines
 from training.show.page.html import page_of
+from training.show.pictures import save_plots
 from training.tracking import plain_name
 
 # The curve's figures that a decision turns on; report.json has all of them.
@@ -31,16 +31,16 @@ _CURVE = ("gain.apgr", "dollar.apgr_cost", "dollar.aiq", "dollar.saving_99", "do
 
 
 def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: Ground) -> None:
-    """Parameters, tags and the lineage of the data."""
+    """Log the job's parameters, tags and the lineage of its data."""
     words = {name: value for name, value in settings.words.items() if name != "label"}
-    told = flat_values(words) | {
+    told = _flat_values(words) | {
         f"label.{key}": value for key, value in settings.config.label.as_dict().items()
     }
     told["tiers"] = ", ".join(f"{tier.name}={tier.model}" for tier in ground.tiers)
     told["world"] = ground.world.name
     told |= {f"rows.{part}": rows for part, rows in ground.splits.sizes.items()}
     mlflow.log_params({plain_name(name): value for name, value in told.items()})
-    mlflow.set_tags(window_tags(ground.requests))
+    mlflow.set_tags(_window_tags(ground.requests))
     frame = table.frame[["request_id", "tier", "model", "score"]]
     source = str(settings.traffic.resolve())
     data = mlflow.data.from_pandas(frame, source=source, name=settings.traffic.name)
@@ -48,7 +48,7 @@ def describe_run(mlflow: Any, settings: Settings, table: TrafficTable, ground: G
 
 
 def describe_challenger(mlflow: Any, challenger: Challenger) -> None:
-    """What a challenger is made of, and how it fared, on the active run."""
+    """Log what a challenger is made of, and how it fared, to the active run."""
     told = {
         name: f"{value:.4g}" if isinstance(value, float) else value
         for name, value in challenger.parameters.items()
@@ -81,7 +81,7 @@ def show(
     table: TrafficTable,
     scratch: Path,
 ) -> None:
-    """What a reviewer decides by: the gate, the report, figures, the page and the model card.
+    """Log what a reviewer decides by: the gate, the report, figures, the page and the model card.
 
     headline: first line of the run's description.
     notes: of the contest.
@@ -128,13 +128,13 @@ def verdict_table(verdict: Verdict, notes: tuple[str, ...] = ()) -> str:
 
 
 def version_tags(verdict: Verdict, best: Challenger, requests: Requests) -> dict[str, str]:
-    """Why a version is what it is, on the version."""
+    """Tags of a registered version: what the gate said, its recipe and its data."""
     reasons = {f"refused.{number}": why for number, why in enumerate(verdict.reasons, 1)}
     told = {"gate": "passed" if verdict.passed else "refused", "recipe": best.name, **reasons}
-    return told | window_tags(requests)
+    return told | _window_tags(requests)
 
 
-def window_tags(requests: Requests) -> dict[str, str]:
+def _window_tags(requests: Requests) -> dict[str, str]:
     """Which requests: the first and the last one's time (UTC), as far as known, and their hash."""
     tags, times = {"suffice.fingerprint": fingerprint(requests)}, requests.at
     times = times[~np.isnat(times)]
@@ -144,12 +144,12 @@ def window_tags(requests: Requests) -> dict[str, str]:
     return tags
 
 
-def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as MLflow's parameters: names joined by dots."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= flat_values(value, f"{prefix}{name}.")
+            found |= _flat_values(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

@@ -1,7 +1,8 @@
 """What the gate found: one check a row, and whether the challenger may pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isnan
 
 GAIN = "cheaper or better than the champion"  # the check that an equal of the champion fails
 
@@ -22,7 +23,6 @@ class Verdict:
     """All checks; the challenger may pass where every one of them does."""
 
     checks: tuple[Check, ...]
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def passed(self) -> bool:
@@ -51,7 +51,7 @@ def as_table(checks: Sequence[Check]) -> list[dict[str, object]]:
     return [
         {
             "check": check.name,
-            "value": check.value if check.value == check.value else None,
+            "value": None if isnan(check.value) else check.value,
             "limit": check.limit,
             "passed": check.passed,
             "sure": check.sure,

@@ -26,7 +26,7 @@ from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import interval, pseudo_outcomes
 from training.measure.world import logged, pick_world, unseen
 from training.retrain.registry import ALIASES, Registry
-from training.show.page.words import change
+from training.show.words import change
 from training.tracking import connected
 
 LEAST = 30

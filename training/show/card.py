@@ -15,7 +15,7 @@ from training.learn.stages import stages_in_words
 from training.measure.intervals import Interval
 from training.measure.report import Report
 from training.measure.valuation import Valuation
-from training.show.page.words import dollars
+from training.show.words import dollars
 
 TOP_ITSELF = "it holds by definition, as this is the top tier itself"
 

@@ -94,9 +94,9 @@ def flipping(
         decide: lead of the chosen tier after margins moved by float64[tiers]; below 0 it loses.
 
     Returns:
-        The parts without which, alone, the decision would be another, and, where there is none, the
-        few parts without which, together, it would (the strongest taken first; none if all of
-        them do not suffice).
+        The parts each of which alone carries the decision: without it, another tier would be
+        chosen. And, only where there is no such part, the fewest of the strongest parts that carry
+        it together; empty if the decision stays even without all of them.
     """
     leads = {name: decide(-push) for name, push in pushes.items()}
     alone = tuple(sorted((name for name in pushes if leads[name] < 0), key=leads.__getitem__))

@@ -42,8 +42,8 @@ class Explanation:
         p_reference: float64[tiers], P(suffices) of the reference.
         reference: what the contributions compare with, in words.
         contributions: of the learned tiers; None where no tier has learned heads.
-        points: float64[learned], probability that one unit of log-odds is here: the way from the
-            reference's probability to the prompt's, shared out in proportion to log-odds.
+        points: float64[learned], probability for each unit of log-odds: the difference between the
+            prompt's probability and the reference's, shared out in proportion to log-odds.
         surface: float32[·], the surface features' values.
         tokens: the prompt's own tokens and pairs of tokens, strongest first, float64[learned] each.
         near: the prototypes nearest to the prompt: likeness, weight, rows and rate by tier.

@@ -1,4 +1,4 @@
-"""Pictures for notebooks; those of a report are in `measure.plots`.
+"""Pictures for notebooks; those of a report are in `show.plots`.
 
 Tables come in as pandas frames whose index names the rows; only positions are computed here.
 Figures are built as there: no pyplot, no global state.
@@ -13,7 +13,7 @@ import pandas as pd
 from router.policy import Policy
 from training.decide.operating import Step
 from training.measure.kinds import BAD, LOST, NEEDED, NEEDLESS, SAVED
-from training.measure.plots import BASELINES, INK, OURS, RANDOM, SOFT, STAR, bare
+from training.show.plots import BASELINES, INK, OURS, RANDOM, SOFT, STAR, bare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

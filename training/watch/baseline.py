@@ -92,8 +92,8 @@ def save_baseline(folder: Path, kept: Sample) -> None:
 def carried(old: Sample, chosen: Sample | None) -> Sample:
     """The baseline of an artifact whose operating point was chosen again.
 
-    The old rows stay, but for what the old operating point made of them; `chosen` are those that
-    the new one was chosen on, None if it was at other prices.
+    The old rows stay, without the choices that the old operating point made. The rows that the new
+    one was chosen on, `chosen`, are added; None: it was only chosen again at other prices.
     """
     kept = replace(old, tier=np.where(old.unfitted, UNDECIDED, FITTED))
     if chosen is None:

@@ -4,10 +4,11 @@ A gambler bets against the promise with every labelled session. If it holds, his
 1/risk with probability at most `risk`, ever (Ville, 1939; Waudby-Smith & Ramdas, 2024): so daily
 looks over years raise a false alarm with at most that probability in all. He spreads his money over
 bets of several sizes, as he does not know how badly the promise fails. Within a look, sessions that
-ask the same are one unit, which weighs as many. From look to look a prompt that comes again counts
-as new, but no session that goes on, as long as the traffic still holds what it began with: of
-sessions that last for ten looks each look would tell the same again. A label may come days after
-its request: what was counted is known by hashes of request ids, not by its time.
+ask the same are one unit, which weighs as many. From look to look a prompt that is asked again
+counts as new. A session that goes on does not, as long as the traffic given still holds a request
+of it that was counted: of a session that lasts for ten looks each would tell the same again. A
+label may come days after its request: what was counted is known by hashes of request ids, not by
+its time.
 """
 
 import json

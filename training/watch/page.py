@@ -11,7 +11,7 @@ from training.files import write_text
 from training.show.card import describe_window
 from training.show.page.charts import place
 from training.show.page.html import fill
-from training.show.page.words import NONE, count, percent
+from training.show.words import NONE, count, percent
 from training.watch.drift import Drift
 from training.watch.two_sample import RISK, Finding
 

@@ -1,4 +1,4 @@
-"""Tests of two samples: is the recent one drawn from what was learned from?
+"""Tests of two samples: is the recent one drawn from the distribution that was learned from?
 
 Each test has a size and a direction, and is corrected for the number of tests (Holm, 1979): if
 nothing drifted, any of them says otherwise at most once in twenty looks.
@@ -60,9 +60,9 @@ def compare(reference: Sample, recent: Sample, names: Sequence[str]) -> tuple[Fi
         found.append(_probabilities(reference.p[old, k], recent.p[:, k], name))
         # Of paired rows only: else the mean also tells which prompts the log sent to this tier.
         was, now = (part.score[~np.isnan(part.score).any(axis=1), k] for part in both)
-        found.append(_mean("labels", f"score of {name}", was, now, "of score", 0.02))
+        found.append(_scores("labels", f"score of {name}", was, now))
         was, now = (part.score[:, k] - part.p[:, k] for part in both)
-        found.append(_mean("calibration", f"score − P of {name}", was, now, "of score", 0.02))
+        found.append(_scores("calibration", f"score − P of {name}", was, now))
     found.append(_mix(reference.tier[old], recent.tier, names))
     rows = np.arange(len(recent))
     was = reference.usd[old, reference.tier[old]]
@@ -148,9 +148,7 @@ def _probabilities(old: Floats, new: Floats, name: str) -> Finding | None:
     return Finding("probabilities", what, index, "PSI", nan, nan, 0.05, p_value)
 
 
-def _mean(
-    kind: str, name: str, old: Floats, new: Floats, unit: str, least: float
-) -> Finding | None:
+def _scores(kind: str, name: str, old: Floats, new: Floats) -> Finding | None:
     """Student's or Welch's test of two means, of rows where both are known: the more careful one.
 
     Where a tier hardly ever fails, 120 recent rows may hold no failure, and Welch's takes their
@@ -165,7 +163,7 @@ def _mean(
     z = abs(size) / error if error > 0 else inf
     half = float(stats.t.ppf(0.975, freedom)) * error
     p_value = 2 * float(stats.t.sf(z, freedom))
-    return Finding(kind, name, size, unit, size - half, size + half, least, p_value)
+    return Finding(kind, name, size, "of score", size - half, size + half, 0.02, p_value)
 
 
 def _welch(old: Floats, new: Floats) -> tuple[float, float]:

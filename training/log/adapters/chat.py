@@ -178,7 +178,7 @@ def feedback(score: float | None) -> dict[str, Any]:
     return {} if score is None else {"score": score, "score_source": "feedback"}
 
 
-def people(metadata: Any, user: Any = None) -> dict[str, Any]:
+def people(metadata: Any, user: Any) -> dict[str, Any]:
     """Session and user out of a request's own metadata."""
     own = decoded_object(metadata)
     return {"session_id": own.get("session_id"), "user_id": own.get("user_id") or user}

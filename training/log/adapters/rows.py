@@ -9,7 +9,7 @@ class Row:
     """One answered call: `values` by column of the traffic table, as the source spells them.
 
     `line` is the physical line of a text file (from 1) or the row of a Parquet file (from 1). Types
-    need no care here: `log.traffic` reads times, numbers, lists and messages in any spelling.
+    need no care here: `log.normalise` reads times, numbers, lists and messages in any spelling.
     """
 
     line: int

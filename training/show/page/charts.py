@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from training.measure.curve import Curve
+from training.measure.curve import Curve, Point
 from training.measure.intervals import Interval
-from training.measure.plots import Point
 from training.measure.reliability import Reliability
 from training.measure.report import DOLLAR, GAIN, Report
 
@@ -51,8 +50,8 @@ class Frame:
 
     def ticks(self) -> dict[str, list[tuple[float, str]]]:
         """Places and labels: USD along x, shares along y."""
-        across = _nice(self.x_range, 6)
-        upwards = _nice(self.y_range, 6)
+        across = _nice(self.x_range)
+        upwards = _nice(self.y_range)
         return {
             "x": list(
                 zip(self.x(across).round(1).tolist(), [f"${v:g}" for v in across], strict=True)
@@ -169,6 +168,7 @@ def _padded(
     return (low if floor else low - room, high + room)
 
 
-def _nice(span: tuple[float, float], bins: int) -> list[float]:
-    found = MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 5, 10]).tick_values(*span)
+def _nice(span: tuple[float, float]) -> list[float]:
+    """Round values inside a range, some six of them, for ticks."""
+    found = MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]).tick_values(*span)
     return [float(v) for v in np.round(found, 12) if span[0] <= v <= span[1]]

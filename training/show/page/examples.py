@@ -18,7 +18,7 @@ from training.learn.vectorize import vectorize
 from training.log.imprint import Imprint
 from training.log.requests import Requests
 from training.measure.subject import Measured, Valued
-from training.show.page.words import NONE, dollars, percent, plain
+from training.show.words import NONE, dollars, percent, plain
 
 LISTED = 12  # prompts in each list
 NEIGHBOURS = 6

@@ -1,4 +1,4 @@
-"""Writing the page: one file, no network, and no text of a user that becomes markup or code.
+"""The page: one file, no network, and no text of a user that becomes markup or code.
 
 Jinja2 escapes every value; prompts travel as JSON whose <, > and & are escaped, and become text by
 `textContent`. Should an escape ever fail, the page's content security policy lets no script run but
@@ -7,11 +7,8 @@ its own, which is named by its hash, and nothing is ever fetched.
 
 import base64
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,54 +17,30 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from router.artifact import Artifact, read_artifact
-from training.files import check_file, write_json, write_text
 from training.label.rule import LabelRule
-from training.log.fingerprint import fingerprint
 from training.measure.report import Report
 from training.measure.subject import (
     Measured,
     Subject,
     Valued,
     measure_paired,
-    prepare,
     value_one_sided,
 )
 from training.measure.valuation import Valuation
+from training.show import verdict, verdict_one_sided
 from training.show.card import describe_rule, describe_window
-from training.show.page import charts, one_sided, verdict, views
+from training.show.page import charts, one_sided, views
 from training.show.page.examples import one_sided_examples, paired_examples
 from training.show.page.importance import importance
 from training.show.page.volume import Volume
-from training.tracking import ARTIFACT_TAG, log_run
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A page that is in place: how many requests it is about, how many it left out, its run."""
-
-    rows: int
-    left_out: int
-    world: str
-    run: str
-
-
-def report(artifact: Path, traffic: Path, out: Path) -> Written:
-    """Measure an artifact on traffic that it was not fitted on, and write the page to `out`.
-
-    Raises:
-        BadInput, ArtifactError: see `training.measure.evaluate.evaluate`; nothing was written.
-        EnvironmentProblem: MLflow refused the run (the page is in place).
-    """
-    check_file(out, artifact, traffic)
-    subject = prepare(artifact, traffic, False)
-    found, text = page_of(subject, traffic.name)
-    write_text(out, text)
-    run = _track(subject, found, text, out)
-    return Written(found.rows, subject.left_out, subject.world.name, run)
 
 
 def page_of(subject: Subject, traffic: str) -> tuple[Report | Valuation, str]:
-    """The report of either world, and its page; BadInput as `report`."""
+    """The report of either world, and its page.
+
+    Raises:
+        BadInput: see `training.measure.subject`.
+    """
     arrays = read_artifact(subject.artifact.path)[1]
     if subject.world.paired:
         measured = measure_paired(subject)
@@ -124,9 +97,9 @@ def render_one_sided(valued: Valued, arrays: Mapping[str, NDArray[Any]], traffic
         artifact,
         found.notes,
         script=_part("page.js"),
-        headline=one_sided.headline(found),
-        promise=one_sided.promise(found)["text"],
-        badges=one_sided.badges(found),
+        headline=verdict_one_sided.headline(found),
+        promise=verdict_one_sided.promise(found)["text"],
+        badges=verdict_one_sided.badges(found),
         facts=_facts(subject, traffic, subject.used.sessions, "one tier"),
         policies=one_sided.policies(found, volume),
         answers=one_sided.answers(found),
@@ -199,27 +172,6 @@ def _facts(
             ),
         ],
     }
-
-
-def _track(subject: Subject, found: Report | Valuation, text: str, out: Path) -> str:
-    artifact = subject.artifact
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        (folder / "report.html").write_text(text, encoding="utf-8")
-        write_json(folder / "report.json", {"artifact": artifact.version} | found.as_json())
-        run, _ = log_run(
-            f"report {artifact.version}",
-            {"artifact": artifact.version, "world": subject.world.name, "rows": found.rows},
-            found.flat(),
-            {
-                ARTIFACT_TAG: artifact.version,
-                "suffice.fingerprint": fingerprint(subject.used),
-                "suffice.trained_on": artifact.manifest["training"]["fingerprint"],
-            },
-            {"report": folder},
-            f"{out} is written",
-        )
-    return run
 
 
 def _part(name: str) -> str:

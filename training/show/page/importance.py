@@ -11,7 +11,7 @@ from router.head import Head
 from router.predictor import Predictor
 from router.vectorizer import SURFACE
 from training.learn.flatten import Growth, restore_booster
-from training.show.page.words import percent, plain
+from training.show.words import percent, plain
 
 NAMED = 12  # surface features that are shown
 MEANING, WORDING = "meaning: the embedding", "wording: n-grams"

@@ -12,7 +12,7 @@ from training.measure.report import Report
 from training.measure.slice_report import BELOW, FAILS, OWN, SliceReport, worst
 from training.show.page import charts
 from training.show.page.volume import Volume
-from training.show.page.words import FORMS, count, limits, percent, plain, times
+from training.show.words import FORMS, count, limits, percent, plain, times
 
 MARKS = {YES: "yes", NO: "no", OPEN: "open", SAME: "open"}
 MOST_OF_A_KIND = 25

@@ -5,11 +5,11 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.measure import plots
-from training.measure.plots import Band, Dot
 from training.measure.report import DOLLAR, GAIN, Report
 from training.measure.slice_report import FAILS, SliceReport
 from training.measure.valuation import CHOSEN, Valuation
+from training.show import plots
+from training.show.plots import Band, Dot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.files import whole
-from training.measure.curve import Curve, Floats
+from training.measure.curve import Curve, Floats, Point
 from training.measure.intervals import Interval
 from training.measure.reliability import Reliability
 
@@ -26,15 +26,6 @@ INK, SOFT, FAINT = "#1b1f24", "#5b6570", "#c9d0d6"
 OURS, STAR, RANDOM = "#0b6e69", "#d1495b", "#8a939c"
 BASELINES = ("#c98a1b", "#6a5fb0", "#7a9a3c", "#a86a4a", "#3f7cac", "#b05f8e", "#4d4d4d")
 _PER_THOUSAND = 1000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One place in the picture: mean USD per request, mean quality in [0, 1], and its words."""
-
-    cost_usd: float
-    quality: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)

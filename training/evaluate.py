@@ -2,8 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,10 @@ from training.learn.vectorize import estimate
 from training.log.fingerprint import fingerprint
 from training.log.requests import prompts_of
 from training.log.traffic import read_traffic
-from training.measure.pictures import save_plots
 from training.measure.report import Report
 from training.measure.subject import Subject, measure_paired, prepare, value_one_sided
 from training.measure.valuation import Valuation
+from training.show.pictures import save_plots
 from training.tracking import ARTIFACT_TAG, NOTHING, log_run
 
 
@@ -53,7 +55,7 @@ def evaluate(
     report_json: Path | None,
     plots: Path | None,
     estimate: bool = False,
-    told: Callable[[Report | Valuation, int], None] = lambda *_: None,
+    tell: Callable[[Report | Valuation, int], None] = lambda *_: None,
 ) -> tuple[Report | Valuation, int]:
     """Measure an artifact, write what is asked for, and log the run.
 
@@ -66,7 +68,7 @@ def evaluate(
         report_json: file to write.
         plots: folder for the figures.
         estimate: estimate propensities that the log does not hold; every output then says so.
-        told: called with what is returned, before the run is logged.
+        tell: called with what is returned, before the run is logged.
 
     Returns:
         The report or valuation, and how many requests were left out as the artifact knows them.
@@ -88,7 +90,7 @@ def evaluate(
     if report_json is not None:
         about = {"artifact": subject.artifact.version, "left_out": subject.left_out}
         write_json(report_json, about | report.as_json())
-    told(report, subject.left_out)
+    tell(report, subject.left_out)
     with step("MLflow run"):
         _track(subject, report, report_json, plots)
     return report, subject.left_out
@@ -99,7 +101,6 @@ def _track(
 ) -> None:
     """Draw the figures, copied into `plots` where asked for, and log the evaluation as a run."""
     artifact = subject.artifact
-    training = artifact.manifest["training"]
     with tempfile.TemporaryDirectory() as scratch:
         kept = Path(scratch) / "report"
         kept.mkdir()
@@ -112,20 +113,39 @@ def _track(
                 shutil.copyfile(picture, plots / picture.name)
         written = ", ".join(str(place) for place in (report_json, plots) if place is not None)
         folders = {"artifact": artifact.path, "report": kept, "plots": drawn}
-        log_run(
-            f"evaluate {artifact.version}",
-            {
-                "artifact": artifact.version,
-                "world": subject.world.name,
-                "rows": report.rows,
-                "embedder": training["embedder"],
-            },
-            report.flat(),
-            {
-                ARTIFACT_TAG: artifact.version,
-                "suffice.fingerprint": fingerprint(subject.used),
-                "suffice.trained_on": training["fingerprint"],
-            },
-            folders,
-            f"written: {written}" if written else NOTHING,
-        )
+        safe = f"written: {written}" if written else NOTHING
+        embedder = {"embedder": artifact.manifest["training"]["embedder"]}
+        log_measured("evaluate", subject, report, folders, safe, embedder)
+
+
+def log_measured(
+    kind: str,
+    subject: Subject,
+    report: Report | Valuation,
+    folders: Mapping[str, Path],
+    safe: str,
+    parameters: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """Log an artifact's measurement as a run; returns the run's id.
+
+    Args:
+        kind: first word of the run's name.
+        subject: what was measured.
+        report: what came of it.
+        folders: files to keep, see `training.tracking.log_run`.
+        safe: what is told to be in place if MLflow refuses the run.
+        parameters: further ones.
+
+    Raises:
+        EnvironmentProblem: MLflow refused the run.
+    """
+    version = subject.artifact.version
+    told = {"artifact": version, "world": subject.world.name, "rows": report.rows}
+    tags = {
+        ARTIFACT_TAG: version,
+        "suffice.fingerprint": fingerprint(subject.used),
+        "suffice.trained_on": subject.artifact.manifest["training"]["fingerprint"],
+    }
+    return log_run(
+        f"{kind} {version}", told | dict(parameters), report.flat(), tags, folders, safe
+    )[0]

@@ -1,4 +1,4 @@
-"""Figures as text, the same everywhere on the page."""
+"""Figures as text, the same wherever people read them: terminal, card, page."""
 
 from collections.abc import Callable
 from math import isfinite

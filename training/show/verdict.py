@@ -1,4 +1,4 @@
-"""The answer first: what a router saves, at what quality, and what became of its promise."""
+"""The answer first, on terminal and page: what a router saves, at what quality, and its promise."""
 
 from math import isfinite
 
@@ -8,7 +8,7 @@ from training.measure.compare import MATCHED, NO, YES, Comparison
 from training.measure.intervals import Interval
 from training.measure.report import Report
 from training.show.card import TOP_ITSELF
-from training.show.page.words import change, count, limits, percent, times
+from training.show.words import change, count, limits, percent, times
 
 NOTHING = "Nothing to promise"  # of the top tier, which is what promises are about
 
@@ -97,7 +97,7 @@ def against_random(above: Interval | None, policy: Policy) -> list[dict[str, str
 
 
 def kept(seen: Interval, target: float, at_most: bool = False) -> tuple[str, str, str]:
-    """What rows say of a promise: in a badge's words, its class, and in a half sentence.
+    """What some rows say of a promise: a badge's words, its CSS class, and half a sentence.
 
     Args:
         seen: the promised figure there.
