@@ -64,7 +64,9 @@ def fetch(uri: str) -> Path:
             if _pointed(folder, name) != folder / copy:
                 _point(_pointer(folder, name), copy)
     except OSError as error:  # a full disk, or a read-only one
-        _logger.warning("suffice: %s: an outage would not find its copy: %s", uri, error)
+        _logger.warning(
+            "suffice: %s: its copy cannot be noted, nor found in an outage: %s", uri, error
+        )
     return folder / copy
 
 
