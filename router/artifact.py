@@ -74,7 +74,7 @@ class Artifact:
         predictor: probabilities and costs.
         policy: the operating point.
         golden: the golden prompts, as read: ``messages`` and ``p_suffices``.
-        rules: what comes before the model; None where the training configuration has none.
+        rules: applied before the model; None where the training configuration has none.
     """
 
     path: Path
@@ -160,7 +160,7 @@ def _parse_manifest(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def protocol_of(manifest: Mapping[str, Any]) -> int | None:
-    """The protocol that has the kinds of embedders that a manifest states; None if none has."""
+    """The protocol for the kinds of embedders that a manifest states; None if there is none."""
     stated = {"embedder": STATIC} | dict(manifest)
     first, second, encoder = (_kind(stated[n]) if n in stated else None for n in _ENTRIES)
     return PROTOCOLS.get((first, second, encoder))
@@ -226,9 +226,10 @@ def _golden(raw: bytes, tiers: list[str], predictor: Predictor) -> tuple[Mapping
 
 
 def _check_machine(transformer: Predictor, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Hold this machine's int8 arithmetic to that of training: old processors saturate its sums.
+    """Compare this machine's int8 arithmetic with training's: old processors saturate its sums.
 
-    Of two stages the golden lines state what the second says of every prompt, asked or not.
+    With two stages, golden lines state the second's probabilities of every prompt, even of those
+    that the gate keeps from it.
     """
     names = [tier.name for tier in transformer.tiers]
     for line in golden[:_TRIED]:

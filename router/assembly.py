@@ -164,7 +164,7 @@ def _longer(part: Mapping[str, Any]) -> float:
     if kind == "BertNormalizer":
         return 3.0  # it puts blanks around an ideograph
     if kind == "ByteLevel":
-        return 8.0  # four bytes become four letters; a later part may take an accent off each
+        return 8.0  # four bytes become four letters; a later part may take each one's accent apart
     if kind == "Prepend":
         return 1.0 + _apart(part["prepend"])
     if kind == "Precompiled":
@@ -177,7 +177,7 @@ def _longer(part: Mapping[str, Any]) -> float:
 
 
 def _pieces(charsmap: bytes) -> list[str]:
-    """The texts that a map of characters puts in; they stand behind its index."""
+    """The replacement texts of a map of characters, which follow its index."""
     texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
     return texts.decode("utf-8", "replace").split("\0")
 

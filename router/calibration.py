@@ -1,4 +1,4 @@
-"""From a head's margin to a probability, monotone, by knots."""
+"""From a head's margin to a probability: a monotone, piecewise linear map in log-odds."""
 
 from bisect import bisect_left
 from dataclasses import dataclass

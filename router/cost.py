@@ -14,8 +14,8 @@ from router.vectorizer import Vector
 class TokenModel:
     """Expected tokens of one tier.
 
-    Input tokens are ``input_base + input_slope × tokens``, these counted by the embedder's
-    tokenizer; output tokens are ``exp(weights · dense + bias)``, held inside what training saw.
+    Input tokens are ``input_base + input_slope × tokens``, with tokens counted by the embedder's
+    tokenizer; output tokens are ``exp(weights · dense + bias)``, clipped to what training saw.
 
     Attributes:
         input_base: tokens that the tier adds to every prompt.

@@ -133,7 +133,7 @@ class StaticEmbedder:
     def embed(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Weighted sum of the token vectors, float32[dim] of length one, or zeros without a token.
 
-        Of long texts head and tail count.
+        Long texts are cut, see `cut_tokens`.
         """
         ids = cut_tokens(ids)
         if not len(ids):
@@ -146,7 +146,7 @@ class StaticEmbedder:
 
 
 def cut_tokens(ids: NDArray[np.int64], limit: int = MAX_TOKENS) -> NDArray[np.int64]:
-    """Of more tokens, int64[t], than `limit` (512) keep the first three quarters and the last."""
+    """Cut token ids, int64[t], to `limit`: three quarters of these from the head, the rest tail."""
     if len(ids) <= limit:
         return ids
     tail = limit // 4

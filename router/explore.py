@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Final
 
-_DRAW: Final = SystemRandom().random  # of the system: no seed and no fork repeats it
+_DRAW: Final = SystemRandom().random  # the system's, so that no seed or fork repeats a draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Exploration:
             raise ValueError(f"explore: a share in [0, 1) is needed, got {self.rate!r}")
 
     def try_another(self, chosen: int, allowed: Sequence[int]) -> tuple[int, float]:
-        """The tier to serve and the probability with which just this one is served.
+        """The tier to serve, and the probability with which this tier is served.
 
         Args:
             chosen: what rules and policy say.

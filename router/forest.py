@@ -99,11 +99,11 @@ class Forest:
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """Forests laid end to end, as they are evaluated: in few calls of numpy, which take the time.
+    """Forests laid end to end, to be evaluated in few calls of numpy: it is calls that take time.
 
-    LightGBM reads values up to 1e-35 as 0. So that no value need be looked at for that, thresholds
-    within that range are moved to its edge, where they part the same values. Attributes as of
-    `Forest`, but:
+    LightGBM reads values up to 1e-35 as 0. So that values need not be checked for that, thresholds
+    within that range are moved to its edge, where they separate the same values. Attributes are
+    those of `Forest`, but:
 
     Attributes:
         feature: intp[nodes].
@@ -155,11 +155,11 @@ class Trees:
         values = row.astype(np.float64)
         tested = values[self.feature]
         right = tested > self.threshold
-        if isnan(values.dot(values)):  # NaN is one, infinity is none: a quicker look than min
+        if isnan(values.dot(values)):  # true only if a value is NaN, and quicker than np.isnan
             right = np.where(np.isnan(tested), self.nan_right, right)
-        # Not np.where, which branches on each node and guesses wrong: right is 1 → 0, left 0 → all.
+        # Right is 1 − 1, no bit; left is 0 − 1, all bits. np.where would mispredict its branches.
         kept = self.mask | (right.astype(np.uint64) - _ONE)
         left_over = np.bitwise_and.reduceat(kept, self.first_node)
-        exits = np.bitwise_count(left_over ^ (left_over - _ONE))  # up to and with the lowest bit
+        exits = np.bitwise_count(left_over ^ (left_over - _ONE))  # bits up to the lowest, with it
         found: NDArray[np.float64] = self.leaf[self.last_leaf + exits]
         return found

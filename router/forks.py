@@ -1,4 +1,4 @@
-"""After a fork: it copies locks as they are, even held ones, and no threads."""
+"""Renewing locks and threads after a fork, which copies locks even while held, and no threads."""
 
 import logging
 import os

@@ -16,19 +16,19 @@ _SURE: Final = 1e-12  # a probability of 0 or 1 has no log-odds
 class Gate:
     """Opens where the second stage's answer is expected to be worth its time.
 
-    Where it is asked, its log-odds are averaged with the first stage's. By the first stage alone
-    the best tier leads the next by some ``p − mu · usd``; with the second the lead will be another
-    one, off by an error of scale s, which is predicted from the first stage's vector. Were the
-    error logistic, asking would gain ``s · log(1 + exp(−lead / s))`` of quality on average (the
-    expected maximum of 0 and the rival's lead). A transformer's time goes with the tokens it reads,
-    so the gate opens where that gain per token is above a floor.
+    Where the second stage is asked, its log-odds are averaged with the first stage's. By the first
+    stage alone, the best tier leads the next by some amount of ``p − mu · usd``; the second stage
+    will change that lead by an error of scale s, which is predicted from the first stage's vector.
+    If the error is logistic, asking gains ``s · log(1 + exp(−lead / s))`` of quality on average
+    (the expected maximum of 0 and the rival's lead). A transformer's time is proportional to the
+    tokens it reads, so the gate opens where that gain per token is above a floor.
 
     Attributes:
         weights: float64[dim], of log s on the first stage's dense vector.
         bias: of log s.
         low, high: bounds of s.
         share: weight of the second stage's log-odds, in (0, 1]; the first's have the rest.
-        limit: the second stage reads at most so many tokens.
+        limit: number of tokens that the second stage reads at most.
         dials: float64[m], ascending.
         floors: float64[m], not negative, gain per token at each dial; between dials it is linear,
             beyond them constant.

@@ -23,7 +23,7 @@ class Linear:
         terms: float32[BUCKETS], log-odds per unit of a term's TF-IDF weight.
         bias: log-odds at zero.
         low: float32[dim], smallest value seen in training.
-        high: float32[dim], largest; beyond them the line does not go on.
+        high: float32[dim], largest; values outside are clipped to this range.
     """
 
     weights: NDArray[np.float64]
@@ -83,8 +83,8 @@ class Blend:
     """How much each member counts, for the level and for the gaps between tiers.
 
     A member that knows how hard a prompt is need not know which tiers differ on it, and routing
-    turns on the difference. So a tier's margin is the weighted mean over all tiers' margins, plus a
-    separately weighted deviation of this tier from it:
+    depends on the difference. So a tier's margin is a weighted mean of all tiers' margins plus a
+    separately weighted deviation of this tier's margins from that mean:
     ``sum_m level[m] · mean_j margin[m, j] + gap[m] · (margin[m, k] − mean_j margin[m, j])``.
 
     Attributes:

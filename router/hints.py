@@ -1,4 +1,4 @@
-"""What somebody may have meant by a name that is not known."""
+"""Suggestions for names that are not known."""
 
 from collections.abc import Collection
 from difflib import get_close_matches

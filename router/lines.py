@@ -53,7 +53,8 @@ class LineFile:
         if self._cut:
             line = b"\n" + line
         done = os.write(file, line)
-        self._cut = done < len(line) if done else self._cut
+        if done:  # else the file is as it was
+            self._cut = done < len(line)
         if done < len(line):
             raise OSError(f"{self._path}: a line was cut")
 

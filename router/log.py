@@ -26,7 +26,7 @@ CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of requests that may wait
 MAX_MESSAGES: Final = 2**20  # characters, bytes of images left out; longer ones are not logged
 _DRAIN_SECONDS: Final = 5.0  # at exit
-_GATHER_SECONDS: Final = 0.25  # lines gather for so long: each run of the thread delays requests
+_GATHER_SECONDS: Final = 0.25  # to gather lines for, since each run of the thread delays requests
 
 _FIELDS: Final = tuple(name for name in Decision.__dataclass_fields__ if name != "id")
 
@@ -105,7 +105,7 @@ class DecisionLog:
         atexit.register(_close, weakref.ref(self))
 
     def renew(self) -> None:
-        """In a forked child: nothing waits here; the parent writes what waits there."""
+        """In a forked child: begin with an empty queue, as the parent writes what waits in its."""
         self._changed = Condition()
         self._waiting: deque[tuple[Callable[[], dict[str, Any]], int]] = deque()
         self._held = 0  # characters of requests among them
@@ -212,7 +212,7 @@ class DecisionLog:
         outcome = "written"
         try:
             taken = self._sink(line())
-            if iscoroutine(taken):  # of a lambda, or an object that only its call tells from others
+            if iscoroutine(taken):  # the constructor cannot tell that of a lambda or an object
                 taken.close()
                 raise TypeError("the sink has to be awaited, and nobody does")
         except BaseException as error:  # a full disk, a sink that fails or exits: the log goes on

@@ -23,8 +23,8 @@ class Origin:
         """Seconds between two looks for a new artifact."""
         return 60.0 if self.registered else 5.0
 
-    def lasting(self) -> "Origin":
-        """The same artifact, also where the service has changed its working folder."""
+    def absolute(self) -> "Origin":
+        """The same artifact, whatever working folder the service changes to."""
         return self if self.registered else Origin(str(Path(self.address).absolute()))
 
     def find(self) -> Path:

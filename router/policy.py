@@ -1,4 +1,4 @@
-"""One dial: how much quality a dollar is worth."""
+"""One dial: how much quality a dollar saved is worth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,9 +60,9 @@ class Policy:
     needs no ladder, and dominated tiers drop out by themselves.
 
     Attributes:
-        mu: quality (a probability) given up per dollar; unused with `constant`. Below 0 it pays to
-            spend: between argmax p and always-top lie the dials that downgrade only where a cheaper
-            tier is likelier to suffice.
+        mu: quality (a probability) given up per dollar; unused with `constant`. A negative dial
+            rewards spending; it lies between argmax p (at 0) and always-top, and downgrades only
+            where a cheaper tier is clearly likelier to suffice.
         constant: index of the one tier that every prompt gets, or None.
         promise: what the chosen point promises, or None.
         why: in words, how the point was chosen.

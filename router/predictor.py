@@ -33,10 +33,10 @@ class Estimates:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """The second of two stages, which reads the prompts that the first is not sure of.
+    """The second of two stages; it reads the prompts whose decision it may well change.
 
     Attributes:
-        predictor: of the second stage; its token models are the first's, which knows the costs.
+        predictor: of the second stage; its costs are not used, the first stage's count.
         gate: which prompts it reads.
         dial: of the policy that is served; None where that asks no model (always one tier).
     """

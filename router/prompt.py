@@ -1,4 +1,4 @@
-"""From the messages of a request to the text that is embedded and the facts beside it.
+"""From a request's messages to the text that is embedded, and a few counts.
 
 The text is fixed here, for training and serving alike (``TEXT_VERSION``):
 
@@ -21,7 +21,7 @@ HEAD_CHARS, TAIL_CHARS = 2048, 1024
 
 
 class ClientMessage(Protocol):
-    """What clients return: a message, an item or a part that is no mapping and can become one."""
+    """A message, item or part as clients return it: an object that can be turned into a mapping."""
 
     def model_dump(self, *, exclude_none: bool = False) -> Mapping[str, Any]:
         """The same as a mapping."""
@@ -34,7 +34,7 @@ _IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 # What LangChain's messages have in place of a role; the model's are of type "ai".
 _ROLES = {"human": "user", "system": "system", "tool": "tool"}
-_RESULT_PART = "tool_result"  # by which Anthropic's clients put what tools said in a user's message
+_RESULT_PART = "tool_result"  # as Anthropic's API has it: a tool's result in a user message
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ def _read_messages(messages: Any, offered: int) -> Prompt:
 
 
 def as_mapping(message: Any) -> Mapping[str, Any]:
-    """A message as a mapping: itself, or what a `ClientMessage` given back as a turn holds.
+    """A message, or a `ClientMessage`, as a mapping in the form of a chat message.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is neither a mapping nor a `ClientMessage`.
     """
     if isinstance(message, Mapping):
         return message if "role" in message else as_turn(message)
@@ -118,9 +118,9 @@ def as_mapping(message: Any) -> Mapping[str, Any]:
 
 
 def as_turn(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An item of the responses API as a chat message: calls of tools, and what they gave.
+    """An item of the responses API (a tool call, a tool's output) as a chat message.
 
-    LangChain's messages, which say of what type they are in place of a role, are such, too.
+    LangChain's messages, which have a type in place of a role, are read, too.
     """
     if "type" not in item or "role" in item:
         return item
@@ -141,9 +141,9 @@ def as_part(thing: Any) -> Any:
 
 
 def parts_of(content: Any) -> Iterator[Any]:
-    """The parts of a message's content, in place of a tool's result those that it holds.
+    """The parts of a message's content, a tool's result being replaced by the parts in it.
 
-    None of what is a text or holds no parts. A `ClientMessage` among them is a mapping.
+    There are none in a bare text. A `ClientMessage` among them is given as a mapping.
     """
     if not isinstance(content, Iterable) or isinstance(content, str | Mapping | bytes | bytearray):
         return
@@ -170,7 +170,7 @@ def _is_result(part: Any) -> bool:
 
 
 def _only_results(content: Any) -> bool:
-    """Whether a message is the envelope of tools' results, and says nothing of its own."""
+    """Whether a message holds tool results and nothing else."""
     return isinstance(content, list | tuple) and bool(content) and all(map(_is_result, content))
 
 

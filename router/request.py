@@ -1,4 +1,4 @@
-"""What a caller says of a request besides its messages; rules read it, the model does not."""
+"""What a caller says about a request besides its messages; read by rules, not by the model."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ class Request:
         tools: the tools offered.
         max_tokens: output tokens asked for; None where the request does not say.
         json_mode: whether the answer must be JSON.
-        session: whose turn this is, e.g. a conversation's id; an empty one is none.
-        tenant: on whose behalf.
-        tags: anything that rules may name; made a tuple of texts, as that is what rules name.
+        session: the conversation that this is a turn of; an empty text becomes None.
+        tenant: on whose behalf the request is made.
+        tags: names that rules may refer to; whatever was given, kept as a tuple of texts.
     """
 
     tools: Sequence[Any] | None = None
@@ -32,9 +32,9 @@ class Request:
     tags: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        """Read the tags once, as generators have them only once, and a wrong one hides no other.
+        """Read the tags once (a generator yields them only once), and drop those that are no texts.
 
-        Raises nothing, whatever the caller gave: a fallback needs a request, too.
+        Never raises, whatever the caller gave: a fallback needs a request, too.
         """
         if type(self.tags) is not tuple or self.tags:
             object.__setattr__(self, "tags", _texts(self.tags))
@@ -43,7 +43,7 @@ class Request:
 
 
 def is_text(thing: Any) -> TypeGuard[str]:
-    """Whether a thing is a text; one that cannot even be asked (a proxy of nothing) is none."""
+    """Whether a thing is a text; False if even asking raises, as with an unbound proxy."""
     try:
         return isinstance(thing, str)
     except Exception:
@@ -117,8 +117,8 @@ def _turns(body: Mapping[str, Any]) -> Any:
 def unread_chars(prompt: Any, tools: Sequence[Any] | None) -> int:
     """Characters that the provider bills and `Prompt` does not count.
 
-    They are those of tools and their calls, documents, a model's thoughts: everything in a message
-    but its text, its images (which `Prompt` counts) and the bytes of inline files.
+    They are those of tools and tool calls, documents and a model's reasoning: everything in a
+    message but its text, its images (which `Prompt` counts) and the bytes of inline files.
     """
     chars = len(_json(tools)) if tools else 0
     listed = isinstance(prompt, Sequence) and not isinstance(prompt, str)
@@ -168,7 +168,7 @@ def _billed(part: Any) -> int:
 
 
 def _json(part: Any) -> str:
-    """A part as JSON, or its like where it is none."""
+    """A part as JSON text; its repr where JSON cannot hold it."""
     if isinstance(part, str):
         return part
     try:

@@ -1,10 +1,10 @@
-"""Rules that come before the model: which tiers a request may go to, whatever the model thinks.
+"""Rules that come before the model: which tiers a request may go to, whatever the model predicts.
 
-They stand in the training configuration, and so in the artifact, or in a file of the service:
+They are in the training configuration, and so in the artifact, or in a file of the service:
 
     [rules]
     context_window = true            # input and requested output must fit the tier's window
-    capabilities = true              # a tier that states its capabilities has tools, vision, json
+    capabilities = true              # tools, images, JSON mode: only on tiers that support them
 
     [rules.pin.tenant]               # or rules.pin.tag
     acme = "large"
@@ -14,21 +14,20 @@ They stand in the training configuration, and so in the artifact, or in a file o
 
     [rules.session]
     floor = true                     # a session stays at the highest tier chosen for it
-    minutes = 60                     # … until it has been silent for so long
+    minutes = 60                     # … until it has been silent for this long
 
     [rules.prompt_cache]
     minutes = 5                      # for which a provider keeps a conversation's input
-    min_tokens = 1024                # of shorter ones it keeps nothing
+    min_tokens = 1024                # shorter input is not cached
     usd_per_mtok = {small = 0.05, large = 1.25}   # price of cached input; others have no cache
 
 The first two are on where there is a `[rules]` table; training adds an empty one where a tier
 states a window or capabilities.
 
 Rules apply in this order: deny lists, windows and capabilities, pins, the session's floor. A denied
-tier is never chosen, not even when everything fails. If several deny lists together would leave no
-tier, the tenant's counts first, then the tags' in their order, and a list that would take the last
-tier out is passed over. If any other rule would leave no tier, the highest of the tiers left before
-it stays.
+tier is never chosen, not even when everything fails. The tenant's deny list is applied first, then
+the tags' in their order; a list that would leave no tier is ignored. If any other rule would leave
+no tier, the highest of the tiers left before it stays.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -48,11 +47,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class PromptCache:
-    """What providers charge for input that they have seen a moment ago.
+    """What providers charge for input that they have cached.
 
     Attributes:
         seconds: for which they keep it.
-        min_tokens: fewer are not kept.
+        min_tokens: shorter input is not cached.
         usd_per_mtok: price of cached input by index of the tier.
     """
 
@@ -75,7 +74,7 @@ class Ruling:
 
     @property
     def reason(self) -> str:
-        """The rule that decided where one tier is left: the last that took one out."""
+        """The rule that left only one tier: the last that took any out."""
         return next(reversed(self.removed.values()), "only_tier")
 
 
@@ -86,7 +85,7 @@ class Rules:
     Attributes:
         tiers: the router's, cheapest first.
         pins: (``"tag"`` or ``"tenant"``, its name) → index of the one tier.
-        denied: the same → indices of the tiers that it never gets.
+        denied: the same kind of key → indices of the tiers that it never gets.
         floor_seconds: how long a silent session keeps its floor; None: no floors.
     """
 
@@ -104,14 +103,14 @@ class Rules:
         return self.floor_seconds is not None or self.cache is not None
 
     def top(self, request: Request) -> int:
-        """The highest tier that the request is not denied: who stands in when anything fails."""
+        """The highest tier that the request is not denied: the fallback when anything fails."""
         return _left(range(len(self.tiers)), self._denied(request))[-1]
 
     def judge(
         self,
         request: Request,
         prompt: Prompt,
-        most: float,
+        bound: float,
         floor: int,
         tokens: Callable[[], Sequence[float]],
     ) -> Ruling:
@@ -120,7 +119,7 @@ class Rules:
         Args:
             request: what the caller says of it.
             prompt: what it holds.
-            most: more input tokens it has on no tier, known without counting.
+            bound: upper bound of its input tokens on any tier, known without tokenizing.
             floor: index of the lowest tier for its session.
             tokens: counts its input tokens, one number per tier; called only where it matters.
         """
@@ -129,7 +128,7 @@ class Rules:
         denied = self._denied(request)
         if denied:
             allowed = _take(allowed, denied, "deny", removed)
-        for rule, unable in self._unable(request, prompt, most, tokens):
+        for rule, unable in self._unable(request, prompt, bound, tokens):
             if len(allowed) > 1:
                 allowed = _take(allowed, unable, rule, removed)
         if self.pins:
@@ -143,7 +142,7 @@ class Rules:
         return Ruling(tuple(allowed), removed)
 
     def still(self, seen: Seen, now: float) -> Seen:
-        """What of a session's last turn counts now (monotonic seconds)."""
+        """A session's last turn without what is too old at the time `now` (monotonic seconds)."""
         age = now - seen.at
         floor = seen.floor if age <= (self.floor_seconds or 0.0) else 0
         tokens = seen.tokens if self.cache is not None and age <= self.cache.seconds else 0.0
@@ -180,7 +179,7 @@ class Rules:
             )
 
     def _denied(self, request: Request) -> set[int]:
-        """The tiers that the request never gets; a list that would leave none is passed over."""
+        """The tiers that the request never gets; a list that would leave none is ignored."""
         denied: set[int] = set()
         for key in _keys(request) if self.denied else ():
             with_these = denied | self.denied.get(key, frozenset())
@@ -192,12 +191,12 @@ class Rules:
         self,
         request: Request,
         prompt: Prompt,
-        most: float,
+        bound: float,
         tokens: Callable[[], Sequence[float]],
     ) -> Iterator[tuple[str, list[int]]]:
-        """Rules and the tiers that cannot serve the request by them."""
+        """Each rule on what tiers can do, and the tiers that cannot serve the request."""
         if self.context_window:
-            yield "context_window", self._too_small(request, most, tokens)
+            yield "context_window", self._too_small(request, bound, tokens)
         if not self.capabilities:
             return
         needs = prompt.tools, prompt.images, request.json_mode
@@ -206,7 +205,7 @@ class Rules:
                 yield capability, self._without(capability)
 
     def _without(self, capability: str) -> list[int]:
-        """The tiers that state their capabilities, and not this one."""
+        """The tiers that state their capabilities, and lack this one."""
         return [
             k
             for k, tier in enumerate(self.tiers)
@@ -214,14 +213,14 @@ class Rules:
         ]
 
     def _too_small(
-        self, request: Request, most: float, tokens: Callable[[], Sequence[float]]
+        self, request: Request, bound: float, tokens: Callable[[], Sequence[float]]
     ) -> list[int]:
-        """The tiers whose window is too small; that none is can often be said at sight."""
+        """The tiers whose window is too small; the bound often shows that none is."""
         asked = request.max_tokens
         output = asked if asked is not None and asked > 0 else RESERVED_OUTPUT  # −1: no limit
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
-        if narrowest is None or most + output <= narrowest // 2:
+        if narrowest is None or bound + output <= narrowest // 2:
             return []
         counted = tokens()
         return [
@@ -232,7 +231,7 @@ class Rules:
 
 
 def _keys(request: Request) -> Iterator[Key]:
-    """What a pin or a deny list may name of a request; the tenant first."""
+    """The keys of a request in pins and deny lists; the tenant first."""
     if is_text(request.tenant):
         yield "tenant", request.tenant
     for tag in request.tags:
@@ -240,7 +239,7 @@ def _keys(request: Request) -> Iterator[Key]:
 
 
 def _left(allowed: Collection[int], out: Collection[int]) -> list[int]:
-    """The tiers without those that are out; where nothing would be left, the highest stays."""
+    """The allowed tiers without those that are out; if none would be left, the highest stays."""
     return [tier for tier in allowed if tier not in out] or [max(allowed)]
 
 

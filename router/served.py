@@ -18,8 +18,8 @@ from router.tier import Tier
 from router.vectorizer import count_tokens
 
 IMAGE_TOKENS = 1000  # what an image counts for, about the largest of the common providers
-BYTES_A_TOKEN = 4  # of UTF-8: few texts have fewer tokens than that says
-_BYTES_A_CHARACTER = 4  # at most, and so tokens
+BYTES_A_TOKEN = 4  # of UTF-8; almost every text has at least one token for so many bytes
+_TOKENS_A_CHARACTER = 4  # at most, as a character has at most 4 bytes and a token at least one
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class Served:
         }
 
     def unread(self, raw: Any, request: Request) -> int:
-        """Characters that its rules count and `Prompt` does not hold; `raw` as the caller gave it.
+        """Characters of a request beside its text, such as its tools; 0 where no rule counts them.
 
-        0 where no rule counts any.
+        raw: the prompt as the caller gave it.
         """
         if self.rules is None or not (self.rules.context_window or self.rules.cache is not None):
             return 0
@@ -104,7 +104,7 @@ class Served:
             return self._by_policy(prompt)
         counted: list[float] = []
         predictor = self.artifact.predictor
-        most = most_tokens(predictor, prompt, unread)
+        bound = most_tokens(predictor, prompt, unread)
 
         def tokens() -> list[float]:
             if not counted:
@@ -112,8 +112,8 @@ class Served:
             return counted
 
         floor = seen.floor if seen is not None and self.rules.floor_seconds is not None else 0
-        ruling = self.rules.judge(request, prompt, most, floor, tokens)
-        cached = self._cached(most, request, seen, tokens)
+        ruling = self.rules.judge(request, prompt, bound, floor, tokens)
+        cached = self._cached(bound, request, seen, tokens)
         if len(ruling.allowed) == 1:
             [tier] = ruling.allowed
             return Choice(tier, ruling.allowed, (), (), f"rule:{ruling.reason}", counted)
@@ -164,20 +164,20 @@ class Served:
 
     def _cached(
         self,
-        most: float,
+        bound: float,
         request: Request,
         seen: Seen | None,
         tokens: Callable[[], Sequence[float]],
     ) -> dict[int, float]:
-        """USD that the session's last tier saves on input that its provider still keeps.
+        """Tier of the session's last turn → USD saved there, as its provider has the input cached.
 
-        Where the input is long enough to be kept, `tokens` is called, also in a session's first
-        turn: the next turn will need the count.
+        Empty where nothing is cached. If the input is long enough to be cached, `tokens` is called
+        even in a session's first turn: the next turn will need the count.
         """
         rules = self.rules
         if rules is None or rules.cache is None or request.session is None:
             return {}
-        if most < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
+        if bound < rules.cache.min_tokens or max(tokens()) < rules.cache.min_tokens:
             return {}
         if seen is None or seen.tokens < rules.cache.min_tokens:
             return {}
@@ -187,7 +187,7 @@ class Served:
     def _estimate(self, prompt: Prompt) -> tuple[list[float], list[float], int]:
         p, usd, stage = self.artifact.predictor.estimate_one(prompt)
         if not (isfinite(sum(p)) and isfinite(sum(usd))):
-            raise ArithmeticError("an estimate is not a finite number")  # max would take NaN
+            raise ArithmeticError("an estimate is not a finite number")  # max might return NaN
         return p, usd, stage
 
 
@@ -202,15 +202,15 @@ def input_tokens(predictor: Predictor, prompt: Prompt, unread: int = 0) -> list[
     ids = predictor.vectorizer.embedder.tokenize(prompt.text)
     own = count_tokens(prompt, len(ids)) + unread / BYTES_A_TOKEN
     each = len(prompt.text.encode()) / max(len(prompt.text), 1)  # bytes a character
-    # The embedder's tokenizer makes one token of a word that it does not know, however long it is,
-    # and none of blanks; and a log without token counts leaves a slope of 0.
+    # `own` may be too few: the embedder's tokenizer makes one token of an unknown word, however
+    # long, and none of blanks; and a token model learned without token counts has a slope of 0.
     least = max(own * 0.5, (prompt.chars * each + unread) / BYTES_A_TOKEN)
     more = prompt.images * IMAGE_TOKENS
     return [max(model.input_tokens(own), least) + more for model in predictor.tokens]
 
 
 def most_tokens(predictor: Predictor, prompt: Prompt, unread: int = 0) -> float:
-    """More than `input_tokens` says for any tier, without counting; arguments as of that."""
-    most = float(_BYTES_A_CHARACTER * (prompt.chars + unread))
+    """An upper bound of `input_tokens` on every tier, without tokenizing; the same arguments."""
+    most = float(_TOKENS_A_CHARACTER * (prompt.chars + unread))
     own = max(model.input_tokens(most) for model in predictor.tokens)
     return max(own, most) + prompt.images * IMAGE_TOKENS

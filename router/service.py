@@ -83,8 +83,8 @@ class Router:
             rules: a TOML file of rules (see `router.rules`), in place of the artifact's own.
             explore: share of requests that try a dearer tier, where rules leave one.
             log: where decisions are logged: a path, a callable of a dict, or a `DecisionLog`.
-            shadow: another router, or its artifact: it decides in the log's thread, too, and what
-                it says is a part of the log's line and of nothing else.
+            shadow: another router, or where its artifact is. It decides each request as well, in
+                the log's thread; its decision is logged and has no other effect.
 
         Raises:
             ArtifactError: the shadow's artifact is refused.
@@ -94,7 +94,7 @@ class Router:
         """
         if shadow is not None and log is None:
             raise ValueError("a shadow is only logged: give a log, too")
-        if not isinstance(key, bytes | None):  # else no prompt could be hashed, and all fall back
+        if not isinstance(key, bytes | None):  # hashing would fail, so every decision fall back
             raise TypeError(f"key: bytes are needed, got {type(key).__name__}")
         self._key = key
         self._explore = explore if isinstance(explore, Exploration) else Exploration(explore)
@@ -104,7 +104,7 @@ class Router:
         self._switch = Switch()
         self._observers: tuple[Callable[[Decision], object], ...] = ()
         self._watcher: Watcher | None = None
-        self._origin = Origin(str(artifact.path)).lasting()
+        self._origin = Origin(str(artifact.path)).absolute()
         self._served = self._prepared(artifact)
         self._shadow = Router.load(shadow) if isinstance(shadow, str | os.PathLike) else shadow
 
@@ -126,7 +126,7 @@ class Router:
         key = os.environ.get("SUFFICE_KEY")
         origin = Origin(os.fspath(path))
         router = cls(load_settled(origin.find()), os.fsencode(key) if key else None, **options)
-        router._origin = origin.lasting()
+        router._origin = origin.absolute()
         return router
 
     @property
@@ -151,8 +151,8 @@ class Router:
 
         Args:
             path: by default where this router was loaded from; a folder may be replaced by rename.
-            seconds: between two looks, made by a thread of its own; by default 5, and 60 where a
-                registry is asked.
+            seconds: between two looks, made by a thread of its own; by default 5 for a folder, 60
+                for a registry.
 
         Returns:
             The router itself.
@@ -160,7 +160,7 @@ class Router:
         Raises:
             ValueError: `seconds` is not a number above 0.
         """
-        origin = self._origin if path is None else Origin(os.fspath(path)).lasting()
+        origin = self._origin if path is None else Origin(os.fspath(path)).absolute()
         pause = origin.pause if seconds is None else seconds
         before = self._watcher
         self._watcher = Watcher(self, origin.find, self._rules_file, pause)
@@ -172,7 +172,7 @@ class Router:
         """Serve another artifact from the next decision on; False if nothing is new in it.
 
         Raises:
-            RulesError: the rules file does not fit its tiers; the one before stays.
+            RulesError: the rules file does not fit its tiers; the artifact before it stays.
         """
         new = self._prepared(artifact)
         old = self._served
@@ -182,7 +182,7 @@ class Router:
         return True
 
     def observe(self, callback: Callable[[Decision], object]) -> None:
-        """Call back with every decision, in the request's thread; what it raises is passed over.
+        """Call back with every decision, in the request's thread; its exceptions are ignored.
 
         Raises:
             TypeError: the callback is a coroutine function, which nobody would await.
@@ -213,13 +213,13 @@ class Router:
 
         Args:
             prompt: a text, or a list of chat messages (OpenAI's, Anthropic's, or items of the
-                responses API), answers of a client among them as they are.
+                responses API); message objects that a client returned may be among them.
             tools: the tools offered with the request.
-            max_tokens: output tokens asked for; only rules read this and what follows.
+            max_tokens: the requested limit of output tokens; this and all below is for rules only.
             json_mode: whether the answer must be JSON.
             session: the conversation that this is a turn of.
-            tenant: on whose behalf.
-            tags: anything that rules name.
+            tenant: the customer or team on whose behalf the request is made.
+            tags: names that pins and deny lists may refer to.
         """
         started = perf_counter()
         served = self._served
@@ -247,9 +247,9 @@ class Router:
         tools: Sequence[Any] | None = None,
         **facts: Unpack[Facts],
     ) -> Decision:
-        """`route` for an event loop: in a thread where the embedder is a network, else at once.
+        """`route` for an event loop: in a thread if the artifact has a transformer, else at once.
 
-        A table decides within a millisecond: a thread would only add to that.
+        A static table decides within a millisecond, and handing over to a thread would take longer.
         """
         if self._served.quick:
             return self.route(prompt, tools, **facts)
@@ -272,15 +272,19 @@ class Router:
     def _shadow_values(
         self, raw: Any, prompt: Prompt | None, request: Request
     ) -> Callable[[], Mapping[str, Any]] | None:
-        """Gives, when called in the log's thread, what the shadow adds to the log's line."""
+        """A function for the log's thread, which returns what the shadow adds to the log's line.
+
+        None where there is no shadow, or the request cannot be read.
+        """
         shadow = self._shadow
         if shadow is None or prompt is None:
             return None
         served, now = shadow._served, monotonic()
         try:
-            unread = served.unread(raw, request)  # at once: what waits holds no messages, no tools
+            # Now, so that the waiting line need not keep messages and tools in memory.
+            unread = served.unread(raw, request)
             request = replace(request, tools=None)
-        except Exception:  # what cannot be measured has no shadow
+        except Exception:
             return None
         asked = (unread, prompt, request, now)
         return lambda: {"shadow": shadow._decide_as_shadow(served, *asked)}
@@ -288,7 +292,7 @@ class Router:
     def _decide_as_shadow(
         self, served: Served, unread: int, prompt: Prompt, request: Request, now: float
     ) -> dict[str, Any]:
-        """A decision as values of the log, by its own memory of sessions; never raises."""
+        """A decision as values of the log, by this router's memory of sessions; never raises."""
         version = {"router_version": served.artifact.version}
         try:
             choice = served.choose(unread, prompt, request, self._recall(served, request, now))
@@ -320,7 +324,7 @@ class Router:
         return decision
 
     def _recall(self, served: Served, request: Request, now: float) -> Seen | None:
-        """The session's last turn, as far as rules still count it."""
+        """The session's last turn, without what is too old for the rules; None if there is none."""
         if request.session is None or served.rules is None or not served.rules.follows_sessions:
             return None
         seen = self._sessions.last(request.tenant, request.session)

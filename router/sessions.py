@@ -1,4 +1,4 @@
-"""What the last turns of a session were, in bounded memory."""
+"""The last turn of each session, in bounded memory."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -30,9 +30,9 @@ class Seen:
     at: float
 
     def among(self, tiers: tuple[str, ...]) -> "Seen":
-        """The same in other tiers, of another artifact, by their names.
+        """The same turn by the tiers of another artifact, matched by name.
 
-        For a floor that is not among them stands the next one above it, else the top tier.
+        A floor that is not among them becomes the next tier above it, or else the top tier.
         """
         if tiers == self.tiers:
             return self
@@ -71,7 +71,7 @@ class Sessions:
 
         Args:
             tenant, session: whose turn.
-            turn: by itself, its floor the tier that was chosen for it.
+            turn: its floor is the tier chosen for this turn alone; an earlier floor is kept here.
             life: seconds without a turn after which a floor is forgotten.
         """
         key = hash((tenant, session))

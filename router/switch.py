@@ -1,4 +1,4 @@
-"""The kill switch: an environment variable or a file, after which every request goes to the top."""
+"""The kill switch: an environment variable or a file that sends every request to the top tier."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Final
 VARIABLE: Final = "SUFFICE_OFF"
 FILE_VARIABLE: Final = "SUFFICE_OFF_FILE"
 _EVERY: Final = 1.0  # seconds between two looks for the file
-_ON: Final = ("", "0", "false", "no")
+_FALSE: Final = ("", "0", "false", "no")
 
 
 class Switch:
@@ -28,7 +28,7 @@ class Switch:
     @property
     def off(self) -> bool:
         """Whether every request goes to the top tier."""
-        if os.environ.get(VARIABLE, "").lower() not in _ON:
+        if os.environ.get(VARIABLE, "").lower() not in _FALSE:
             return True
         if self._file is None:
             return False

@@ -12,7 +12,7 @@ from router.ngrams import NGrams, terms
 from router.prompt import Prompt
 
 SURFACE = len(NAMES)
-UNREAD: Final = np.zeros(0, dtype=np.float32)
+_NO_MARGINS: Final = np.zeros(0, dtype=np.float32)  # of an encoder where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Vector:
         terms: int64[m], buckets of the known n-grams.
         weights: float64[m], their TF-IDF weights.
         tokens: input tokens of the whole request, counted by the embedder's tokenizer.
-        read: float32[learned tiers], margins by the fine-tuned encoder; empty where there is none.
+        read: float32[learned tiers], the fine-tuned encoder's margins; empty where there is none.
     """
 
     dense: NDArray[np.float32]
@@ -36,7 +36,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a prompt is before anything is learned: of this alone its vector is made.
+    """A prompt before anything learned is applied; its vector is made from this alone.
 
     Attributes:
         surface: float32[SURFACE], surface features.
@@ -67,8 +67,8 @@ class Vectorizer:
 
     Attributes:
         embedder: makes the features that every member reads.
-        ngrams: hashed, beside it.
-        encoder: a transformer fine-tuned on the log; its "vector" is a margin per learned tier.
+        ngrams: weights and reduces the hashed n-grams.
+        encoder: a transformer fine-tuned on the log; what it embeds is a margin per learned tier.
     """
 
     embedder: Embedder
@@ -89,8 +89,8 @@ class Vectorizer:
         """Compute the features of one prompt."""
         return self.weigh(Reading.of(self.embedder, prompt), self.read(prompt))
 
-    def weigh(self, reading: Reading, read: NDArray[np.float32] = UNREAD) -> Vector:
-        """Put what is learned of n-grams to what was read, and what the encoder said.
+    def weigh(self, reading: Reading, read: NDArray[np.float32] = _NO_MARGINS) -> Vector:
+        """The vector of a reading: its n-grams are weighted by what was learned of them.
 
         read: float32[learned tiers], see `Vector`; empty where there is no encoder.
         """
@@ -101,7 +101,7 @@ class Vectorizer:
     def read(self, prompt: Prompt) -> NDArray[np.float32]:
         """The encoder's margins, float32[learned tiers]; empty where there is no encoder."""
         if self.encoder is None:
-            return UNREAD
+            return _NO_MARGINS
         return self.encoder.embed(cut_tokens(self.encoder.tokenize(prompt.text)))
 
 

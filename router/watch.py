@@ -28,7 +28,7 @@ class Swappable(Protocol):
 
 
 def mark(path: Path, rules: Path | None = None) -> Mark | None:
-    """What changes when an artifact or its rules file does; None where there is no manifest."""
+    """A value that changes with an artifact or its rules file; None where there is no manifest."""
     sealed = path / "manifest.sha256"
     try:
         if not sealed.is_file():  # reading a pipe would wait for ever
@@ -146,13 +146,13 @@ class Watcher:
         try:
             path = self._find()
         except Exception:
-            self._mark = None  # the same as before is good news, too
+            self._mark = None  # so that finding the same artifact again ends the refusal
             raise
         found = mark(path, self._rules)
         self._absent = self._absent + 1 if found is None else 0
         if self._absent == 2:  # once may be between two renames
             if path.is_dir() and any(path.iterdir()):
-                self._mark = None  # likewise
+                self._mark = None  # as above
                 raise ArtifactError(f"{path}: half an artifact: there is no manifest.sha256")
             _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
@@ -166,8 +166,8 @@ class Watcher:
             self.refusal = None
         except Exception:
             if mark(path, self._rules) == found:
-                self._mark = found  # it is bad, not in the making: refuse it once
-                self.refusal = None  # whatever was refused before was another
+                self._mark = found  # it is bad, not half-written: refuse it once
+                self.refusal = None  # what was refused before was another artifact
                 raise
             return
         self._mark = found

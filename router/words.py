@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 WORDS_KEPT: Final = 32_768
 LONGEST_WORD: Final = 64  # characters; longer ones are rare, and could fill the memory
 
-# Of these characters every version of Unicode says the same: they are part of a word (symbols are,
-# too), a word by themselves (punctuation, ideographs), or whitespace. A text with any other is read
-# whole: where a sigma stands decides how it is written small, and marks join what is before them.
+# Every version of Unicode agrees on these characters: they are part of a word (symbols are, too), a
+# word by themselves (punctuation, ideographs), or whitespace. A text with any other character is
+# tokenized whole: a sigma's lower case depends on its place, and marks join what is before them.
 _SYMBOLS: Final = "€™←-⋿─-❧➔-➿\ufe0f\u200d🇦-🇿🌀-🙏🚀-🛅🤐-🧿"
 _LETTERS: Final = f"a-z0-9¢-¦¨-ª¬®-µ¸-º¼-¾×ß-žα-ρτ-ωа-яё⁰⁴-⁹₀-₉{_SYMBOLS}"
 _ALONE: Final = "!-/:-@\\[-`{-~¡§«¶·»¿‐-…′″‹›、。！，：；？（）一-龥"
@@ -35,13 +35,13 @@ class Words:
     """Token ids of texts; safe to share between threads.
 
     Attributes:
-        tokenizer: the tokenizer, which neither cuts nor pads.
+        tokenizer: the tokenizer, set to neither truncate nor pad.
     """
 
     __slots__ = ("_added", "_by_word", "_known", "tokenizer")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Take a tokenizer of any kind; words are kept where it is uncased BERT's."""
+        """Take a tokenizer of any kind; only an uncased BERT's tokens are kept by word."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
@@ -69,41 +69,26 @@ class Words:
 
     def places(self, text: str) -> list[tuple[int, int]]:
         """Where in the text each token of `ids` stands, (start, end) in characters."""
-        try:
-            found: list[tuple[int, int]] = self.tokenizer.encode(
-                text, add_special_tokens=False
-            ).offsets
-        except BaseException as error:
-            raise_panic(error)
-            raise
+        found: list[tuple[int, int]] = encode(self.tokenizer, text).offsets
         return found
 
     def _split(self, text: str) -> list[str] | None:
-        """The words of a text, lower case; None where it has to be read whole."""
+        """The words of a text, in lower case; None where it has to be tokenized whole."""
         if not self._by_word or any(token in text for token in self._added):
             return None
         lower = text.lower()
         return None if _UNSURE.search(lower) else _WORD.findall(lower)
 
     def _read(self, text: str) -> NDArray[np.int64]:
-        try:
-            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        except BaseException as error:
-            raise_panic(error)
-            raise
-        return np.array(ids, dtype=np.int64)
+        return np.array(encode(self.tokenizer, text).ids, dtype=np.int64)
 
     def _learn(self, words: Sequence[str], known: dict[str, bytes]) -> bool:
-        """Have the library read new words, and keep its answers; False where they are unusual."""
+        """Tokenize new words and keep their tokens; False if that cannot be done word by word."""
         joined = " ".join(words)
-        # Small or joined they may spell an added token that is not in the text itself.
+        # In lower case, or joined, they may spell an added token that is not in the text itself.
         if max(map(len, words)) > LONGEST_WORD or any(token in joined for token in self._added):
             return False
-        try:
-            read = self.tokenizer.encode(joined, add_special_tokens=False)
-        except BaseException as error:
-            raise_panic(error)
-            raise
+        read = encode(self.tokenizer, joined)
         # By where a token stands, as the library may cut a word in two: it takes the stroke off ≠.
         begins = list(accumulate((len(word) + 1 for word in words[:-1]), initial=0))
         parts: list[list[int]] = [[] for _ in words]
@@ -131,11 +116,24 @@ def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
     )
 
 
-def raise_panic(error: BaseException) -> None:
-    """Raise ValueError where `error` is a panic of Rust, as tokenizers lets through.
+def encode(tokenizer: Tokenizer, text: str, special: bool = False) -> Any:
+    """A text by a tokenizer (`tokenizers.Encoding`), with its special tokens if asked for.
 
-    Its class, which cannot be imported, derives from BaseException: `except Exception`, by which a
-    service keeps up and a loader refuses, would miss it.
+    Raises:
+        ValueError: the tokenizer panicked.
+    """
+    try:
+        return tokenizer.encode(text, add_special_tokens=special)
+    except BaseException as error:
+        raise_panic(error)
+        raise
+
+
+def raise_panic(error: BaseException) -> None:
+    """Raise ValueError if `error` is a panic of Rust, which the tokenizers library lets through.
+
+    Its class cannot be imported, and derives from BaseException, so `except Exception` would miss
+    it: `route` would raise, and a damaged tokenizer would not be refused.
     """
     if type(error).__name__ == "PanicException":
         raise ValueError(f"tokenizer: {error}") from error

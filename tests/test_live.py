@@ -726,7 +726,7 @@ def test_a_cache_that_cannot_be_written(
     assert not caplog.records
     registry.set_registered_model_alias("support", "champion", "2")
     assert fetch("models:/support@champion") == copies[0]
-    assert "an outage would not find its copy: " in caplog.text
+    assert "its copy cannot be noted, nor found in an outage: " in caplog.text
 
 
 def test_another_process_fetched_the_same(

@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Learn from your own LLM logs which prompts a small model answers well enough.\n\n"
-    "Exit codes: 0 ok, 1 the job's own no, 2 usage or bad input, 3 environment.",
+    "Exit codes: 0 ok, 1 the job's answer is no, 2 usage or bad input, 3 environment.",
 )
 
 COMMANDS = (  # in the order of `suffice --help`

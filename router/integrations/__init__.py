@@ -1,1 +1,1 @@
-"""Where other people's software meets the router; each file needs only what it is named after."""
+"""The router in other software; each file needs only the package that it is named after."""

@@ -25,11 +25,11 @@ _LENGTHS: Final = (b"content-length", b"transfer-encoding")  # of the body as it
 
 
 class SufficeMiddleware:
-    """Replaces ``"model": "auto"`` in the body by the model picked; the rest passes as it is.
+    """Replaces ``"model": "auto"`` in the body by the picked model; the rest passes unchanged.
 
     The answer carries the decision's id in the header ``x-suffice-decision``. What the decision log
-    still holds is written when the server shuts the app down: uvicorn then ends itself by the
-    signal that it got, and no interpreter that a signal ends writes anything.
+    still holds is written when the server shuts the app down: afterwards uvicorn ends itself by the
+    signal that it received, and then no exit handler runs.
     """
 
     def __init__(self, app: App, router: Router, model: str = "auto") -> None:
@@ -49,7 +49,7 @@ class SufficeMiddleware:
         body = b"".join(message.get("body", b"") for message in taken)
         try:
             asked = json.loads(body)
-        except (ValueError, RecursionError):  # the app will say what it thinks of it
+        except (ValueError, RecursionError):  # the app will answer that
             asked = None
         if not isinstance(asked, dict) or asked.get("model") != self._model:
             await self._app(scope, _again(taken, receive), send)
@@ -82,7 +82,7 @@ class SufficeMiddleware:
 
 
 async def _take(receive: Receive) -> list[Message]:
-    """All messages of the body; with the last one it is whole, or the client is gone."""
+    """All messages of the body, up to its end or the client's disconnection."""
     taken = [await receive()]
     while taken[-1]["type"] == "http.request" and taken[-1].get("more_body", False):
         taken.append(await receive())
@@ -90,7 +90,7 @@ async def _take(receive: Receive) -> list[Message]:
 
 
 def _again(taken: list[Message], receive: Receive) -> Receive:
-    """Give the messages taken once more, then what comes after them."""
+    """A `receive` that gives the messages already taken again, then those that follow."""
     left = iter(taken)
 
     async def give() -> Message:

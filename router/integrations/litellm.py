@@ -5,13 +5,13 @@ On the proxy, in a file beside config.yaml:
     classifier = SufficeClassifier(Router.load("artifacts/current").watch())
 
 and `classifier_type: custom`, `classifier_plugin: that_file.classifier` in the configuration of a
-complexity router, whose tiers are named as the artifact's. In the SDK,
+complexity router, whose tiers are named as in the artifact. In the SDK,
 `litellm.Router(plugins=[SufficePlugin(router)])` narrows a model group to the model that it picks.
 
-What both see is messages and metadata. Tools, `max_tokens`, `response_format` and the size of what
-stands beside the messages (`system`) reach them only where `SufficeFacts` is one of the proxy's
-`callbacks`, too; and only there LiteLLM's logs tell the decision of a classifier (under
-`spend_logs_metadata`, as those of `SufficeHook`).
+Both see only messages and metadata. Tools, `max_tokens`, `response_format` and the size of what is
+sent beside the messages (`system`) reach them only if `SufficeFacts` is one of the proxy's
+`callbacks`, too; and only then do LiteLLM's logs hold a classifier's decision (under
+`spend_logs_metadata`, where those of `SufficeHook` always are).
 """
 
 from collections.abc import Mapping
@@ -64,10 +64,10 @@ class SufficeClassifier:
 
 
 class SufficePlugin:
-    """A `RoutingPlugin`: of the models of a group leaves the one that the router picks.
+    """A `RoutingPlugin`: keeps, of the models of a group, only the one that the router picks.
 
-    Groups of one model are left alone, and so are groups that have not the model picked. The
-    decision is in the request's `routing_plugin_signals`, under ``suffice``.
+    Groups of one model are left alone, and so are groups that lack the picked model. The decision
+    is in the request's `routing_plugin_signals`, under ``suffice``.
     """
 
     def __init__(self, router: Router, models: Mapping[str, str] | None = None) -> None:
@@ -99,9 +99,9 @@ class SufficePlugin:
 
 
 class SufficeFacts(CustomLogger):
-    """A callback of the proxy that keeps what plugins do not see: tools, output, JSON, session.
+    """A callback of the proxy that notes what plugins do not see: tools, output, JSON, session.
 
-    It leaves a place in the logs, too, for what `SufficeClassifier` decides.
+    It also makes a place in the logs for what `SufficeClassifier` decides.
     """
 
     async def async_pre_call_hook(
@@ -124,8 +124,8 @@ class SufficeFacts(CustomLogger):
 class SufficeHook(CustomLogger):
     """A callback of the proxy that puts a tier's model group in place of ``"auto"``.
 
-    The cheapest way in: it sees the whole request, and LiteLLM's complexity router is not asked.
-    The keys' own permissions were checked for ``"auto"`` before.
+    The cheapest integration: it sees the whole request, and LiteLLM's complexity router is not
+    asked. LiteLLM has checked a key's permissions before, for ``"auto"`` and not for the tier.
     """
 
     def __init__(self, router: Router, model: str = "auto") -> None:
@@ -167,9 +167,9 @@ async def _decide(router: Router, context: RoutingContext) -> Decision:
 
 
 def _beside(data: Mapping[str, Any], tools: Any) -> int:
-    """Characters of a request that a plugin does not see, as they are not among its messages.
+    """Characters of a request that a plugin does not see, as they are not in the messages.
 
-    Its tools, and what Anthropic's API and the responses API tell the model beside the messages.
+    They are in the tools, and in what Anthropic's and the responses API take beside the messages.
     """
     told = (data.get(name) for name in ("system", "instructions"))
     system = [{"role": "system", "content": text} for text in told if text]
@@ -180,7 +180,7 @@ def _beside(data: Mapping[str, Any], tools: Any) -> int:
 
 
 def _room(known: Mapping[str, Any]) -> int | None:
-    """Output tokens asked for; where something stands beside the messages, room for that, too."""
+    """Room needed beside the messages: the requested output, and input that plugins do not see."""
     wanted, beside = (
         value if type(value) is int and value > 0 else 0
         for value in (known.get("max_tokens"), known.get("beside"))
@@ -191,7 +191,7 @@ def _room(known: Mapping[str, Any]) -> int | None:
 
 
 def _metadata(data: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a request, to write to; what is none is put right."""
+    """The metadata of a request, to write to; made where there is none."""
     name = "litellm_metadata" if "litellm_metadata" in data else "metadata"
     if not isinstance(data.get(name), dict):
         data[name] = {}
@@ -200,12 +200,12 @@ def _metadata(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _session(data: dict[str, Any]) -> str | None:
-    """The session of a request: in its metadata, or beside it as LiteLLM's clients say it."""
+    """The session of a request: in its metadata, or beside it, where LiteLLM's clients put it."""
     return _first(_metadata(data), _SESSION) or _first(data, _SESSION[1:])
 
 
 def _signature(decision: Decision) -> dict[str, Any]:
-    """What `suffice ingest` reads of a decision in LiteLLM's logs."""
+    """A decision as `suffice ingest` reads it in LiteLLM's logs."""
     told = {name: getattr(decision, name) for name in ("tier", "model", "reason", "propensity")}
     return {"decision_id": decision.id, **told}
 

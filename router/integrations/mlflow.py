@@ -20,7 +20,7 @@ from router.lines import age
 from router.origin import REGISTRY
 from router.watch import Mark, mark
 
-KEEP: Final = 3  # copies of each model, beside those that aliases led to
+KEEP: Final = 3  # copies of each model, beside those that aliases last led to
 _URI: Final = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _VERSION: Final = re.compile(r"at-v[0-9]+\.")  # a pointer of a version, see `_pointer`
 # A service that starts while the registry is down must not wait for minutes.
@@ -29,7 +29,7 @@ _PATIENCE: Final[Mapping[str, str]] = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_WHOLE: Final[set[Mark | None]] = set()  # what this process has checked
+_WHOLE: Final[set[Mark | None]] = set()  # marks of copies that this process has found valid
 _logger = logging.getLogger("suffice")
 
 
@@ -37,7 +37,7 @@ def fetch(uri: str) -> Path:
     """The local copy of a registered artifact, fetched if the registry has a newer one.
 
     Copies lie in SUFFICE_CACHE, by default ``~/.cache/suffice``. If the registry cannot be reached,
-    the copy that this URI last led to is served. That of a version may have been fetched by an
+    the copy that this URI last led to is served. A version's copy may have been fetched by an
     alias.
 
     Raises:
@@ -63,8 +63,10 @@ def fetch(uri: str) -> Path:
         for name in {asked, copy.partition("-")[0]}:
             if _pointed(folder, name) != folder / copy:
                 _point(_pointer(folder, name), copy)
-    except OSError as error:  # a full disk, one that is mounted to be read
-        _logger.warning("suffice: %s: an outage would not find its copy: %s", uri, error)
+    except OSError as error:  # a full disk, or a read-only one
+        _logger.warning(
+            "suffice: %s: its copy cannot be noted, nor found in an outage: %s", uri, error
+        )
     return folder / copy
 
 
@@ -92,14 +94,14 @@ def _fetch(match: "re.Match[str]", folder: Path) -> str:
 
 
 def _is_kept(copy: Path) -> bool:
-    """Whether a whole copy is there; it counts as used then. A damaged one is removed."""
+    """Whether a valid copy is there, which is then marked as used. A damaged one is removed."""
     if not copy.is_dir():
         return False
     if not _whole(copy):
         _logger.warning("suffice: the local copy %s was damaged; fetching it anew", copy)
         shutil.rmtree(copy, ignore_errors=True)  # another process may do the same
         return False
-    with suppress(OSError):  # it may be there to be read only
+    with suppress(OSError):  # it may be read-only
         os.utime(copy)
     return True
 
@@ -133,13 +135,13 @@ def _sweep(folder: Path) -> None:
 
 
 def _led_to(folder: Path) -> set[Path]:
-    """The copies that aliases last led to: during an outage these aliases are served by them."""
+    """The copies that aliases last led to, and that serve these aliases during an outage."""
     aliases = (file for file in folder.glob("at-*") if not _VERSION.match(file.name))
     return {folder / name for file in aliases if (name := _read(file))}
 
 
 def _whole(copy: Path) -> bool:
-    """Whether a copy is a valid artifact, read once as long as it looks the same."""
+    """Whether a copy is a valid artifact; not read again while its files look unchanged."""
     seen = mark(copy)
     if seen in _WHOLE:
         return True
@@ -159,7 +161,7 @@ def _cache() -> Path:
 
 
 def _registry() -> str:
-    """The registry's URI, empty where none is named: MLflow keeps what is set in these, too."""
+    """The registry's URI, empty where none is set (MLflow writes it to these variables, too)."""
     return os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
 
 
@@ -188,7 +190,7 @@ def _read(pointer: Path) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as one of a file, so that no name leads out of the cache."""
+    """A name as a safe file name, so that none leads out of the cache."""
     return re.sub(r"[^A-Za-z0-9_-]", lambda odd: f"%{ord(odd[0]):x}", name)
 
 

@@ -23,7 +23,7 @@ _last: ContextVar[Decision | None] = ContextVar("suffice_decision", default=None
 
 
 def last_decision() -> Decision | None:
-    """The newest decision of this thread or task: its `id` joins the answer with the log."""
+    """The last decision made in this thread or task; its `id` joins the answer with the log."""
     return _last.get()
 
 
@@ -84,7 +84,7 @@ def _sent(body: Mapping[str, Any], options: FinalRequestOptions) -> Mapping[str,
 
 
 def _pick(body: dict[str, Any], decision: Decision) -> None:
-    """In place: a retry sends the same body, and must not be decided again."""
+    """Set the model in place: a retry sends the same body, and must not be decided again."""
     body["model"] = decision.model
     _last.set(decision)
 

@@ -15,20 +15,29 @@ def train(
     traffic: Traffic,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML; see `suffice init`.")],
     out: Annotated[Path, typer.Option(help="Artifact folder to write.")],
-    config: Annotated[Path | None, typer.Option(help="[label], [policy], [rules], TOML.")] = None,
-    seed: Annotated[int, typer.Option(help="For splits, folds, trees.", min=0, max=2**31 - 1)] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with [label], [policy] and [rules].")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of splits, folds and trees.", min=0, max=2**31 - 1)
+    ] = 0,
     embedder: Annotated[
-        str, typer.Option(help="static, minilm, a folder, or static+minilm.")
+        str, typer.Option(help="static, minilm, a sentence-transformers folder, or static+minilm.")
     ] = "static",
-    split: Annotated[str, typer.Option(help="Fit/choose/test in percent.")] = "75/15/10",
+    split: Annotated[
+        str,
+        typer.Option(help="Percent to fit on / choose the operating point on / test on."),
+    ] = "75/15/10",
     policy: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, one goal, e.g. min_quality=0.98.")
+        list[str] | None,
+        typer.Option(help="The goal and its settings, NAME=VALUE, e.g. min_quality=0.98."),
     ] = None,
     finetune: Annotated[
-        bool, typer.Option("--finetune", help="Also fine-tune a transformer on the log (minutes).")
+        bool,
+        typer.Option("--finetune", help="Also fine-tune a transformer on the log (takes minutes)."),
     ] = False,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Limit of the time for --finetune.", min=0.1)
+        float | None, typer.Option(help="Time limit of --finetune, in minutes.", min=0.1)
     ] = None,
     estimate_propensities: Estimated = False,
     as_json: Json = False,
@@ -46,7 +55,7 @@ def train(
     settings = read_config(config, _pairs(policy or [], "--policy"))
     parts, named = parse_shares(split), read_tiers(tiers)
     if max_minutes is not None and not finetune:
-        raise BadInput("--max-minutes limits --finetune, which is not asked for")
+        raise BadInput("--max-minutes limits --finetune: give that, too, or neither")
     tuning = Tuning(max_minutes) if finetune else None
 
     def tell(summary: Sequence[str], report: Any) -> None:
@@ -80,15 +89,18 @@ def policy(
     artifact: ArtifactPath,
     traffic: Traffic,
     set: Annotated[
-        list[str], typer.Option(help="NAME=VALUE, e.g. max_bad_downgrade=0.02; repeatable.")
+        list[str],
+        typer.Option(help="The goal, NAME=VALUE, e.g. max_bad_downgrade=0.02; repeatable."),
     ],
-    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Artifact folder to write; default: in place.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose another operating point on traffic not seen before.
+    """Choose another operating point, on traffic not seen before.
 
-    Nothing is trained; rows that the artifact was fitted or chosen on are left out.
+    Nothing is trained. Rows that the artifact was fitted or chosen on are left out.
 
     Goals: min_quality, max_bad_downgrade, max_cost_usd_per_1k, top_share, value_usd_per_point.
 
@@ -105,7 +117,9 @@ def policy(
 def reprice(
     artifact: ArtifactPath,
     tiers: Annotated[Path, typer.Option(help="The same tiers at their new prices, TOML.")],
-    out: Annotated[Path | None, typer.Option(help="New artifact; default: in place.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Artifact folder to write; default: in place.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -137,7 +151,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("suffice-demo"),
     quiet: Quiet = False,
 ) -> None:
-    """The main job on the bundled sample, in about a minute.
+    """Run the main job on the bundled sample, in about a minute.
 
     Example: suffice demo
     """

@@ -14,22 +14,33 @@ TrafficFiles = Annotated[
     list[Path], typer.Argument(help="Traffic tables, Parquet, read as one.", metavar="TRAFFIC...")
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option(help="OpenAI-compatible server; default: LiteLLM's provider.")
+    str | None,
+    typer.Option(help="OpenAI-compatible server to call; default: the providers, by LiteLLM."),
 ]
 KeyVariable = Annotated[
-    str | None, typer.Option(help="Variable with the API key for --base-url.", metavar="NAME")
+    str | None,
+    typer.Option(help="Environment variable with the API key for --base-url.", metavar="NAME"),
 ]
-Concurrency = Annotated[int, typer.Option(help="Calls under way at a time.", min=1, max=1000)]
+Concurrency = Annotated[int, typer.Option(help="Calls in flight at a time.", min=1, max=1000)]
 Timeout = Annotated[float, typer.Option(help="Seconds that one attempt may take.", min=0.1)]
 MaxOutput = Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Ask nothing; print the price.")]
+Budget = Annotated[
+    float | None, typer.Option(help="USD to spend at most, over all runs with this OUT.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Make no calls; print their number and estimated price.")
+]
 
 
 def label(
     traffic: Annotated[Path, typer.Argument(help="Traffic table, Parquet.", metavar="TRAFFIC")],
     out: Annotated[Path, typer.Option(help="Labelled traffic table to write.")],
-    config: Annotated[Path | None, typer.Option(help="[label]: graders, weights; TOML.")] = None,
-    tiers: Annotated[Path | None, typer.Option(help="Tiers, cheapest first; TOML.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with [label]: graders and weights.")
+    ] = None,
+    tiers: Annotated[
+        Path | None, typer.Option(help="Tiers file, TOML: says which tier is higher.")
+    ] = None,
     verdicts: Annotated[
         list[Path] | None, typer.Option(help="Table with more scores of these answers; repeatable.")
     ] = None,
@@ -56,10 +67,16 @@ def replay(
     traffic: TrafficFiles,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
     out: Annotated[Path, typer.Option(help="Parquet to write; OUT.journal.jsonl is beside it.")],
-    budget: Annotated[float | None, typer.Option(help="USD, over all runs with this OUT.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Requests; default all.", min=1)] = None,
-    strategy: Annotated[str, typer.Option(help="random, stratified or informative.")] = "random",
-    artifact: Annotated[Path | None, typer.Option(help="For --strategy informative.")] = None,
+    budget: Budget = None,
+    sample: Annotated[
+        int | None, typer.Option(help="How many requests to replay; default: all.", min=1)
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="How to sample: random, stratified or informative.")
+    ] = "random",
+    artifact: Annotated[
+        Path | None, typer.Option(help="Artifact folder, for --strategy informative.")
+    ] = None,
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
     concurrency: Concurrency = 8,
@@ -70,7 +87,7 @@ def replay(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask tiers that did not answer for their answers (extra: replay).
+    """Send requests to tiers that did not answer them (extra: replay).
 
     Example: suffice replay traffic.parquet --tiers tiers.toml --out replayed.parquet --budget 5
     """
@@ -97,14 +114,22 @@ def replay(
 
 def judge(
     traffic: TrafficFiles,
-    model: Annotated[str, typer.Option(help="The judge: provider/model, or any at --base-url.")],
+    model: Annotated[
+        str, typer.Option(help="The judge: provider/model, or a model name at --base-url.")
+    ],
     out: Annotated[Path, typer.Option(help="Parquet to write; OUT.journal.jsonl is beside it.")],
-    rubric: Annotated[Path | None, typer.Option(help="Your rubric, as text.")] = None,
-    pairwise: Annotated[bool, typer.Option("--pairwise", help="Against the top tier.")] = False,
-    tiers: Annotated[Path | None, typer.Option(help="Tiers, for --pairwise.")] = None,
-    gold: Annotated[str | None, typer.Option(help="Column or file with people's scores.")] = None,
-    budget: Annotated[float | None, typer.Option(help="USD, over all runs with this OUT.")] = None,
-    price: Annotated[str | None, typer.Option(help="USD per million tokens, IN/OUT.")] = None,
+    rubric: Annotated[Path | None, typer.Option(help="Text file with your rubric.")] = None,
+    pairwise: Annotated[
+        bool, typer.Option("--pairwise", help="Compare each answer with the top tier's.")
+    ] = False,
+    tiers: Annotated[Path | None, typer.Option(help="Tiers file, for --pairwise.")] = None,
+    gold: Annotated[
+        str | None, typer.Option(help="Column or file of scores to check the judge against.")
+    ] = None,
+    budget: Budget = None,
+    price: Annotated[
+        str | None, typer.Option(help="The judge's price, USD per million tokens, IN/OUT.")
+    ] = None,
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
     concurrency: Concurrency = 8,

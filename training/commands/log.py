@@ -13,9 +13,12 @@ from training.errors import BadInput
 
 
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Files or folders.", metavar="SRC...")],
+    sources: Annotated[
+        list[str], typer.Argument(help="Log files, folders or globs.", metavar="SRC...")
+    ],
     out: Annotated[
-        str, typer.Option(help="Traffic table to write or to add to: a file, or FOLDER/ by day.")
+        str,
+        typer.Option(help="Traffic table to write or add to: a file, or FOLDER/ (split by day)."),
     ],
     format: Annotated[
         str,
@@ -23,14 +26,18 @@ def ingest(
             help="auto, suffice, litellm, openai, mlflow, otel, langfuse, table, routellm."
         ),
     ] = "auto",
-    map: Annotated[Path | None, typer.Option(help="TOML that maps your columns.")] = None,
-    max_bad: Annotated[float, typer.Option(help="Fail above this share of bad rows.")] = 0.01,
+    map: Annotated[
+        Path | None, typer.Option(help="TOML file that maps your columns to the table's.")
+    ] = None,
+    max_bad: Annotated[
+        float, typer.Option(help="Fail above this share of bad rows (0.01 is 1 %).")
+    ] = 0.01,
     keep_ids: Annotated[bool, typer.Option(help="Keep user and session ids as they are.")] = False,
     redact: Annotated[
         bool, typer.Option("--redact", help="Mask e-mail, phone, card numbers and keys in texts.")
     ] = False,
     features_only: Annotated[
-        bool, typer.Option("--features-only", help="Keep what training reads of prompts, no text.")
+        bool, typer.Option("--features-only", help="Store features of the prompts and no text.")
     ] = False,
     embedder: Annotated[
         str | None, typer.Option(help="For --features-only: static, minilm or a folder.")
@@ -45,7 +52,7 @@ def ingest(
     from training.log.ingest import ingest as run
 
     if embedder is not None and not features_only:
-        raise BadInput("--embedder is for --features-only: a table with text fits every embedder")
+        raise BadInput("--embedder goes with --features-only; a table with text fits any embedder")
     by = None
     if features_only:
         from training.learn.embedders import resolve_embedder
@@ -69,9 +76,10 @@ def forget(
     ],
     user: Annotated[list[str], typer.Option(help="Id, as in the log or the table; repeatable.")],
     artifacts: Annotated[
-        list[Path] | None, typer.Option(help="Artifact, or a folder of some; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Artifact to check, or a folder that holds some; repeatable."),
     ] = None,
-    runs: Annotated[bool, typer.Option("--mlflow", help="Look through MLflow's runs.")] = False,
+    runs: Annotated[bool, typer.Option("--mlflow", help="Check MLflow's runs, too.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -13,14 +13,14 @@ Model = Annotated[str, typer.Option(help="Name in the MLflow registry.")]
 
 
 def retrain(
-    config: Annotated[Path, typer.Option(help="The job, TOML; see data/README.md.")],
+    config: Annotated[Path, typer.Option(help="The job's TOML file, see data/README.md.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train challengers; promote the best if it passes the gate.
 
-    Exit codes: 0 promoted, nothing new, or the champion kept because equal; 1 refused.
+    Exit codes: 0 promoted, nothing new, or nothing shown to be better; 1 the gate refused.
 
     Example: suffice retrain --config retrain.toml
     """
@@ -34,13 +34,13 @@ def retrain(
 
 
 def backtest(
-    config: Annotated[Path, typer.Option(help="The job, as of `suffice retrain`.")],
+    config: Annotated[Path, typer.Option(help="The TOML file of `suffice retrain`.")],
     every: Annotated[float, typer.Option(help="Days between retrainings.", min=0.01)] = 7.0,
-    plot: Annotated[Path | None, typer.Option(help="PNG to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG file to write.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Replay a log: would retraining have paid?
+    """Simulate retraining over a past log: would it have paid?
 
     Example: suffice backtest --config retrain.toml --every 7 --plot backtest.png
     """
@@ -52,7 +52,7 @@ def backtest(
 
 def promote(
     version: Annotated[str, typer.Argument(help="Number or alias of a registered version.")],
-    folder: Annotated[Path, typer.Option(help="Where the service reads the champion.")],
+    folder: Annotated[Path, typer.Option(help="Artifact folder that the service loads.")],
     model: Model = "suffice",
     quiet: Quiet = False,
 ) -> None:
@@ -66,11 +66,11 @@ def promote(
 
 
 def rollback(
-    folder: Annotated[Path, typer.Option(help="Where the service reads the champion.")],
+    folder: Annotated[Path, typer.Option(help="Artifact folder that the service loads.")],
     model: Model = "suffice",
     quiet: Quiet = False,
 ) -> None:
-    """Give the champion's place back to the previous version.
+    """Make the previous version the champion again.
 
     Example: suffice rollback --folder artifacts/current
     """
@@ -81,13 +81,13 @@ def rollback(
 
 def compare(
     first: Annotated[str, typer.Argument(help="Folder, run, version or alias.", metavar="RUN")],
-    second: Annotated[str, typer.Argument(help="The same.", metavar="RUN")],
+    second: Annotated[str, typer.Argument(help="The other router, likewise.", metavar="RUN")],
     traffic: Traffic,
     model: Model = "suffice",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare two routers on rows that neither knew, paired.
+    """Compare two routers on the same traffic, new to both.
 
     Example: suffice compare champion challenger --traffic recent.parquet
     """

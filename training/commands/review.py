@@ -38,15 +38,15 @@ def score(
 def evaluate(
     artifact: ArtifactPath,
     traffic: Traffic,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="JSON report to write.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for the figures.")] = None,
     estimate_propensities: Estimated = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure an artifact on labelled traffic it was not fitted on.
 
-    Where every tier's score is known, by the whole report; on one-sided logs by the value of
-    policies, from the logged propensities.
+    On requests that every tier answered, gives the whole report; on one-sided logs, estimates the
+    value of policies from the logged propensities.
 
     Example: suffice evaluate artifacts/current --traffic recent.parquet --json report.json
     """
@@ -65,12 +65,12 @@ def evaluate(
 def report(
     artifact: ArtifactPath,
     traffic: Traffic,
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML page to write.")] = Path("report.html"),
     quiet: Quiet = False,
 ) -> None:
-    """Write a page for people who decide: how much, how sure.
+    """Write a page for decision makers: savings, quality, certainty.
 
-    One HTML file that needs no network. It holds logged prompts, behind a switch.
+    One HTML file that needs no network. It holds logged prompts, shown on demand.
 
     Example: suffice report artifacts/current --traffic recent.parquet --out report.html
     """
@@ -139,24 +139,27 @@ def explain(
 def bench(
     traffic: Traffic,
     tiers: Annotated[Path, typer.Option(help="Tiers and prices, TOML.")],
-    config: Annotated[Path | None, typer.Option(help="[label] and [policy], TOML.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with [label] and [policy].")
+    ] = None,
     seeds: Annotated[
         int,
-        typer.Option(help="Random splits to fit and test on.", min=1, max=100),
+        typer.Option(help="How many random splits to fit and test on.", min=1, max=100),
     ] = 3,
     split: Annotated[
-        str, typer.Option(help="Fit/choose/test in percent; peers learn from the first two.")
+        str, typer.Option(help="Fit/choose/test in percent; other methods fit on the first two.")
     ] = "60/10/30",
     embedder: Annotated[
-        str, typer.Option(help="static, minilm or a folder, for the peers and for Suffice.")
+        str, typer.Option(help="static, minilm or a folder, for Suffice and the other methods.")
     ] = "static",
     out: Annotated[Path | None, typer.Option(help="Folder for the table and two figures.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="JSON report to write.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare with peers' methods on the same rows.
+    """Compare Suffice with other routing methods on the same rows.
 
-    Needs requests that every tier answered. Peers are tuned by cross-fitting on all training rows.
+    Needs requests that every tier answered. The other methods are tuned by cross-fitting on all
+    training rows.
 
     Example: suffice bench --traffic traffic.parquet --tiers tiers.toml --out bench
     """

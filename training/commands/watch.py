@@ -12,13 +12,13 @@ from training.files import check_file
 
 
 def drift(
-    reference: Annotated[Path, typer.Option(help="Artifact folder that serves.")],
+    reference: Annotated[Path, typer.Option(help="Folder of the artifact in service.")],
     traffic: Traffic,
     out: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say whether recent traffic is still like what was learned from.
+    """Say whether recent traffic is still like the training traffic.
 
     Exit codes: 0 nothing is due, 1 retraining is due.
 
@@ -43,15 +43,15 @@ def monitor(
     artifact: ArtifactPath,
     traffic: Traffic,
     state: Annotated[
-        Path, typer.Option(help="JSON file that remembers earlier looks, of each artifact.")
+        Path, typer.Option(help="JSON file that remembers earlier runs, of each artifact.")
     ],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Say whether live labels show the promise to be broken.
 
-    However often you look, the probability of a false alarm is 5 % at most. Each request counts
-    once, in the first look at which it has its label. Exit codes: 0 no alarm, 1 alarm.
+    However often it is run, the probability of a false alarm is at most 5 %. Each request counts
+    once, in the first run in which it has a label. Exit codes: 0 no alarm, 1 alarm.
 
     Example: suffice monitor artifacts/current --traffic today.parquet --state monitor.json
     """
