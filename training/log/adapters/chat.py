@@ -58,7 +58,7 @@ def text_of(content: Any) -> str | None:
 def completion(response: Any) -> dict[str, Any]:
     """Columns of a chat completion: the first choice's answer, why it ended, and its tokens.
 
-    Of an answer of Anthropic's Messages API or the responses API, too.
+    Of an answer of Anthropic's Messages API, the responses API or Bedrock's Converse, too.
     """
     if not isinstance(response, dict):
         return {}
@@ -66,6 +66,8 @@ def completion(response: Any) -> dict[str, Any]:
         return _of_blocks(response)
     if "choices" not in response and isinstance(response.get("output"), list):
         return _of_items(response)
+    if isinstance(response.get("output"), dict) and "stopReason" in response:
+        return _of_blocks(_from_converse(response))
     choice = (response.get("choices") or [{}])[0]
     said = {
         "response": answer(choice.get("message") or {}),
@@ -83,6 +85,21 @@ def _of_blocks(response: dict[str, Any]) -> dict[str, Any]:
     given = [usage.get(f"{kind}input_tokens") for kind in ("", "cache_read_", "cache_creation_")]
     counted = tokens(sum(filter(None, given)), usage.get("output_tokens"))
     return {"response": told, "finish_reason": response.get("stop_reason"), **counted}
+
+
+def _from_converse(response: dict[str, Any]) -> dict[str, Any]:
+    """An answer of Bedrock's Converse in the form of Anthropic's, whose blocks have a type."""
+    blocks = (response["output"].get("message") or {}).get("content") or []
+    calls = [block["toolUse"] for block in blocks if "toolUse" in block]
+    used = response.get("usage") or {}
+    usage = {
+        "input_tokens": used.get("inputTokens"),
+        "cache_read_input_tokens": used.get("cacheReadInputTokens"),
+        "cache_creation_input_tokens": used.get("cacheWriteInputTokens"),
+        "output_tokens": used.get("outputTokens"),
+    }
+    content = [*blocks, *({"type": "tool_use", **call} for call in calls)]
+    return {"content": content, "stop_reason": response.get("stopReason"), "usage": usage}
 
 
 def _of_items(response: dict[str, Any]) -> dict[str, Any]:
