@@ -36,7 +36,7 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.delenv("SUFFICE_KEY", raising=False)  # this machine's, which services hash ids with
-        # Else, where an example imports LiteLLM, a thread asks the network and warns in another test.
+        # Where an example imports LiteLLM, a thread would ask the network, and warn elsewhere.
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         # Benchmarks may name a cache that outlives them: 26,000 embeddings take minutes.
         patch.setenv("SUFFICE_CACHE", os.environ.get("SUFFICE_CACHE") or str(folder / "cache"))
