@@ -195,7 +195,7 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     risk = 1.0 - goal.confidence
     part, held, spared = _risks(goal, course, evidence)
     steps = course.steps
-    count = _held(goal, steps, evidence, spared)
+    count = _walked(goal, steps, evidence, spared)
     paid = evidence.paid.mean(axis=0)
     alone = [Policy(0.0, constant=top, why=NOTHING_CHEAPER), *held]
     best = min(alone, key=lambda policy: float(paid[policy.constant]))
@@ -213,7 +213,7 @@ def _certified(goal: Promised, course: Course, evidence: Evidence) -> Policy:
     return replace(chosen, promise=found)
 
 
-def _held(goal: Promised, steps: Sequence[Policy], evidence: Evidence, risk: float) -> int:
+def _walked(goal: Promised, steps: Sequence[Policy], evidence: Evidence, risk: float) -> int:
     """How many steps are shown to hold the goal before the first that is not."""
     for start in range(0, len(steps), AT_ONCE):
         passed = holds(goal, steps[start : start + AT_ONCE], evidence, risk)

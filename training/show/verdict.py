@@ -10,8 +10,6 @@ from training.measure.report import Report
 from training.show.card import TOP_ITSELF
 from training.show.words import change, count, limits, percent, times
 
-NOTHING = "Nothing to promise"  # of the top tier, which is what promises are about
-
 
 def headline(report: Report) -> dict[str, str]:
     """What is saved, at what quality, on how much evidence."""
@@ -48,15 +46,12 @@ def badges(report: Report) -> list[dict[str, str]]:
 def promise(report: Report) -> dict[str, str]:
     """What was promised, whether it could be certified, and what these rows say of it."""
     made = report.policy.promise
-    if made is None:
-        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
-    what, at_most = promised(made), made.rule == "max_bad_downgrade"
-    if made.test == BY_DEFINITION:
-        told = f"Promised: {what}; {TOP_ITSELF}."
-        return {"word": NOTHING, "class": "open", "text": told}
+    if made is None or made.test == BY_DEFINITION:
+        return unjudged(made)
+    at_most = made.rule == "max_bad_downgrade"
     held = "certified" if made.certified else "could not be certified"
     text = (
-        f"Promised: {what}. It {'was ' if made.certified else ''}{held} at "
+        f"Promised: {promised(made)}. It {'was ' if made.certified else ''}{held} at "
         f"{percent(made.confidence, 0)} confidence on {count(made.n, 'independent request')} kept "
         f"aside for that choice, a session counting once however long (estimate "
         f"{percent(made.estimate, 2)}, limit {percent(made.bound, 2)})."
@@ -68,6 +63,14 @@ def promise(report: Report) -> dict[str, str]:
     span = f" ({told})" if (told := limits(seen, "percent")) else ""
     text += f" On these requests, each counting once: {percent(seen.value)}{span}, {here}."
     return {"word": word, "class": mark, "text": text}
+
+
+def unjudged(made: Promise | None) -> dict[str, str]:
+    """What is said where no row judges: there is no promise, or the top tier keeps it itself."""
+    if made is None:
+        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
+    told = f"Promised: {promised(made)}; {TOP_ITSELF}."
+    return {"word": "Nothing to promise", "class": "open", "text": told}
 
 
 def promised(made: Promise) -> str:

@@ -2,8 +2,7 @@
 
 from training.decide.promises import BY_DEFINITION
 from training.measure.valuation import CHOSEN, LOGGING, RANDOM, Valuation
-from training.show.card import TOP_ITSELF
-from training.show.verdict import NOTHING, against_random, kept, promised
+from training.show.verdict import against_random, kept, promised, unjudged
 from training.show.words import count, dollars, limits, percent, rise, signed
 
 
@@ -44,15 +43,11 @@ def badges(found: Valuation) -> list[dict[str, str]]:
 def promise(found: Valuation) -> dict[str, str]:
     """What was promised, whether it could be certified, and what is estimated of it here."""
     made = found.policy.promise
-    if made is None:
-        return {"word": "No promise", "class": "open", "text": "The policy carries no promise."}
-    what = promised(made)
-    if made.test == BY_DEFINITION:
-        told = f"Promised: {what}; {TOP_ITSELF}."
-        return {"word": NOTHING, "class": "open", "text": told}
+    if made is None or made.test == BY_DEFINITION:
+        return unjudged(made)
     held = "was certified" if made.certified else "could NOT be certified"
     text = (
-        f"The promise ({what}) {held} at {percent(made.confidence, 0)} "
+        f"The promise ({promised(made)}) {held} at {percent(made.confidence, 0)} "
         f"confidence on {count(made.n, 'independent request')} kept aside for that choice."
     )
     seen = found.figures[CHOSEN].get("quality_of_top") if made.rule == "min_quality" else None
