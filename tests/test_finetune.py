@@ -3,6 +3,7 @@
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from time import sleep
 
@@ -232,7 +233,7 @@ def test_tiers_that_were_not_observed_teach_nothing(model):
     margins = []
     for hidden in (0.0, 1.0):  # what stands behind the mask must not matter
         weight[:100, 0] = 1.0 + hidden
-        tuner = Tuner(model, Examples(tokens, score, weight), np.arange(200), 1, seed=0)
+        tuner = Tuner(model, Examples(tokens, score, weight, alike(200)), np.arange(200), 1, seed=0)
         tuner.epoch(lambda batch, batches: True)
         margins.append(tuner.margins(np.arange(200)))
     np.testing.assert_array_equal(*margins)
@@ -243,7 +244,30 @@ def test_tiers_that_were_not_observed_teach_nothing(model):
 def examples():
     rng = np.random.default_rng(1)
     tokens = [np.array([2, 4 + int(i), 3]) for i in rng.integers(0, 30, 600)]
-    return Examples(tokens, rng.random((600, 2)).astype(np.float32), np.ones((600, 2), np.float32))
+    score = rng.random((600, 2)).astype(np.float32)
+    return Examples(tokens, score, np.ones_like(score), alike(600))
+
+
+def alike(rows):
+    return np.zeros(rows, dtype=np.int64)
+
+
+def test_rows_that_are_not_learned_from_have_no_part_in_what_kinds_teach(examples):
+    """Of other rows neither the label changes, nor does it change what is learned."""
+    kind = np.arange(600) % 3
+    examples.score[kind == 1, 1] /= 4
+    learned, others = np.arange(400), np.arange(400, 600)
+    flipped = examples.score.copy()
+    flipped[others] = 1 - flipped[others]
+    one, other = (
+        replace(examples, score=score, kind=kind).taught(learned).score
+        for score in (examples.score, flipped)
+    )
+    np.testing.assert_array_equal(one[learned], other[learned])
+    np.testing.assert_array_equal(one[others], examples.score[others])
+    gap, was = one[learned, 0] - one[learned, 1], examples.score[:400, 0] - examples.score[:400, 1]
+    assert gap.std() < 0.9 * was.std()
+    assert gap[kind[:400] == 1].mean() == pytest.approx(was[kind[:400] == 1].mean(), abs=0.05)
 
 
 def test_what_is_served_is_a_mean_over_the_last_weights(model, examples, monkeypatch):

@@ -126,7 +126,9 @@ def test_a_label_has_no_part_in_its_own_margin(log):
     folds = divide(log.requests.sessions[:FIT], 0)
     flipped = np.where(folds == 1, 1 - score, score)
     one, other = (
-        fit_fold(Lessons(x, Bins.of(x), s[:, None], weight, folds, 300, 0, STANDARD), 1)[0]
+        fit_fold(Lessons(x, Bins.of(x), s[:, None], weight, folds * 0, folds, 300, 0, STANDARD), 1)[
+            0
+        ]
         for s in (score, flipped)
     )
     np.testing.assert_array_equal(one.linear, other.linear)
@@ -330,7 +332,7 @@ def test_the_encoder_is_weighed_beside_the_others_together():
 
 def lessons_of(log, score, recipe=STANDARD):
     x, folds = log.x.take(np.arange(len(score))), divide(np.arange(len(score)), 0)
-    return Lessons(x, Bins.of(x), score, np.ones_like(score), folds, 5, 0, recipe)
+    return Lessons(x, Bins.of(x), score, np.ones_like(score), folds * 0, folds, 5, 0, recipe)
 
 
 def test_what_tiers_differ_by_has_penalties_of_its_own(log):

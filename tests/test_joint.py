@@ -124,7 +124,9 @@ def test_tiers_may_share_where_less_than_half_of_the_labelled_rows_are_paired(pa
 
 def lessons(x, score):
     folds = np.arange(len(score)) % 4
-    return Lessons(x, Bins.of(x), score, np.ones_like(score), folds, 30, 0, STANDARD)
+    return Lessons(
+        x, Bins.of(x), score, np.ones_like(score), np.zeros(len(score), int), folds, 30, 0, STANDARD
+    )
 
 
 def test_tiers_of_a_paired_log_learn_apart():

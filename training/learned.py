@@ -17,6 +17,7 @@ from training.decide.operating import Course, plan_course
 from training.learn.costs import expected_tokens, fit_tokens, priced
 from training.learn.heads import FittedHeads, fit_heads, probabilities
 from training.learn.members import STANDARD, Matrix, Recipe
+from training.learn.pooling import kinds
 from training.learn.reference import Reference, references_of
 from training.learn.stages import Stages, fit_gate, read_stages, with_floors
 from training.learn.weak import firm_only, matched_labels, weak_labels
@@ -126,6 +127,7 @@ def learn(
             seed=seed,
             recipe=recipe,
             firm=requests.trusted,
+            kind=kinds(requests.source, requests.tags),
         )
 
     if recipe.firm_only:

@@ -51,8 +51,12 @@ def mixed(folder: Path, out: Path) -> pd.DataFrame:
 
 
 def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
-    """MMLU-Pro outcomes of the tiers named, of questions that all of them answered."""
-    questions = pd.read_parquet(folder / "questions.parquet")[["question_id", "prompt"]]
+    """MMLU-Pro outcomes of the tiers named, of questions that all of them answered.
+
+    `source` is the question's category, as it is the subject where `routellm` reads MMLU: training
+    may use it, a router is never told.
+    """
+    questions = pd.read_parquet(folder / "questions.parquet")[["question_id", "category", "prompt"]]
     outcomes = pd.read_parquet(folder / "outcomes.parquet")
     tier_of = {PRICES[name][0]: name for name in names}
     rows = outcomes[outcomes["model"].isin(tier_of)].merge(questions, on="question_id")
@@ -62,6 +66,7 @@ def mmlu_pro(folder: Path, names: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "request_id": rows["question_id"].astype(str),
+            "source": rows["category"],
             "messages": rows["prompt"],
             "tier": rows["model"].map(tier_of),
             "model": rows["model"],

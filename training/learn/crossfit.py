@@ -28,6 +28,7 @@ from training.learn.calibrate import log_loss
 from training.learn.joint import fit_linears, grow_shared, mostly_unpaired
 from training.learn.linear import fit_ridges, linear_margins, merge
 from training.learn.members import Matrix, Recipe, Ridge
+from training.learn.pooling import pooled
 from training.learn.trees import Bins, booster_margins, fit_booster
 
 FOLDS = 4
@@ -54,6 +55,7 @@ class Lessons:
         bins: the same, for forests.
         score: float64[n, k], NaN where not observed.
         weight: float64[n, k].
+        kind: int64[n], of each row (`learn.pooling`).
         folds: int64[n], the fold in which each row is held out.
         rounds: trees at most.
         seed: of the trees.
@@ -64,6 +66,7 @@ class Lessons:
     bins: Bins
     score: NDArray[np.float64]
     weight: NDArray[np.float64]
+    kind: NDArray[np.int64]
     folds: NDArray[np.int64]
     rounds: int
     seed: int
@@ -73,10 +76,23 @@ class Lessons:
         """Numbers of one tier's labelled rows, int64[m]."""
         return np.flatnonzero(~np.isnan(self.score[:, k]))
 
-    def labelled(self) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
-        """Vectors, scores and weights, float64[m, k], of the rows with a label of any tier."""
-        rows = np.flatnonzero(~np.isnan(self.score).all(axis=1))
-        return self.x.take(rows), self.score[rows], self.weight[rows]
+    def taught(self, fold: int | None = None) -> NDArray[np.float64]:
+        """What members learn from the rows outside a fold, or from all: scores, pooled over kinds.
+
+        float64[n, k]; rows of the fold, whose labels have no part in it, are NaN.
+        """
+        found = np.full_like(self.score, np.nan)
+        rows = np.flatnonzero(self.folds != (-1 if fold is None else fold))
+        found[rows] = pooled(self.score[rows], self.weight[rows], self.kind[rows])
+        return found
+
+    def labelled(
+        self, fold: int | None = None
+    ) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
+        """Vectors, what is taught and weights, float64[m, k], of rows with a label of any tier."""
+        taught = self.taught(fold)
+        rows = np.flatnonzero(~np.isnan(taught).all(axis=1))
+        return self.x.take(rows), taught[rows], self.weight[rows]
 
     def loss(self, margins: NDArray[np.float64]) -> float:
         """Cross-entropy of margins float64[n, k] over what was observed."""
@@ -228,10 +244,10 @@ def all_boosters(lessons: Lessons, way: Way) -> list[lgb.Booster]:
     seed, recipe, rounds = lessons.seed, lessons.recipe, way.rounds()
     if way.together:  # of the same trees, so rounds are the same, too
         return grow_shared(*lessons.labelled(), rounds[0], seed, recipe)
-    found = []
+    found, taught = [], lessons.taught()
     for k, count in enumerate(rounds):
         rows = lessons.rows(k)
-        learned = lessons.score[rows, k], lessons.weight[rows, k]
+        learned = taught[rows, k], lessons.weight[rows, k]
         found.append(fit_booster(lessons.bins, rows, *learned, count, seed, recipe))
     return found
 
@@ -248,17 +264,17 @@ def _in_folds(fit: Callable[[int], list[Fold]], lessons: Lessons) -> tuple[tuple
 
 def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
     """Fit each tier's linear (each penalty) and forest on the other folds; margins for this one."""
-    x, score, weight, folds = lessons.x, lessons.score, lessons.weight, lessons.folds
-    outside = np.flatnonzero(folds == number)
-    inside = np.flatnonzero((folds != number) & ~np.isnan(score).all(axis=1))
-    held_out, ridges = x.take(outside), lessons.recipe.ridges
+    score, weight, taught = lessons.score, lessons.weight, lessons.taught(number)
+    outside = np.flatnonzero(lessons.folds == number)
+    held_out, ridges = lessons.x.take(outside), lessons.recipe.ridges
     found = []
-    for k, linears in enumerate(fit_ridges(x.take(inside), score[inside], weight[inside], ridges)):
-        rows, known = (part[~np.isnan(score[part, k])] for part in (inside, outside))
+    for k, linears in enumerate(fit_ridges(*lessons.labelled(number), ridges)):
+        rows = np.flatnonzero(~np.isnan(taught[:, k]))
+        known = outside[~np.isnan(score[outside, k])]
         booster = fit_booster(
             lessons.bins,
             rows,
-            score[rows, k],
+            taught[rows, k],
             weight[rows, k],
             lessons.rounds,
             lessons.seed,
@@ -274,11 +290,9 @@ def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
 
 def fit_fold_jointly(lessons: Lessons, ridge: Ridge, number: int) -> list[Fold]:
     """As `fit_fold`, of all tiers at once."""
-    x, score, weight, folds = lessons.x, lessons.score, lessons.weight, lessons.folds
-    inside = np.flatnonzero((folds != number) & ~np.isnan(score).all(axis=1))
-    outside = np.flatnonzero(folds == number)
-    rows = x.take(inside), score[inside], weight[inside]
-    held_out = x.take(outside), score[outside], weight[outside]
+    outside = np.flatnonzero(lessons.folds == number)
+    rows = lessons.labelled(number)
+    held_out = lessons.x.take(outside), lessons.score[outside], lessons.weight[outside]
     linears = fit_linears(*rows, ridge)
     told = lessons.rounds, lessons.seed, lessons.recipe
     boosters = grow_shared(*rows, *told, held_out, threads=1)

@@ -34,11 +34,12 @@ from training.learn import encoder
 from training.learn.distill import load_encoder, model_identity, tokenizer_of
 from training.learn.heads import sort_tiers
 from training.learn.memory import Remembering, cache_folder
+from training.learn.pooling import kinds
 from training.learn.tuner import Examples, Tuner
 from training.learn.vectorize import texts_of
 from training.log.requests import Requests
 
-VERSION: Final = 3  # of the method; another one makes caches void
+VERSION: Final = 4  # of the method; another one makes caches void
 MAX_TOKENS: Final = 192  # of a prompt; of longer ones head and tail are read
 EPOCHS: Final = 2
 BLEND, STOP = 0.2, 0.125  # of the fit rows; of those that are left
@@ -173,7 +174,7 @@ def _learn(
     With `stop` rows, the epoch that serves them best; without, `epochs`, at the learning rates that
     EPOCHS would have, or nothing where the time ends before.
     """
-    tuner = Tuner(folder, examples, rows, EPOCHS, seed)
+    tuner = Tuner(folder, examples.taught(rows), rows, EPOCHS, seed)
 
     def kept(epoch: int) -> Path:
         return out.parent / f"{out.name}-{epoch}.pt"
@@ -250,7 +251,7 @@ def _examples(
     score, weight = (
         values[:, learned].astype(np.float32) for values in (requests.score, requests.weight)
     )
-    return Examples(tokens, score, weight)
+    return Examples(tokens, score, weight, kinds(requests.source, requests.tags))
 
 
 def _divide(
@@ -277,6 +278,6 @@ def _key(
     digest = sha256(f"{VERSION} {MAX_TOKENS} {EPOCHS} {told} {model_identity(folder)}".encode())
     for row in examples.tokens:
         digest.update(blake2b(row.tobytes()).digest())
-    for values in (examples.score, examples.weight, *parts):
+    for values in (examples.score, examples.weight, examples.kind, *parts):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()[:24]

@@ -93,6 +93,7 @@ def fit_heads(
     seed: int,
     recipe: Recipe = STANDARD,
     firm: NDArray[np.bool_] | None = None,
+    kind: NDArray[np.int64] | None = None,
 ) -> FittedHeads:
     """Fit one head per tier.
 
@@ -108,6 +109,8 @@ def fit_heads(
         recipe: the members' parameters.
         firm: bool[n, k], scores that are trusted. Weak ones order prompts, but their level is off:
             where a tier has `FIRM_ROWS` firm ones, these alone hold its level. Default: all are.
+        kind: int64[n], requests that say together how far tiers differ on them
+            (`training.learn.pooling`). Default: all are of one kind.
 
     Raises:
         BadInput: a tier without rows, too few rows, or no tier whose scores vary.
@@ -119,7 +122,8 @@ def fit_heads(
     folds = divide(group, seed)
     check_folds(score, folds, learned, names)
     geometry = fit_geometry(x.dense, surface, sessions, seed)
-    lessons = Lessons(x, Bins.of(x), target, counted, folds, MAX_ROUNDS, seed, recipe)
+    kind = np.zeros(len(score), dtype=np.int64) if kind is None else kind
+    lessons = Lessons(x, Bins.of(x), target, counted, kind, folds, MAX_ROUNDS, seed, recipe)
     ways = cross_fit(lessons)
     line, trees = best_linear(ways, lessons), best_forest(ways, lessons)
     width, near = _best_width(geometry, lessons)
@@ -129,6 +133,7 @@ def fit_heads(
     blend, combined, whole = blend_members(margins, outcome, counted, sure)
     calibrations = calibrate(combined, outcome, counted, sure)
     linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
+    taught = lessons.taught()
     flat = [flatten(booster) for booster in boosters]
     heads: dict[int, Head | Constant] = {k: Constant(p) for k, p in constants.items()}
     p = np.empty_like(score)
@@ -141,13 +146,13 @@ def fit_heads(
     return FittedHeads(
         heads=tuple(heads[k] for k in range(len(names))),
         blend=blend,
-        neighbours=fit_neighbours(geometry, target, counted, np.arange(len(score)), width),
+        neighbours=fit_neighbours(geometry, taught, counted, np.arange(len(score)), width),
         boosters=tuple(boosters),
         growths=tuple(growth for _, growth in flat),
         p=p,
         whole=whole,
         margins=margins,
-        notes=(*notes, *_sharing(line.way, trees)),
+        notes=(*notes, *_sharing(line.way, trees), *_pooling(target, taught, kind)),
         choices=_choices(line, width, blend),
     )
 
@@ -235,15 +240,25 @@ def _sharing(line: Way, trees: Way) -> list[str]:
     return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
 
 
+def _pooling(
+    target: NDArray[np.float64], taught: NDArray[np.float64], kind: NDArray[np.int64]
+) -> list[str]:
+    """Whether kinds share what tiers differ by, in words."""
+    if np.array_equal(target, taught, equal_nan=True):
+        return []
+    return [f"requests of {len(np.unique(kind))} kinds (source and tags) share what tiers differ by"]
+
+
 def _best_width(geometry: Geometry, lessons: Lessons) -> tuple[float, NDArray[np.float64]]:
     """Kernel width with the least cross-fitted loss, and its margins float64[n, learned]."""
-    score, weight, folds = lessons.score, lessons.weight, lessons.folds
+    folds = lessons.folds
+    taught = [lessons.taught(fold) for fold in range(folds.max() + 1)]
 
     def cross_fitted(width: float) -> NDArray[np.float64]:
-        margins = np.empty_like(score)
-        for fold in range(folds.max() + 1):
+        margins = np.empty_like(lessons.score)
+        for fold, score in enumerate(taught):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            neighbours = fit_neighbours(geometry, score, weight, inside, width)
+            neighbours = fit_neighbours(geometry, score, lessons.weight, inside, width)
             margins[outside] = neighbour_margins(neighbours, lessons.x.dense[outside])
         return margins
 

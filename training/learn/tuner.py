@@ -11,7 +11,7 @@ MMLU).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.learn.distill import load_encoder
+from training.learn.pooling import pooled
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,11 +44,20 @@ class Examples:
         tokens: n rows of token ids, int64[t], with special tokens.
         score: float32[n, k], NaN where a tier was not observed.
         weight: float32[n, k].
+        kind: int64[n], of each prompt (`learn.pooling`).
     """
 
     tokens: Sequence[NDArray[np.int64]]
     score: NDArray[np.float32]
     weight: NDArray[np.float32]
+    kind: NDArray[np.int64]
+
+    def taught(self, rows: NDArray[np.int64]) -> "Examples":
+        """The same, the scores of int64[m] rows pooled over kinds among themselves."""
+        score = self.score.copy()
+        known = (self.score[rows].astype(np.float64), self.weight[rows].astype(np.float64))
+        score[rows] = pooled(*known, self.kind[rows])
+        return replace(self, score=score)
 
 
 class Tuner:
