@@ -3,7 +3,8 @@ and the SDKs write them.
 
 Conventions up to 1.36 have the messages in events, one each (`gen_ai.user.message`, …); later ones
 in `gen_ai.input.messages` and `gen_ai.output.messages` of the span, or of one event. Files of spans
-and of events are given together. Field by field in data/README.md.
+and of events are given together. Flat attributes of other writers are read by `flat`. Field by
+field in data/README.md.
 """
 
 import json
@@ -11,7 +12,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens, unique_id
+from training.log.adapters.chat import (
+    answer,
+    bare_model,
+    feedback,
+    text_of,
+    thumb,
+    tokens,
+    unique_id,
+)
+from training.log.adapters.flat import conventional
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -23,6 +33,10 @@ DETAILS = "gen_ai.client.inference.operation.details"
 VERDICT = "gen_ai.evaluation.result"
 FAILED = (2, "2", "STATUS_CODE_ERROR")
 LOST = "the logger dropped the prompt"
+FULL = "the SDK dropped attributes of a full span (set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT higher)"
+TWICE = "told by the chat span above it, too"
+OPENED = "the opening of a stream; Logfire tells of the call when it has ended"
+SCRUBBED = "[Scrubbed due to "  # what Logfire writes for a value, session.id by default
 
 
 def saw(record: dict[str, Any]) -> str | None:
@@ -70,14 +84,24 @@ def _quietly(keep: Any, record: Numbered, around: Shelf) -> None:
 
 def _keep_span(record: dict[str, Any], around: Shelf) -> None:
     for span, attributes, _ in _spans(record):
-        if attributes.get("gen_ai.operation.name") not in CHAT:
-            told = {
-                "session_id": attributes.get("session.id"),
-                "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
-                "tags": attributes.get("app.tags") or attributes.get("tags"),
-                "parent": span.get("parentSpanId"),
-            }
-            around.put(_key(span), told)
+        told = {
+            "session_id": attributes.get("session.id"),
+            "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
+            "tags": attributes.get("app.tags") or attributes.get("tags"),
+            "parent": span.get("parentSpanId"),
+            "asked": _asked_by(span, attributes),
+        }
+        around.put(_key(span), told)
+
+
+def _asked_by(span: dict[str, Any], attributes: dict[str, Any]) -> str | None:
+    """What a chat span asked; None where no row comes of it."""
+    try:
+        told = conventional(attributes)
+        messages, _ = _messages(told)
+        return None if _no_chat(span, told) or _no_prompt(messages) else _asked(messages)
+    except UNREADABLE:
+        return None
 
 
 def _keep_event(record: dict[str, Any], around: Shelf) -> None:
@@ -106,13 +130,8 @@ def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
         yield bad(line, batch, error)
         return
     for span, attributes, service in spans:
-        operation = attributes.get("gen_ai.operation.name")
-        if operation not in CHAT:
-            what = operation or "a span of the application"
-            yield Skip(line, f"not a chat call ({what})")
-            continue
         try:
-            found = _call(span, attributes, around)
+            found = _call(span, conventional(attributes), around)
         except UNREADABLE as error:
             yield bad(line, span, error)
             continue
@@ -123,19 +142,25 @@ def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
 
 
 def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any] | str:
+    if why := _no_chat(span, told):
+        return why
     events = around.find(f"event {_key(span)}")
     details: dict[str, Any] = next((e for e in events if e["name"] == DETAILS), {})
     messages, answered = _messages(details | told)
     if messages is None:
         messages, answered = _from_events(events)
-    if not messages:
-        return "no prompt in the log (content was not captured)"
-    if any(m["role"] == "user" and m["content"] == [] for m in messages):
-        return LOST
+    if _told_above(span, messages, around):
+        return TWICE
+    if why := _no_prompt(messages):
+        return why
     started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
     given = unique_id(told.get("gen_ai.response.id"))
     failed = (span.get("status") or {}).get("code") in FAILED
-    reasons = told.get("gen_ai.response.finish_reasons") or [None]
+    if not (failed or given or answered) and told.get("logfire.span_type") == "span":
+        return OPENED
+    if told.get("logfire.span_type") == "log":  # written when a stream has ended
+        started -= int(told.get("duration", 0) * 1e9)
+    reasons = decoded(told.get("gen_ai.response.finish_reasons")) or None
     verdicts = [e for e in events if e["name"] == VERDICT]
     return {
         "request_id": given or f"span-{_key(span)}",
@@ -146,11 +171,29 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
         **tokens(_used(told, "input", "prompt"), _used(told, "output", "completion")),
         "latency_ms": (ended - started) / 1e6 if ended else None,
         "response": answered,
-        "finish_reason": reasons[0],
+        "finish_reason": reasons[0] if isinstance(reasons, list) else reasons,
         "error": (told.get("error.type") or "ERROR") if failed else None,
         "status": "error" if failed else "ok",
         **feedback(_verdict(verdicts + (around.find(f"answer {given}") if given else []))),
     }
+
+
+def _no_chat(span: dict[str, Any], told: dict[str, Any]) -> str | None:
+    """Why a span is not read at all."""
+    operation = told.get("gen_ai.operation.name")
+    if not operation and "gen_ai.request.model" in told:
+        return "a model's call in attributes that are not read (no gen_ai.operation.name)"
+    if operation not in CHAT:
+        return f"not a chat call ({operation or 'a span of the application'})"
+    return FULL if span.get("droppedAttributesCount") else None
+
+
+def _no_prompt(messages: list[dict[str, Any]] | None) -> str | None:
+    """Why messages are no prompt."""
+    if not messages:
+        return "no prompt in the log (content was not captured)"
+    lost = any(m["role"] == "user" and m["content"] == [] for m in messages)
+    return LOST if lost else None
 
 
 def _used(told: dict[str, Any], name: str, old: str) -> Any:
@@ -164,13 +207,31 @@ def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[s
         "user_id": told.get("user.id") or told.get("enduser.id"),
         "tags": told.get("app.tags"),
     }
+    for parent in _above(span, around):
+        found = {name: value or parent.get(name) for name, value in found.items()}
+    return found
+
+
+def _above(span: dict[str, Any], around: Shelf) -> Iterator[dict[str, Any]]:
+    """What was kept of the spans above one, the nearest first."""
     above, seen = span.get("parentSpanId"), set()
-    while above and above not in seen and not all(found.values()):
+    while above and above not in seen:
         seen.add(above)
         for parent in around.find(f"{span.get('traceId')}:{above}")[:1]:
-            found = {name: value or parent.get(name) for name, value in found.items()}
+            yield parent
             above = parent.get("parent")
-    return found
+
+
+def _told_above(span: dict[str, Any], messages: Any, around: Shelf) -> bool:
+    """Whether a chat span above one, a framework's, asks the same, or one asks without words."""
+    asked = _asked(messages)
+    said = [parent["asked"] for parent in _above(span, around) if parent["asked"]]
+    return asked in said if asked else bool(said)
+
+
+def _asked(messages: list[dict[str, Any]] | None) -> str | None:
+    """The text of the last message; of the rest, frameworks and clients tell differently."""
+    return text_of(messages[-1].get("content")) or None if messages else None
 
 
 def _verdict(events: list[dict[str, Any]]) -> float | None:
@@ -226,7 +287,8 @@ def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
         elif kind != "reasoning":
             bare = {k: v for k, v in part.items() if k != "content"}
-            others.append(bare | {"characters": len(str(part.get("content") or ""))})
+            size = {"characters": len(str(part["content"]))} if part.get("content") else {}
+            others.append(bare | size)
     if results and not (texts or calls or others):
         return results
     content: Any = texts[0] if texts else None if calls else []
@@ -267,7 +329,12 @@ def _key(span: dict[str, Any]) -> str:
 
 
 def _attributes(holder: dict[str, Any]) -> dict[str, Any]:
-    return {entry["key"]: _value(entry.get("value")) for entry in holder.get("attributes") or []}
+    told = {entry["key"]: _value(entry.get("value")) for entry in holder.get("attributes") or []}
+    return {key: value for key, value in told.items() if not _scrubbed(value)}
+
+
+def _scrubbed(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(SCRUBBED)
 
 
 def _value(value: Any) -> Any:
