@@ -42,8 +42,9 @@ def span(name: str, told: dict[str, Any], parent: str = "", **more: Any) -> dict
 
 
 def written(path: Path, *spans: dict[str, Any]) -> Path:
-    """A line of them, as an exporter writes it."""
-    return lines(path / "x.jsonl", {"resourceSpans": [{"scopeSpans": [{"spans": list(spans)}]}]})
+    """A line of them, as an exporter writes it; the library is the first word of a span's id."""
+    scopes = [{"scope": {"name": s["spanId"].split("-")[0]}, "spans": [s]} for s in spans]
+    return lines(path / "x.jsonl", {"resourceSpans": [{"scopeSpans": scopes}]})
 
 
 def openllmetry(**more: Any) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def test_flat_attributes_of_a_failed_call(tmp_path: Path) -> None:
         key: told for key, told in openinference().items() if "message" in key and "input" in key
     }
     new |= {"llm.invocation_parameters": '{"model": "m"}', "openinference.span.kind": "LLM"}
-    calls = [span("a", old, status=ERROR), span("b", new, status=ERROR)]
+    calls = [span("app-1", old, status=ERROR), span("app-2", new, status=ERROR)]
     report, frame = read(tmp_path, written(tmp_path, *calls))
     assert counts(report) == {"read": 2, "failed": 2}
     assert frame["model"].tolist() == ["m", "m"]
@@ -136,7 +137,7 @@ def test_flat_tools_parts_and_pictures(tmp_path: Path) -> None:
         f"{SAID}.2.message.tool_call_id": "c",
         f"{SAID}.2.message.content": "sunny 晴",
     }
-    spans = span("a", openllmetry(**old)), span("b", openinference(**new))
+    spans = span("app-1", openllmetry(**old)), span("app-2", openinference(**new))
     _, frame = read(tmp_path, written(tmp_path, *spans))
     one, other = (json.loads(text) for text in frame["messages"])
     assert one == other
@@ -186,39 +187,57 @@ def test_a_hidden_answer_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("told", [openllmetry(), openinference(), genai("hello")])
 def test_a_span_that_was_full_is_no_row(tmp_path: Path, told: dict[str, Any]) -> None:
-    """Of 142 messages the SDK drops the first 82: what is left looks like a prompt.
-
-    The client's span below it tells of the call.
-    """
+    """Of 142 messages the SDK drops the first 82: what is left looks like a prompt."""
     full = span("a", told, droppedAttributesCount=171)
-    report, _ = read(tmp_path, written(tmp_path, full, span("b", genai("hello"), "a")))
+    report, _ = read(tmp_path, written(tmp_path, full, span("b", genai("hello"))))
     assert counts(report) == {"read": 2, "ingested": 1, "skipped": 1}
     assert "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" in str(report.notes)
 
 
+def during(begin: int, end: int, **more: Any) -> dict[str, Any]:
+    """Times of a span, in nanoseconds after the first."""
+    times = {"startTimeUnixNano": str(STARTED + begin), "endTimeUnixNano": str(STARTED + end)}
+    return {**times, **more}
+
+
 @pytest.mark.parametrize("how", [{}, {"status": ERROR}])
 def test_a_call_told_by_framework_and_client_is_one_row(tmp_path: Path, how: Any) -> None:
-    """Two failures came of it: they have no id of a response that would show it."""
-    silent = span("sdk", {"gen_ai.operation.name": "chat"}, "inner", **how)
-    inner = span("inner", openinference(), "outer", **how)
-    outer = span("outer", genai("hello"), "app", **how)
+    """LangChain's span is not above the client's, and of failures and streams it has no id."""
+    told = openinference(**{"output.value": "{}"})
+    client = span("client-1", openinference(), **during(10, 90, **how))
+    framework = span("framework-1", told, "app", **during(0, 100, **how))
     app = span("app", {"session.id": "s", "user.id": "u"})
-    report, frame = read(tmp_path, written(tmp_path, silent, inner, outer, app))
-    assert report.total["read"] == 4
-    assert frame.index.tolist() == ["span-t:outer"]
-    assert "2 rows skipped: told by the chat span above it, too" in str(report.notes)
+    report, frame = read(tmp_path, written(tmp_path, client, framework, app))
+    assert report.total["read"] == 3
+    assert frame.index.tolist() == ["span-t:framework-1"]
+    assert "another library tells of the same call" in str(report.notes)
 
 
-def test_a_call_within_a_stream_is_a_call_of_its_own(tmp_path: Path) -> None:
-    """And where only the inner span has the prompt, it is the row, with the user of the outer."""
-    inner = span("inner", genai("sum it up"), "outer")
-    silent = span("silent", {"gen_ai.operation.name": "chat"}, "app")
-    failed = span("failed", genai("hello"), "silent", status=ERROR)
+def test_calls_at_the_same_time_are_rows_of_their_own(tmp_path: Path) -> None:
+    """Of one library, of another model, of another text, or where the other is no row."""
+    client = genai("hello")
+    other = genai("hello", **{"gen_ai.request.model": "claude-3-5-haiku"})
+    full = span("framework-2", genai("new"), **during(0, 100, droppedAttributesCount=1))
+    spans = [
+        span("client-1", client, **during(0, 100)),
+        span("client-2", client, **during(10, 90)),
+        span("claude-1", other, **during(10, 90)),
+        span("framework-1", genai("other"), **during(0, 100)),
+        span("client-3", genai("new"), **during(10, 90)),
+        full,
+    ]
+    report, _ = read(tmp_path, written(tmp_path, *spans))
+    assert counts(report) == {"read": 6, "ingested": 5, "skipped": 1}
+
+
+def test_people_are_found_above_a_chat_span(tmp_path: Path) -> None:
+    """Pydantic AI's has no prompt where the call failed; the client's below it has."""
+    failed = span("client-1", genai("hello"), "agent", status=ERROR)
+    silent = span("agent", {"gen_ai.operation.name": "chat"}, "app")
     app = span("app", {"session.id": "s", "user.id": "u"})
-    spans = inner, span("outer", genai("hello")), failed, silent, app
-    report, frame = read(tmp_path, written(tmp_path, *spans))
-    assert counts(report) == {"read": 5, "ingested": 2, "failed": 1, "skipped": 2}
-    assert frame.loc["span-t:failed", "user_id"] == "u"
+    report, frame = read(tmp_path, written(tmp_path, failed, silent, app))
+    assert counts(report) == {"read": 3, "failed": 1, "skipped": 2}
+    assert frame["user_id"].tolist() == ["u"]
 
 
 def test_logfire(tmp_path: Path) -> None:
@@ -227,9 +246,9 @@ def test_logfire(tmp_path: Path) -> None:
     done = {"gen_ai.output.messages": json.dumps(said), "gen_ai.response.id": "chatcmpl-a"}
     done |= {"gen_ai.response.finish_reasons": '["stop"]', "logfire.span_type": "log"}
     told = genai("hello", **done, duration=2)
-    opened = span("open", genai("hello", **{"logfire.span_type": "span"}), "app")
-    ended = span("log", told, "app", endTimeUnixNano=str(STARTED))
-    failed = span("fail", genai("x", **{"logfire.span_type": "span"}), "app", status=ERROR)
+    opened = span("logfire-1", genai("hello", **{"logfire.span_type": "span"}), "app")
+    ended = span("logfire-2", told, "app", endTimeUnixNano=str(STARTED))
+    failed = span("logfire-3", genai("x", **{"logfire.span_type": "span"}), "app", status=ERROR)
     app = span("app", {"session.id": "[Scrubbed due to 'session']", "user.id": "u"})
     report, frame = read(tmp_path, written(tmp_path, opened, ended, failed, app))
     assert counts(report) == {"read": 4, "ingested": 1, "failed": 1, "skipped": 2}

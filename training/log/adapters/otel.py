@@ -8,9 +8,11 @@ field in data/README.md.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from training.log.adapters.chat import (
     answer,
@@ -34,8 +36,9 @@ VERDICT = "gen_ai.evaluation.result"
 FAILED = (2, "2", "STATUS_CODE_ERROR")
 LOST = "the logger dropped the prompt"
 FULL = "the SDK dropped attributes of a full span (set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT higher)"
-TWICE = "told by the chat span above it, too"
+TWICE = "another library tells of the same call"
 OPENED = "the opening of a stream; Logfire tells of the call when it has ended"
+RECENT = 1000  # chat spans in which the other one of a call is looked for
 SCRUBBED = "[Scrubbed due to "  # what Logfire writes for a value, session.id by default
 
 
@@ -60,48 +63,69 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """
     with Shelf() as around:
         only_events = set(range(len(parts)))
+        recent: deque[_Told] = deque(maxlen=RECENT)
         for number, (path, _) in enumerate(parts):
             for record in records(path):
                 if not isinstance(record, Bad) and "resourceLogs" in record[1]:
-                    _quietly(_keep_event, record, around)
+                    _quietly(_keep_event, record[1], around)
                     continue
                 only_events.discard(number)
                 if not isinstance(record, Bad):
-                    _quietly(_keep_span, record, around)
+                    _quietly(_keep_spans, record[1], around, recent)
         for number, (path, _) in enumerate(parts):
             for record in records(path) if number not in only_events else ():
                 for found in [record] if isinstance(record, Bad) else _calls(record, around):
                     yield number, found
 
 
-def _quietly(keep: Any, record: Numbered, around: Shelf) -> None:
+def _quietly(keep: Callable[..., None], *given: Any) -> None:
     """What cannot be read here is told of when the calls are read; an event's loss shows there."""
-    try:
-        keep(record[1], around)
-    except UNREADABLE:
-        return
+    with suppress(*UNREADABLE):
+        keep(*given)
 
 
-def _keep_span(record: dict[str, Any], around: Shelf) -> None:
-    for span, attributes, _ in _spans(record):
+def _keep_spans(record: dict[str, Any], around: Shelf, recent: deque["_Told"]) -> None:
+    for span, attributes, _, scope in _spans(record):
         told = {
             "session_id": attributes.get("session.id"),
             "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
             "tags": attributes.get("app.tags") or attributes.get("tags"),
             "parent": span.get("parentSpanId"),
-            "asked": _asked_by(span, attributes),
         }
         around.put(_key(span), told)
+        _quietly(_keep_twins, span, attributes, scope, around, recent)
 
 
-def _asked_by(span: dict[str, Any], attributes: dict[str, Any]) -> str | None:
-    """What a chat span asked; None where no row comes of it."""
-    try:
-        told = conventional(attributes)
-        messages, _ = _messages(told)
-        return None if _no_chat(span, told) or _no_prompt(messages) else _asked(messages)
-    except UNREADABLE:
-        return None
+class _Told(NamedTuple):
+    """A call as one library tells it."""
+
+    asked: str
+    model: Any
+    scope: str
+    started: int
+    ended: int
+    key: str
+
+
+def _keep_twins(
+    span: dict[str, Any], attributes: dict[str, Any], scope: str, around: Shelf, recent: Any
+) -> None:
+    """Framework and client tell of one call: two spans that ask the same, one during the other."""
+    told = conventional(attributes)
+    messages, _ = _messages(told)
+    if messages is None or _no_chat(span, told) or _no_prompt(messages):
+        return
+    asked = text_of(messages[-1].get("content"))  # of the rest, the two tell differently
+    if not asked:
+        return
+    times = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+    own = _Told(asked, _model(told), scope, *times, _key(span))
+    for other in recent:
+        if other[:2] == own[:2] and other.scope != scope:
+            inner, outer = sorted((own, other), key=lambda one: one.ended - one.started)
+            if outer.started <= inner.started and inner.ended <= outer.ended:
+                around.put(f"twice {inner.key}", None)
+    recent.append(own)
 
 
 def _keep_event(record: dict[str, Any], around: Shelf) -> None:
@@ -129,7 +153,7 @@ def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
     except UNREADABLE as error:
         yield bad(line, batch, error)
         return
-    for span, attributes, service in spans:
+    for span, attributes, service, _ in spans:
         try:
             found = _call(span, conventional(attributes), around)
         except UNREADABLE as error:
@@ -149,7 +173,7 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
     messages, answered = _messages(details | told)
     if messages is None:
         messages, answered = _from_events(events)
-    if _told_above(span, messages, around):
+    if around.find(f"twice {_key(span)}"):
         return TWICE
     if why := _no_prompt(messages):
         return why
@@ -167,7 +191,7 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
         "at": started,
         **_people(span, told, around),
         "messages": messages,
-        "model": bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model")),
+        "model": _model(told),
         **tokens(_used(told, "input", "prompt"), _used(told, "output", "completion")),
         "latency_ms": (ended - started) / 1e6 if ended else None,
         "response": answered,
@@ -196,6 +220,10 @@ def _no_prompt(messages: list[dict[str, Any]] | None) -> str | None:
     return LOST if lost else None
 
 
+def _model(told: dict[str, Any]) -> Any:
+    return bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model"))
+
+
 def _used(told: dict[str, Any], name: str, old: str) -> Any:
     return told.get(f"gen_ai.usage.{name}_tokens", told.get(f"gen_ai.usage.{old}_tokens"))
 
@@ -207,31 +235,13 @@ def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[s
         "user_id": told.get("user.id") or told.get("enduser.id"),
         "tags": told.get("app.tags"),
     }
-    for parent in _above(span, around):
-        found = {name: value or parent.get(name) for name, value in found.items()}
-    return found
-
-
-def _above(span: dict[str, Any], around: Shelf) -> Iterator[dict[str, Any]]:
-    """What was kept of the spans above one, the nearest first."""
     above, seen = span.get("parentSpanId"), set()
-    while above and above not in seen:
+    while above and above not in seen and not all(found.values()):
         seen.add(above)
         for parent in around.find(f"{span.get('traceId')}:{above}")[:1]:
-            yield parent
+            found = {name: value or parent.get(name) for name, value in found.items()}
             above = parent.get("parent")
-
-
-def _told_above(span: dict[str, Any], messages: Any, around: Shelf) -> bool:
-    """Whether a chat span above one, a framework's, asks the same, or one asks without words."""
-    asked = _asked(messages)
-    said = [parent["asked"] for parent in _above(span, around) if parent["asked"]]
-    return asked in said if asked else bool(said)
-
-
-def _asked(messages: list[dict[str, Any]] | None) -> str | None:
-    """The text of the last message; of the rest, frameworks and clients tell differently."""
-    return text_of(messages[-1].get("content")) or None if messages else None
+    return found
 
 
 def _verdict(events: list[dict[str, Any]]) -> float | None:
@@ -316,12 +326,14 @@ def _from_events(events: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]]
     return messages, answered
 
 
-def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any, str]]:
+    """Each span with its attributes, its service, and the library that wrote it."""
     for resource in record["resourceSpans"]:
         service = _attributes(resource.get("resource") or {}).get("service.name")
         for scope in resource.get("scopeSpans") or []:
+            library = str((scope.get("scope") or {}).get("name"))
             for span in scope.get("spans") or []:
-                yield span, _attributes(span), service
+                yield span, _attributes(span), service, library
 
 
 def _key(span: dict[str, Any]) -> str:
