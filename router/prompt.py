@@ -160,9 +160,9 @@ def parts_of(content: Any) -> Iterator[Any]:
 
 
 def is_image(part: Any) -> bool:
-    """Whether a part is an image."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    return isinstance(kind, str) and kind in _IMAGE_PARTS
+    """Whether a part is an image; logs of OpenTelemetry have a blob or URI of modality image."""
+    kinds = (part.get("type"), part.get("modality")) if isinstance(part, Mapping) else ()
+    return any(isinstance(kind, str) and kind in _IMAGE_PARTS for kind in kinds)
 
 
 def _is_result(part: Any) -> bool:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from router.prompt import Prompt
 from training.errors import BadInput, EnvironmentProblem
 from training.log import adapters
 from training.log.adapters import Adapter
@@ -536,6 +537,7 @@ def test_otel_parts_and_spans_of_other_exporters(tmp_path: Path) -> None:
     assert [m["role"] for m in messages] == ["system", "user", "assistant", "tool"]
     assert messages[1]["content"][0] == {"type": "text", "text": "look"}
     assert messages[1]["content"][1] == {"type": "blob", "modality": "image", "characters": 800}
+    assert Prompt.of(messages).images == 1  # it was 0, where the same request has 1 when served
     assert messages[2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
     assert messages[3]["content"] == '{"sky": "clear"}'
 

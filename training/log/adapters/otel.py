@@ -3,15 +3,27 @@ and the SDKs write them.
 
 Conventions up to 1.36 have the messages in events, one each (`gen_ai.user.message`, …); later ones
 in `gen_ai.input.messages` and `gen_ai.output.messages` of the span, or of one event. Files of spans
-and of events are given together. Field by field in data/README.md.
+and of events are given together. Flat attributes of other writers are read by `flat`. Field by
+field in data/README.md.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from training.log.adapters.chat import answer, bare_model, feedback, thumb, tokens, unique_id
+from training.log.adapters.chat import (
+    answer,
+    bare_model,
+    feedback,
+    text_of,
+    thumb,
+    tokens,
+    unique_id,
+)
+from training.log.adapters.flat import conventional
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -23,6 +35,11 @@ DETAILS = "gen_ai.client.inference.operation.details"
 VERDICT = "gen_ai.evaluation.result"
 FAILED = (2, "2", "STATUS_CODE_ERROR")
 LOST = "the logger dropped the prompt"
+FULL = "the SDK dropped attributes of a full span (set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT higher)"
+TWICE = "another library tells of the same call"
+OPENED = "the opening of a stream; Logfire tells of the call when it has ended"
+RECENT = 1000  # chat spans in which the other one of a call is looked for
+SCRUBBED = "[Scrubbed due to "  # what Logfire writes for a value, session.id by default
 
 
 def saw(record: dict[str, Any]) -> str | None:
@@ -46,38 +63,69 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """
     with Shelf() as around:
         only_events = set(range(len(parts)))
+        recent: deque[_Told] = deque(maxlen=RECENT)
         for number, (path, _) in enumerate(parts):
             for record in records(path):
                 if not isinstance(record, Bad) and "resourceLogs" in record[1]:
-                    _quietly(_keep_event, record, around)
+                    _quietly(_keep_event, record[1], around)
                     continue
                 only_events.discard(number)
                 if not isinstance(record, Bad):
-                    _quietly(_keep_span, record, around)
+                    _quietly(_keep_spans, record[1], around, recent)
         for number, (path, _) in enumerate(parts):
             for record in records(path) if number not in only_events else ():
                 for found in [record] if isinstance(record, Bad) else _calls(record, around):
                     yield number, found
 
 
-def _quietly(keep: Any, record: Numbered, around: Shelf) -> None:
+def _quietly(keep: Callable[..., None], *given: Any) -> None:
     """What cannot be read here is told of when the calls are read; an event's loss shows there."""
-    try:
-        keep(record[1], around)
-    except UNREADABLE:
+    with suppress(*UNREADABLE):
+        keep(*given)
+
+
+def _keep_spans(record: dict[str, Any], around: Shelf, recent: deque["_Told"]) -> None:
+    for span, attributes, _, scope in _spans(record):
+        told = {
+            "session_id": attributes.get("session.id"),
+            "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
+            "tags": attributes.get("app.tags") or attributes.get("tags"),
+            "parent": span.get("parentSpanId"),
+        }
+        around.put(_key(span), told)
+        _quietly(_keep_twins, span, attributes, scope, around, recent)
+
+
+class _Told(NamedTuple):
+    """A call as one library tells it."""
+
+    asked: str
+    model: Any
+    scope: str
+    started: int
+    ended: int
+    key: str
+
+
+def _keep_twins(
+    span: dict[str, Any], attributes: dict[str, Any], scope: str, around: Shelf, recent: Any
+) -> None:
+    """Framework and client tell of one call: two spans that ask the same, one during the other."""
+    told = conventional(attributes)
+    messages, _ = _messages(told)
+    if messages is None or _no_chat(span, told) or _no_prompt(messages):
         return
-
-
-def _keep_span(record: dict[str, Any], around: Shelf) -> None:
-    for span, attributes, _ in _spans(record):
-        if attributes.get("gen_ai.operation.name") not in CHAT:
-            told = {
-                "session_id": attributes.get("session.id"),
-                "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
-                "tags": attributes.get("app.tags") or attributes.get("tags"),
-                "parent": span.get("parentSpanId"),
-            }
-            around.put(_key(span), told)
+    asked = text_of(messages[-1].get("content"))  # of the rest, the two tell differently
+    if not asked:
+        return
+    times = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
+    own = _Told(asked, _model(told), scope, *times, _key(span))
+    for other in recent:
+        if other[:2] == own[:2] and other.scope != scope:
+            inner, outer = sorted((own, other), key=lambda one: one.ended - one.started)
+            if outer.started <= inner.started and inner.ended <= outer.ended:
+                around.put(f"twice {inner.key}", None)
+    recent.append(own)
 
 
 def _keep_event(record: dict[str, Any], around: Shelf) -> None:
@@ -105,14 +153,9 @@ def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
     except UNREADABLE as error:
         yield bad(line, batch, error)
         return
-    for span, attributes, service in spans:
-        operation = attributes.get("gen_ai.operation.name")
-        if operation not in CHAT:
-            what = operation or "a span of the application"
-            yield Skip(line, f"not a chat call ({what})")
-            continue
+    for span, attributes, service, _ in spans:
         try:
-            found = _call(span, attributes, around)
+            found = _call(span, conventional(attributes), around)
         except UNREADABLE as error:
             yield bad(line, span, error)
             continue
@@ -123,34 +166,62 @@ def _calls(record: Numbered, around: Shelf) -> Iterator[Record]:
 
 
 def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any] | str:
+    if why := _no_chat(span, told):
+        return why
     events = around.find(f"event {_key(span)}")
     details: dict[str, Any] = next((e for e in events if e["name"] == DETAILS), {})
     messages, answered = _messages(details | told)
     if messages is None:
         messages, answered = _from_events(events)
-    if not messages:
-        return "no prompt in the log (content was not captured)"
-    if any(m["role"] == "user" and m["content"] == [] for m in messages):
-        return LOST
+    if around.find(f"twice {_key(span)}"):
+        return TWICE
+    if why := _no_prompt(messages):
+        return why
     started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
     given = unique_id(told.get("gen_ai.response.id"))
     failed = (span.get("status") or {}).get("code") in FAILED
-    reasons = told.get("gen_ai.response.finish_reasons") or [None]
+    if not (failed or given or answered) and told.get("logfire.span_type") == "span":
+        return OPENED
+    if told.get("logfire.span_type") == "log":  # written when a stream has ended
+        started -= int(told.get("duration", 0) * 1e9)
+    reasons = decoded(told.get("gen_ai.response.finish_reasons")) or None
     verdicts = [e for e in events if e["name"] == VERDICT]
     return {
         "request_id": given or f"span-{_key(span)}",
         "at": started,
         **_people(span, told, around),
         "messages": messages,
-        "model": bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model")),
+        "model": _model(told),
         **tokens(_used(told, "input", "prompt"), _used(told, "output", "completion")),
         "latency_ms": (ended - started) / 1e6 if ended else None,
         "response": answered,
-        "finish_reason": reasons[0],
+        "finish_reason": reasons[0] if isinstance(reasons, list) else reasons,
         "error": (told.get("error.type") or "ERROR") if failed else None,
         "status": "error" if failed else "ok",
         **feedback(_verdict(verdicts + (around.find(f"answer {given}") if given else []))),
     }
+
+
+def _no_chat(span: dict[str, Any], told: dict[str, Any]) -> str | None:
+    """Why a span is not read at all."""
+    operation = told.get("gen_ai.operation.name")
+    if not operation and "gen_ai.request.model" in told:
+        return "a model's call in attributes that are not read (no gen_ai.operation.name)"
+    if operation not in CHAT:
+        return f"not a chat call ({operation or 'a span of the application'})"
+    return FULL if span.get("droppedAttributesCount") else None
+
+
+def _no_prompt(messages: list[dict[str, Any]] | None) -> str | None:
+    """Why messages are no prompt."""
+    if not messages:
+        return "no prompt in the log (content was not captured)"
+    lost = any(m["role"] == "user" and m["content"] == [] for m in messages)
+    return LOST if lost else None
+
+
+def _model(told: dict[str, Any]) -> Any:
+    return bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model"))
 
 
 def _used(told: dict[str, Any], name: str, old: str) -> Any:
@@ -226,7 +297,8 @@ def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
             results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
         elif kind != "reasoning":
             bare = {k: v for k, v in part.items() if k != "content"}
-            others.append(bare | {"characters": len(str(part.get("content") or ""))})
+            size = {"characters": len(str(part["content"]))} if part.get("content") else {}
+            others.append(bare | size)
     if results and not (texts or calls or others):
         return results
     content: Any = texts[0] if texts else None if calls else []
@@ -254,12 +326,14 @@ def _from_events(events: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]]
     return messages, answered
 
 
-def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any, str]]:
+    """Each span with its attributes, its service, and the library that wrote it."""
     for resource in record["resourceSpans"]:
         service = _attributes(resource.get("resource") or {}).get("service.name")
         for scope in resource.get("scopeSpans") or []:
+            library = str((scope.get("scope") or {}).get("name"))
             for span in scope.get("spans") or []:
-                yield span, _attributes(span), service
+                yield span, _attributes(span), service, library
 
 
 def _key(span: dict[str, Any]) -> str:
@@ -267,7 +341,12 @@ def _key(span: dict[str, Any]) -> str:
 
 
 def _attributes(holder: dict[str, Any]) -> dict[str, Any]:
-    return {entry["key"]: _value(entry.get("value")) for entry in holder.get("attributes") or []}
+    told = {entry["key"]: _value(entry.get("value")) for entry in holder.get("attributes") or []}
+    return {key: value for key, value in told.items() if not _scrubbed(value)}
+
+
+def _scrubbed(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(SCRUBBED)
 
 
 def _value(value: Any) -> Any:
