@@ -246,7 +246,9 @@ def _pooling(
     """Whether kinds share what tiers differ by, in words."""
     if np.array_equal(target, taught, equal_nan=True):
         return []
-    return [f"requests of {len(np.unique(kind))} kinds (source and tags) share what tiers differ by"]
+    return [
+        f"requests of {len(np.unique(kind))} kinds (source and tags) share what tiers differ by"
+    ]
 
 
 def _best_width(geometry: Geometry, lessons: Lessons) -> tuple[float, NDArray[np.float64]]:

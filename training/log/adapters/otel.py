@@ -8,11 +8,10 @@ field in data/README.md.
 """
 
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from training.log.adapters.chat import (
     answer,
@@ -27,6 +26,7 @@ from training.log.adapters.flat import conventional
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
+from training.log.adapters.twins import Told, Twins
 
 SPANS, EVENTS = "spans of OTLP", "log events of OTLP"
 CHAT = ("chat", "generate_content")  # a set would need values that can be hashed
@@ -38,7 +38,6 @@ LOST = "the logger dropped the prompt"
 FULL = "the SDK dropped attributes of a full span (set OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT higher)"
 TWICE = "another library tells of the same call"
 OPENED = "the opening of a stream; Logfire tells of the call when it has ended"
-RECENT = 1000  # chat spans in which the other one of a call is looked for
 SCRUBBED = "[Scrubbed due to "  # what Logfire writes for a value, session.id by default
 
 
@@ -63,7 +62,7 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
     """
     with Shelf() as around:
         only_events = set(range(len(parts)))
-        recent: deque[_Told] = deque(maxlen=RECENT)
+        twins = Twins()
         for number, (path, _) in enumerate(parts):
             for record in records(path):
                 if not isinstance(record, Bad) and "resourceLogs" in record[1]:
@@ -71,7 +70,7 @@ def join(parts: Sequence[tuple[Path, str]]) -> Iterator[tuple[int, Record]]:
                     continue
                 only_events.discard(number)
                 if not isinstance(record, Bad):
-                    _quietly(_keep_spans, record[1], around, recent)
+                    _quietly(_keep_spans, record[1], around, twins)
         for number, (path, _) in enumerate(parts):
             for record in records(path) if number not in only_events else ():
                 for found in [record] if isinstance(record, Bad) else _calls(record, around):
@@ -84,7 +83,7 @@ def _quietly(keep: Callable[..., None], *given: Any) -> None:
         keep(*given)
 
 
-def _keep_spans(record: dict[str, Any], around: Shelf, recent: deque["_Told"]) -> None:
+def _keep_spans(record: dict[str, Any], around: Shelf, twins: Twins) -> None:
     for span, attributes, _, scope in _spans(record):
         told = {
             "session_id": attributes.get("session.id"),
@@ -93,39 +92,23 @@ def _keep_spans(record: dict[str, Any], around: Shelf, recent: deque["_Told"]) -
             "parent": span.get("parentSpanId"),
         }
         around.put(_key(span), told)
-        _quietly(_keep_twins, span, attributes, scope, around, recent)
-
-
-class _Told(NamedTuple):
-    """A call as one library tells it."""
-
-    asked: str
-    model: Any
-    scope: str
-    started: int
-    ended: int
-    key: str
+        _quietly(_keep_twins, span, attributes, scope, around, twins)
 
 
 def _keep_twins(
-    span: dict[str, Any], attributes: dict[str, Any], scope: str, around: Shelf, recent: Any
+    span: dict[str, Any], attributes: dict[str, Any], scope: str, around: Shelf, twins: Twins
 ) -> None:
-    """Framework and client tell of one call: two spans that ask the same, one during the other."""
+    """Framework and client tell of one call: the inner span of the two is not read."""
     told = conventional(attributes)
     messages, _ = _messages(told)
     if messages is None or _no_chat(span, told) or _no_prompt(messages):
         return
-    asked = text_of(messages[-1].get("content"))  # of the rest, the two tell differently
+    asked = text_of(messages[-1].get("content"))
     if not asked:
         return
     times = int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])
-    own = _Told(asked, _model(told), scope, *times, _key(span))
-    for other in recent:
-        if other[:2] == own[:2] and other.scope != scope:
-            inner, outer = sorted((own, other), key=lambda one: one.ended - one.started)
-            if outer.started <= inner.started and inner.ended <= outer.ended:
-                around.put(f"twice {inner.key}", None)
-    recent.append(own)
+    for key in twins.inner(Told(asked, _model(told), scope, *times, _key(span))):
+        around.put(f"twice {key}", None)
 
 
 def _keep_event(record: dict[str, Any], around: Shelf) -> None:
