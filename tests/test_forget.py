@@ -105,7 +105,7 @@ def test_nobody_found_is_told(tmp_path: Path, capsys) -> None:
     assert "no such user_id" not in call(capsys, "forget", out, "--user", "ann").out
 
 
-def test_answers_in_a_replays_journal_are_emptied_and_their_price_stays(tmp_path: Path) -> None:
+def test_answers_in_a_replays_journal_become_failures_and_their_price_stays(tmp_path: Path) -> None:
     out = tmp_path / "traffic.parquet"
     ingest([_log(tmp_path / "log.jsonl")], out, max_bad=0.1)
     records = [
@@ -118,7 +118,9 @@ def test_answers_in_a_replays_journal_are_emptied_and_their_price_stays(tmp_path
     journal.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert forget(out, ["bob"]).answers == 1
     after = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert after == [*records[:2], records[2] | {"text": ""}, records[3]]
+    forgotten = records[2] | {"kind": "failed", "text": None, "error": "forgotten"}
+    assert after == [*records[:2], forgotten, records[3]]
+    assert forget(out, ["bob"]).answers == 0
 
 
 def test_artifacts_and_runs_that_saw_them_are_named(

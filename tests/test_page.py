@@ -111,6 +111,8 @@ def test_the_page_is_small_and_in_mlflow(page):
 
     files = {file.path for file in MlflowClient().list_artifacts(run, "report")}
     assert files == {"report/report.html", "report/report.json"}
+    told = MlflowClient().get_run(run).data.params
+    assert told["embedder"] == "static"
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
 

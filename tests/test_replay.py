@@ -136,9 +136,18 @@ def test_answers_to_people_whose_rows_are_gone_are_forgotten_too(workdir, capsys
     done = call(capsys, *forget)
     assert "0 rows of 0 requests removed" in done.out and "2 replayed answers" in done.out
     records = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert sorted(bool(r["text"]) for r in records if r["kind"] == "answered") == [False] * 2 + (
+    assert sorted(bool(r["text"]) for r in records if r["kind"] != "asked") == [False] * 2 + (
         [True] * 4
     )
+    # Who is in the log again is asked for again: what was forgotten is no answer, empty or not.
+    assert call(capsys, "ingest", "raw.parquet", "--out", "log.parquet").code == 0
+    with stub() as upstream:
+        done = call(capsys, *arguments(workdir, upstream.url, "--json"))
+    run = json.loads(done.out)["run"]
+    assert (run["answered"], run["known"]) == (2, 4)
+    assert run["usd"] == pytest.approx(8 / 6 * sum(r["usd"] for r in records if r["kind"] != "asked"))
+    frame = read_traffic(workdir / "new.parquet").frame
+    assert len(frame) == 6 and frame["response"].str.startswith("answer to ").all()
     (workdir / "new.parquet").unlink()
     call(capsys, *forget).refused("no such data set, but", journal.name, "remove the file")
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -218,6 +219,43 @@ def test_promote_and_roll_back_by_hand(site, capsys):
     assert found["figures"]["quality"]["difference"]["low"] <= 0
     call(capsys, "compare", "nobody", "champion", "--traffic", "later.parquet").refused("nobody")
     call(capsys, "promote", "99", "--folder", folder).refused("99", "versions: 1, 2")
+
+
+def test_a_promotion_that_is_killed_loses_no_version_to_go_back_to(site, monkeypatch):
+    """Wherever it is killed: ``previous`` is what served before the champion, whichever that is."""
+    known, client = registry(site), mlflow.MlflowClient
+    for writes in range(5):
+        name = f"killed after {writes}"
+        found = Registry(known.mlflow, name)
+        found.client.create_registered_model(name)
+        first, second, third = (
+            found.version(found.client.create_model_version(name, f"file:///{i}").version)
+            for i in range(3)
+        )
+        found.promote(first)
+        found.promote(second)
+        with monkeypatch.context() as patch:
+            killed = mock.Mock(side_effect=[*[mock.DEFAULT] * writes, KeyboardInterrupt])
+            for method in dir(client):
+                if method.startswith(("set_", "delete_")):
+                    patch.setattr(client, method, _after(killed, getattr(client, method)))
+            with suppress(KeyboardInterrupt):
+                found.promote(third)
+        before = {second: first, third: second}
+        champion = found.of(CHAMPION)
+        assert champion == (second if writes < 2 else third)
+        back = found.version(PREVIOUS)
+        assert back == before[champion]
+        assert found.promote(back) == champion
+        assert (found.of(CHAMPION), found.version(PREVIOUS)) == (back, champion)
+
+
+def _after(first, then):
+    def both(*given):
+        first()
+        return then(*given)
+
+    return both
 
 
 @pytest.mark.slow

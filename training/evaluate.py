@@ -4,8 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -114,8 +112,7 @@ def _track(
         written = ", ".join(str(place) for place in (report_json, plots) if place is not None)
         folders = {"artifact": artifact.path, "report": kept, "plots": drawn}
         safe = f"written: {written}" if written else NOTHING
-        embedder = {"embedder": artifact.manifest["training"]["embedder"]}
-        log_measured("evaluate", subject, report, folders, safe, embedder)
+        log_measured("evaluate", subject, report, folders, safe)
 
 
 def log_measured(
@@ -124,7 +121,6 @@ def log_measured(
     report: Report | Valuation,
     folders: Mapping[str, Path],
     safe: str,
-    parameters: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Log an artifact's measurement as a run; returns the run's id.
 
@@ -134,18 +130,20 @@ def log_measured(
         report: what came of it.
         folders: files to keep, see `training.tracking.log_run`.
         safe: what is told to be in place if MLflow refuses the run.
-        parameters: further ones.
 
     Raises:
         EnvironmentProblem: MLflow refused the run.
     """
-    version = subject.artifact.version
-    told = {"artifact": version, "world": subject.world.name, "rows": report.rows}
+    version, trained = subject.artifact.version, subject.artifact.manifest["training"]
+    parameters = {
+        "artifact": version,
+        "world": subject.world.name,
+        "rows": report.rows,
+        "embedder": trained["embedder"],
+    }
     tags = {
         ARTIFACT_TAG: version,
         "suffice.fingerprint": fingerprint(subject.used),
-        "suffice.trained_on": subject.artifact.manifest["training"]["fingerprint"],
+        "suffice.trained_on": trained["fingerprint"],
     }
-    return log_run(
-        f"{kind} {version}", told | dict(parameters), report.flat(), tags, folders, safe
-    )[0]
+    return log_run(f"{kind} {version}", parameters, report.flat(), tags, folders, safe)[0]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from router.artifact import ArtifactError, read_artifact
+from training.ask.journal import FAILED
 from training.ask.run import journal_path
 from training.errors import BadInput, EnvironmentProblem
 from training.learn.seen import id_hashes
@@ -219,9 +220,10 @@ def _clear_quarantine(path: Path, users: Sequence[str]) -> int:
 
 
 def _clear_journal(path: Path, requests: set[str], users: set[str]) -> int:
-    """Empty the answers to the people's requests (what they cost stays counted); how many.
+    """Make failures of the answers to the people's requests; how many.
 
-    Also to those without a row: of a judge's reply that held no verdict, and where the people's
+    What they cost stays counted, and no later run takes an emptied answer for what a model said.
+    Also of requests without a row: where a judge's reply held no verdict, and where the people's
     rows were taken out of the log between two runs.
     """
     keys: set[str] = set()
@@ -230,7 +232,7 @@ def _clear_journal(path: Path, requests: set[str], users: set[str]) -> int:
         if record.get("request_id") in requests or record.get("user_id") in users:
             keys.add(str(record.get("key")))
         known = record.get("key") in keys and record.get("text")
-        return record | {"text": ""} if known else record
+        return record | {"kind": FAILED, "text": None, "error": "forgotten"} if known else record
 
     return _rewrite(path, without)
 

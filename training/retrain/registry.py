@@ -27,6 +27,7 @@ ALIASES_MEAN = (
 )
 SERVES = "the champion serves as before"
 BEGUN = "retrain "  # begins the name of a job's run, until it says what became of it
+REPLACES = "suffice.replaces"  # tag of a version on its way to be the champion: the one before it
 LONGEST = 5000  # characters that MLflow's tables take as a description
 _FOLDER = "data"  # of a logged model, in which its artifact is
 
@@ -56,8 +57,12 @@ class Registry:
         """The version that carries an alias; None where there is none, or it was deleted."""
         with self._absent():
             aliases = self.client.get_registered_model(self.name).aliases
-            if alias in aliases:
-                return _version(self.client.get_model_version(self.name, aliases[alias]))
+            number = aliases.get(alias)
+            if alias == PREVIOUS and CHAMPION in aliases:
+                champion = self.client.get_model_version(self.name, aliases[CHAMPION])
+                number = champion.tags.get(REPLACES, number)  # `promote` was killed half-way
+            if number is not None:
+                return _version(self.client.get_model_version(self.name, number))
         return None
 
     @contextmanager
@@ -137,17 +142,21 @@ class Registry:
     def promote(self, version: Version) -> Version | None:
         """Make a version the champion; returns the one that it replaces, now ``previous``.
 
-        The champion's alias is set last: whatever stops the job before leaves the old one.
+        One write decides, that of the champion's alias: whatever stops the job before leaves the
+        old one. For what it may leave undone after, a tag says which version is replaced.
         """
         old = self.of(CHAMPION)
         if old is not None and old.number == version.number:
             return None
         client = self.client
         if old is not None:
-            client.set_registered_model_alias(self.name, PREVIOUS, old.number)
+            client.set_model_version_tag(self.name, version.number, REPLACES, old.number)
         if self.of(ANCHOR) is None:
             client.set_registered_model_alias(self.name, ANCHOR, version.number)
         client.set_registered_model_alias(self.name, CHAMPION, version.number)
+        if old is not None:
+            client.set_registered_model_alias(self.name, PREVIOUS, old.number)
+            client.delete_model_version_tag(self.name, version.number, REPLACES)
         candidate = self.of(CHALLENGER)
         if candidate is not None and candidate.number == version.number:
             client.delete_registered_model_alias(self.name, CHALLENGER)
