@@ -246,9 +246,8 @@ def _pooling(
     """Whether kinds share what tiers differ by, in words."""
     if np.array_equal(target, taught, equal_nan=True):
         return []
-    return [
-        f"requests of {len(np.unique(kind))} kinds (source and tags) share what tiers differ by"
-    ]
+    count = len(np.unique(kind))
+    return [f"requests of {count} kinds (source and tags) share what tiers differ by"]
 
 
 def _best_width(geometry: Geometry, lessons: Lessons) -> tuple[float, NDArray[np.float64]]:
