@@ -122,8 +122,9 @@ class _Server:
         """The answer word by word, as server-sent events."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for word in f"answer to {prompt}".split(" "):
-            choice = {"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}
+        said = [({"content": f"{word} "}, None) for word in f"answer to {prompt}".split(" ")]
+        for delta, finish_reason in [*said, ({}, "stop")]:  # LiteLLM 1.110 wants an end
+            choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
             chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1}
             text = json.dumps(chunk | {"model": body["model"], "choices": [choice]})
             await response.write(f"data: {text}\n\n".encode())

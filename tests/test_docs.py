@@ -16,12 +16,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 from typer.main import get_command
 
 from tests.builders import make_artifact
@@ -268,6 +271,19 @@ def test_the_changelog_starts_with_this_version() -> None:
         r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert titles[0] == project["version"]
+
+
+def test_the_pip_of_python_3_11_finds_what_is_pinned() -> None:
+    """Of a package without releases, it finds something only if a bound names a pre-release."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = map(Requirement, chain.from_iterable(project["optional-dependencies"].values()))
+    bounded = {need.name: need.specifier for need in asked if need.specifier}
+    lines = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    early = {name for name in bounded.keys() & pins if Version(pins[name]).is_prerelease}
+    assert early
+    for name in early:
+        assert bounded[name].prereleases, f"{name}{bounded[name]}"
 
 
 def test_no_machine_and_no_registry_in_the_set_up() -> None:

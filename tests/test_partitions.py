@@ -48,6 +48,7 @@ def _scores(out: Path) -> dict[str, float]:
     return dict(zip(frame["request_id"], frame["score"], strict=True))
 
 
+@pytest.mark.filterwarnings("error::DeprecationWarning")
 def test_a_partition_a_day(tmp_path: Path) -> None:
     out = tmp_path / "traffic"
     source = _log(tmp_path / "1.csv", *_rows(range(50)), ("late", "", "no time", "m", 1, "u"))

@@ -194,5 +194,5 @@ def _days(batch: pa.RecordBatch) -> npt.NDArray[Any]:
     times = batch.column("at")
     micros = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     days = (micros // DAY).astype("datetime64[D]")
-    days[times.is_null().to_numpy(zero_copy_only=False)] = np.datetime64("NaT")
+    days[times.is_null().to_numpy(zero_copy_only=False)] = np.datetime64("NaT", "D")
     return days
