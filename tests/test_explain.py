@@ -16,6 +16,7 @@ from router.features import NAMES
 from router.head import Constant, Head
 from router.predictor import Predictor
 from router.prompt import Prompt
+from router.tier import Tier
 from tests.builders import POLICY, edit_manifest, make_artifact, make_embedder, make_predictor
 from tests.traffic_makers import call, prompt_texts
 from training.export import export
@@ -188,6 +189,31 @@ def test_heads_that_are_all_constants(tmp_path: Path) -> None:
     assert told.p.tolist() == [0.4, 0.7, 0.95]
     assert "always the same" in "\n".join(lines(told))
     assert as_json(told)["contributions"] == {}
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_of_many_tiers_with_long_names_the_nearest_are_taken_apart(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every name can be read in full, and every line fits."""
+    monkeypatch.setattr("training.console.WIDTH", width)
+    names = [f"a-rather-long-name-of-vendor-{k}" for k in range(11)]
+    tiers = tuple(Tier(name, name, 0.01 * 2**k, 0.02 * 2**k) for k, name in enumerate(names))
+    predictor = make_predictor(tiers)
+    golden = golden_lines(predictor.estimate(golden_prompts()).p, names)
+    export(tmp_path / "a", predictor, POLICY, golden, "card", np.zeros(0, np.uint64), {})
+    told = explain(tmp_path / "a", "Prove that there is no largest prime.")
+    worth = told.p - POLICY.mu * told.usd
+    decision, _, _, parts, *_ = lines(told)
+    for table in (decision, parts):
+        assert "…" not in table and max(map(len, table.splitlines())) <= width
+    assert width < 100 or all(name in decision for name in names)
+    learned = sorted(told.learned, key=lambda name: -worth[names.index(name)])
+    text = "\n".join(lines(told))
+    for place, name in enumerate(learned):
+        assert (f"Past requests most like this one: {name} scored" in text) == (place < 3)
+    assert "7 more tiers, farther from being chosen: see --json." in text
+    assert set(as_json(told)["contributions"]) == set(names[:-1])
 
 
 # --- what would change a decision -------------------------------------------------------------

@@ -145,7 +145,8 @@ def test_answers_to_people_whose_rows_are_gone_are_forgotten_too(workdir, capsys
         done = call(capsys, *arguments(workdir, upstream.url, "--json"))
     run = json.loads(done.out)["run"]
     assert (run["answered"], run["known"]) == (2, 4)
-    assert run["usd"] == pytest.approx(8 / 6 * sum(r["usd"] for r in records if r["kind"] != "asked"))
+    before = sum(r["usd"] for r in records if r["kind"] != "asked")
+    assert run["usd"] == pytest.approx(8 / 6 * before)
     frame = read_traffic(workdir / "new.parquet").frame
     assert len(frame) == 6 and frame["response"].str.startswith("answer to ").all()
     (workdir / "new.parquet").unlink()

@@ -59,8 +59,11 @@ def step(name: str) -> Iterator[None]:
 def render(table: Table) -> str:
     """A table as plain text, as wide as the terminal, or WIDTH where stdout is none.
 
-    Cells are text, never markup: tiers, sources and models may be called anything.
+    Cells are text, never markup: tiers, sources and models may be called anything. What is too
+    long for its column is folded, never cut: two names may differ in their ends only.
     """
+    for column in table.columns:
+        column.overflow = "fold"
     width = get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     page = Console(file=StringIO(), width=width, no_color=True, markup=False, emoji=False)
     page.print(table)

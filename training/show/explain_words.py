@@ -5,6 +5,7 @@ from math import expm1, isinf
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.table import Table
 
 from router.features import NAMES
@@ -12,8 +13,10 @@ from training.console import render
 from training.show.changes import Rival
 from training.show.contributions import NEIGHBOURS, READ, SURFACE_GROUPS, WORDING
 from training.show.explain import Explanation
+from training.show.words import count
 
 MOST_WORDS = 4
+MOST_TIERS = 3  # are taken apart: a table of more columns than these is read by nobody
 MEANINGS = {
     "length": "how long the prompt is",
     "numbers and maths": "digits, formulas",
@@ -42,10 +45,13 @@ def lines(explanation: Explanation) -> Iterator[str]:
         yield "Rules come before all this, and may decide otherwise; `suffice inspect` lists them."
     if explanation.contributions is not None:
         yield ""
-        yield render(_groups(explanation))
+        shown = _nearest(explanation)
+        yield render(_groups(explanation, shown))
+        if left := len(explanation.learned) - len(shown):
+            yield f"{count(left, 'more tier')}, farther from being chosen: see --json."
         yield f"Compared with: {explanation.reference}."
-        yield from _words(explanation)
-        yield from _neighbours(explanation)
+        yield from _words(explanation, shown)
+        yield from _neighbours(explanation, shown)
     yield ""
     yield from _changes(explanation)
 
@@ -92,42 +98,47 @@ def _dial(e: Explanation) -> Iterator[str]:
         )
 
 
-def _groups(e: Explanation) -> Table:
+def _nearest(e: Explanation) -> list[int]:
+    """Places among the learned tiers of the chosen one and of those that came closest to it."""
+    worth = e.p - e.artifact.policy.mu * e.usd
+    worth[e.chosen] = np.inf
+    order = np.argsort(-worth[e.artifact.predictor.learned], kind="stable")
+    return sorted(order[:MOST_TIERS].tolist())
+
+
+def _groups(e: Explanation, shown: list[int]) -> Table:
     assert e.contributions is not None
-    start = ", ".join(
-        f"{name} {e.p_reference[k]:.1%} to {e.p[k]:.1%}"
-        for k, name in enumerate(e.names)
-        if name in e.learned
-    )
+    learned = [e.artifact.predictor.learned[j] for j in shown]
+    start = ", ".join(f"{e.names[k]} {e.p_reference[k]:.1%} to {e.p[k]:.1%}" for k in learned)
     table = Table(
         title=f"What moves P(suffices) from an average request to this one: {start}",
         title_justify="left",
     )
     table.add_column("part of the prompt")
-    for name in e.learned:
-        table.add_column(f"{name}, points (log-odds)", justify="right")
+    for k in learned:  # wide enough for a cell such as +1.6 (+0.07)
+        table.add_column(f"{e.names[k]}, points (log-odds)", justify="right", min_width=12)
     table.add_column("most of it")
-    totals = {name: part.sum(axis=0) for name, part in e.contributions.by_group.items()}
+    slopes = e.points[shown]
+    totals = {name: part.sum(axis=0)[shown] for name, part in e.contributions.by_group.items()}
     for name, total in sorted(totals.items(), key=lambda item: -float(np.abs(item[1]).max())):
-        cells = [
-            f"{100 * push * slope:+.1f} ({push:+.2f})"
-            for push, slope in zip(total, e.points, strict=True)
-        ]
-        table.add_row(f"{name}: {MEANINGS[name]}", *cells, _features(e, name))
+        cells = _cells(total, slopes)
+        table.add_row(f"{name}: {MEANINGS[name]}", *cells, _features(e, name, shown))
     everything = np.sum(list(totals.values()), axis=0)
-    table.add_row(
-        "all together",
-        *(f"{100 * a * b:+.1f} ({a:+.2f})" for a, b in zip(everything, e.points, strict=True)),
-        end_section=True,
-    )
+    table.add_row("all together", *_cells(everything, slopes), end_section=True)
     return table
 
 
-def _features(e: Explanation, group: str) -> str:
+def _cells(pushes: NDArray[np.float64], slopes: NDArray[np.float64]) -> Iterator[str]:
+    for push, slope in zip(pushes, slopes, strict=True):
+        yield f"{100 * push * slope:+.1f} ({push:+.2f})"
+
+
+def _features(e: Explanation, group: str, shown: list[int]) -> str:
     """The two surface features of a group that push most, with their values."""
     assert e.contributions is not None
     names = SURFACE_GROUPS.get(group, ())
-    push = {name: np.abs(e.contributions.columns[NAMES.index(name)]).max() for name in names}
+    moved = e.contributions.columns[:, shown]
+    push = {name: np.abs(moved[NAMES.index(name)]).max() for name in names}
     strongest = sorted((name for name in names if push[name] > 0.005), key=lambda n: -push[n])[:2]
     return ", ".join(_feature(name, float(e.surface[NAMES.index(name)])) for name in strongest)
 
@@ -148,20 +159,20 @@ def _feature(name: str, value: float) -> str:
     return f"{plain}: {value:.3g}"
 
 
-def _words(e: Explanation) -> Iterator[str]:
-    for j, tier in enumerate(e.learned):
+def _words(e: Explanation, shown: list[int]) -> Iterator[str]:
+    for j in shown:
         told = [(text, push[j]) for text, push in e.tokens if abs(push[j]) >= 0.005]
         told.sort(key=lambda item: -abs(item[1]))
         if told:
             words = ", ".join(f"{text!r} {push:+.2f}" for text, push in told[:MOST_WORDS])
-            yield f"Words that say most about {tier} (log-odds): {words}."
+            yield f"Words that say most about {e.learned[j]} (log-odds): {words}."
 
 
-def _neighbours(e: Explanation) -> Iterator[str]:
-    for j, tier in enumerate(e.learned):
+def _neighbours(e: Explanation, shown: list[int]) -> Iterator[str]:
+    for j in shown:
         yield (
-            f"Past requests most like this one: {tier} scored {e.near_rate[j]:.0%} on average, "
-            f"over about {e.near_rows[j]:.0f} of them (weighted by likeness)."
+            f"Past requests most like this one: {e.learned[j]} scored {e.near_rate[j]:.0%} on "
+            f"average, over about {e.near_rows[j]:.0f} of them (weighted by likeness)."
         )
 
 

@@ -172,8 +172,10 @@ def _tried(overlap: Overlap, names: Sequence[str]) -> Table:
         title="Who was tried where: answers by predicted gain of the top over the cheapest tier",
         caption="share of the requests that each tier answered, and their effective rows",
     )
-    for name in ("predicted gain", "requests", *names, "smallest propensity"):
+    table.add_column("predicted gain", justify="right", min_width=len("predicted"))
+    for name in ("requests", *names):
         table.add_column(name, justify="right")
+    table.add_column("smallest propensity", justify="right", min_width=len("propensity"))
     for d, rows in enumerate(overlap.rows):
         tried = zip(overlap.share[d], overlap.effective[d], strict=True)
         least = overlap.smallest[d]
