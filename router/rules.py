@@ -220,6 +220,8 @@ class Rules:
         output = asked if asked is not None and asked > 0 else RESERVED_OUTPUT  # −1: no limit
         windows = [tier.context_window for tier in self.tiers]
         narrowest = min((window for window in windows if window is not None), default=None)
+        # Half: the bound is of four tokens a character, and a tokenizer may make more of one that
+        # it takes apart first (a ligature). To count once too often costs little.
         if narrowest is None or bound + output <= narrowest // 2:
             return []
         counted = tokens()

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -72,6 +74,31 @@ def test_free_tiers_of_equal_quality_can_be_drawn(tmp_path):
     flat = trace(order_walk([1.0, 1.0]), np.full((2, 2), 0.5), np.zeros((2, 2)))
     points = [Point(0, 0.5, "a"), Point(0, 0.5, "b")]
     save(cost_quality_curve(flat, points, chosen=points[0]), tmp_path / "flat.png")
+
+
+def test_labels_of_eleven_tiers_stand_apart_and_inside_the_picture():
+    ours, _ = curves()
+    many = [
+        Point(0.003 * (k / 10) ** 4, 0.5 + 0.03 * k, f"always a-long-name-of-vendor-{k}")
+        for k in range(11)
+    ]
+    figure = cost_quality_curve(ours, many, chosen=replace(many[9], label="always chosen"))
+    figure.draw_without_rendering()
+    labels = [text for text in figure.axes[0].texts if text.get_text().startswith("always")]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) == 12
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_reliability_of_eleven_tiers_is_a_page_and_no_ribbon():
+    p = np.linspace(0.0, 1.0, 60)
+    table = reliability_table(p, np.round(p))
+    figure = reliability({f"tier {t}": table for t in range(11)})
+    assert len(figure.axes) == 22
+    assert max(figure.get_size_inches()) < 16
+    named = [axes.get_title(loc="left") for axes in figure.axes]
+    assert [name for name in named if name] == [f"tier {t}" for t in range(11)]
 
 
 @pytest.mark.parametrize("tiers", [1, 4])

@@ -411,6 +411,9 @@ def test_sessions_are_called_few_where_the_largest_decide():
     [told] = few_sessions(np.repeat(np.arange(241), (160, *[1] * 240)))
     assert "holds 40% of the requests" in told
     assert "all 241 tell as much as 6.2 of equal size" in told
+    [told] = few_sessions(np.repeat(np.arange(3), 100))
+    assert "holds 33% of the requests" in told
+    assert "all 3 tell as much as 3 of equal size" in told
 
 
 def test_figures_of_a_slice_that_is_mostly_one_session_are_wide():

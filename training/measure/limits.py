@@ -14,7 +14,7 @@ from scipy.stats import beta
 
 from training.measure.intervals import Floats, Interval
 
-FEW = 30  # sessions of equal size
+FEW, LEAST = 30, 10  # sessions of equal size
 
 
 def half_width(values: Floats, session: ArrayLike, confidence: float = 0.95) -> float:
@@ -124,12 +124,16 @@ def choice_limits(
 
 
 def few_sessions(session: ArrayLike) -> tuple[str, ...]:
-    """Said where few sessions hold so many requests that the others add little; else nothing.
+    """Said where few sessions hold so many requests that the others add little, or all of them.
+
+    A `rate` allows for that; resampled sessions do not: of 2, 3, 5 and 10 equal ones, 55, 75, 83
+    and 90 % of the bootstrap's 95 % intervals of a mean hold the truth.
 
     session: labels [n].
     """
     size = np.bincount(_numbered(session))
-    if len(size) < 2 or (units := independent_units(size)) >= min(FEW, len(size) / 2):
+    least = max(LEAST, min(FEW, len(size) / 2))
+    if len(size) < 2 or (units := independent_units(size)) >= least:
         return ()
     return (
         f"one session, or one prompt asked again and again, holds {size.max() / size.sum():.0%} of "

@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patheffects import AbstractPathEffect
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import BboxBase
 
 INK, SOFT, FAINT = "#1b1f24", "#5b6570", "#c9d0d6"
 OURS, STAR, RANDOM = "#0b6e69", "#d1495b", "#8a939c"
 BASELINES = ("#c98a1b", "#6a5fb0", "#7a9a3c", "#a86a4a", "#3f7cac", "#b05f8e", "#4d4d4d")
 _PER_THOUSAND = 1000.0
+PANELS = 4  # in a row
+_LINE = 13.0  # points from one line of text to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +95,13 @@ def cost_quality_curve(
             label="oracle (knows the outcomes)",
             zorder=1,
         )
-    for place, constant in enumerate(constants):
-        _mark_constant(axes, constant, place == 0)
+    labels = [_mark_constant(axes, one, place == 0) for place, one in enumerate(constants)]
     axes.set_xlabel("mean cost, USD per 1,000 requests")
     axes.set_ylabel("mean quality")
     _frame(axes, constants, router)
     if chosen is not None:
-        _mark_chosen(axes, chosen)
+        labels.insert(0, _mark_chosen(axes, chosen))
+    _set_apart(figure, axes, labels)
     axes.legend(loc="lower right", frameon=False, fontsize=10, labelcolor=INK, handlelength=2.2)
     return figure
 
@@ -115,17 +119,17 @@ def finding(constants: Sequence[Point], chosen: Point | None) -> str:
 
 
 def reliability(tables: Mapping[str, Reliability]) -> "Figure":
-    """One panel per tier: mean outcome against mean probability by bin, with counts beneath.
+    """One panel per tier, PANELS a row: mean outcome against mean probability by bin, and counts.
 
     tables: {tier: `measure.reliability.reliability_table`}. Bars are 95 % intervals; on the
     diagonal a probability means what it says.
     """
     from matplotlib.figure import Figure
 
-    count = len(tables)
-    figure = Figure(
-        figsize=(max(4.8, 0.6 + 3.7 * count), 5.0), layout="constrained", facecolor="white"
-    )
+    columns = min(len(tables), PANELS)
+    rows = math.ceil(len(tables) / columns)
+    size = (max(4.8, 0.6 + 3.7 * columns), 5.0 * rows)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(
         "Of the requests given probability p, how many sufficed?",
         x=0.01,
@@ -135,10 +139,11 @@ def reliability(tables: Mapping[str, Reliability]) -> "Figure":
         fontweight="bold",
     )
     grid = figure.subplots(
-        2, count, squeeze=False, sharex=True, sharey="row", height_ratios=(4.5, 1)
+        2 * rows, columns, squeeze=False, sharex=True, sharey="row", height_ratios=(4.5, 1) * rows
     )
-    for column, (tier, table) in enumerate(tables.items()):
-        upper, lower = grid[0, column], grid[1, column]
+    for place, (tier, table) in enumerate(tables.items()):
+        row, column = divmod(place, columns)
+        upper, lower = grid[2 * row, column], grid[2 * row + 1, column]
         upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1.4, zorder=1)
         spread = np.abs(np.stack([table.mean_outcome - table.low, table.high - table.mean_outcome]))
         upper.errorbar(
@@ -157,10 +162,15 @@ def reliability(tables: Mapping[str, Reliability]) -> "Figure":
         upper.set_ylim(-0.02, 1.02)
         lower.bar(table.mean_p, table.count, width=0.02, color=OURS, alpha=0.55)
         lower.set_xlabel("predicted P(suffices)")
+        lower.tick_params(labelbottom=True)
         bare(upper)
         bare(lower)
-    grid[0, 0].set_ylabel("observed")
-    grid[1, 0].set_ylabel("requests")
+    for upper, lower in zip(grid[::2, 0], grid[1::2, 0], strict=True):
+        upper.set_ylabel("observed")
+        lower.set_ylabel("requests")
+    for spare in range(len(tables), rows * columns):
+        for half in (0, 1):
+            grid[-2 + half, spare % columns].remove()
     return figure
 
 
@@ -218,9 +228,9 @@ def bare(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
-def _mark_constant(axes: "Axes", point: Point, leftmost: bool) -> None:
+def _mark_constant(axes: "Axes", point: Point, leftmost: bool) -> "Annotation":
     axes.plot(*_at(point), "o", color=INK, markersize=7, markeredgecolor="white", zorder=6)
-    axes.annotate(
+    return axes.annotate(
         point.label,
         _at(point),
         xytext=(9, -4) if leftmost else (0, 13),
@@ -234,11 +244,27 @@ def _mark_constant(axes: "Axes", point: Point, leftmost: bool) -> None:
     )
 
 
-def _mark_chosen(axes: "Axes", point: Point) -> None:
+def _set_apart(figure: "Figure", axes: "Axes", labels: "Sequence[Annotation]") -> None:
+    """Keep labels inside the picture, and move each down until it stands on none before it."""
+    figure.draw_without_rendering()
+    taken: list[BboxBase] = []
+    for label in labels:
+        box = label.get_window_extent()
+        if box.x0 < axes.bbox.x0:
+            label.set_horizontalalignment("left")
+        elif box.x1 > figure.bbox.x1:
+            label.set_horizontalalignment("right")
+        while any(label.get_window_extent().overlaps(other) for other in taken):
+            right, up = label.xyann
+            label.xyann = (right, up - _LINE)
+        taken.append(label.get_window_extent())
+
+
+def _mark_chosen(axes: "Axes", point: Point) -> "Annotation":
     axes.plot(*_at(point), "*", color=STAR, markersize=21, markeredgecolor="white", zorder=8)
     left, right = axes.get_xlim()
     near_left = _at(point)[0] < left + 0.35 * (right - left)
-    axes.annotate(
+    return axes.annotate(
         point.label,
         _at(point),
         xytext=(-6, 24) if near_left else (6, 24),
