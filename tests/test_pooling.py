@@ -105,6 +105,15 @@ def test_scores_stay_scores_and_unpaired_rows_as_they_are(score, seed):
     assert ((found[~lost] >= 0) & (found[~lost] <= 1)).all()
 
 
+def test_neighbours_count_what_past_requests_scored():
+    score, kind = log_of(600, 3)
+    x, rows = drawn(600, 3)[0], np.arange(600)
+    fit = (x, score, np.ones_like(score), rows, rows, ("small", "large"), 0, 0)
+    fitted = fit_heads(*fit, kind=kind)
+    assert any("4 kinds" in note for note in fitted.notes)
+    np.testing.assert_allclose(fitted.neighbours.successes.sum(axis=1), score.sum(axis=0))
+
+
 def test_heads_order_new_prompts_better_by_what_kinds_tell():
     """Prompts of two kinds, told apart by their words; served heads see nothing but the prompt."""
     better = []

@@ -77,7 +77,7 @@ class Lessons:
         return np.flatnonzero(~np.isnan(self.score[:, k]))
 
     def taught(self, fold: int | None = None) -> NDArray[np.float64]:
-        """What members learn from the rows outside a fold, or from all: scores, pooled over kinds.
+        """What linear and forest learn outside a fold, or of all rows: scores, pooled over kinds.
 
         float64[n, k]; rows of the fold, whose labels have no part in it, are NaN.
         """

@@ -133,7 +133,6 @@ def fit_heads(
     blend, combined, whole = blend_members(margins, outcome, counted, sure)
     calibrations = calibrate(combined, outcome, counted, sure)
     linears, boosters = all_linears(lessons, line), all_boosters(lessons, trees)
-    taught = lessons.taught()
     flat = [flatten(booster) for booster in boosters]
     heads: dict[int, Head | Constant] = {k: Constant(p) for k, p in constants.items()}
     p = np.empty_like(score)
@@ -146,13 +145,13 @@ def fit_heads(
     return FittedHeads(
         heads=tuple(heads[k] for k in range(len(names))),
         blend=blend,
-        neighbours=fit_neighbours(geometry, taught, counted, np.arange(len(score)), width),
+        neighbours=fit_neighbours(geometry, target, counted, np.arange(len(score)), width),
         boosters=tuple(boosters),
         growths=tuple(growth for _, growth in flat),
         p=p,
         whole=whole,
         margins=margins,
-        notes=(*notes, *_sharing(line.way, trees), *_pooling(target, taught, kind)),
+        notes=(*notes, *_sharing(line.way, trees), *_pooling(lessons)),
         choices=_choices(line, width, blend),
     )
 
@@ -240,26 +239,23 @@ def _sharing(line: Way, trees: Way) -> list[str]:
     return [f"few requests show every tier's outcome; by cross-fitting tiers share the {members}"]
 
 
-def _pooling(
-    target: NDArray[np.float64], taught: NDArray[np.float64], kind: NDArray[np.int64]
-) -> list[str]:
+def _pooling(lessons: Lessons) -> list[str]:
     """Whether kinds share what tiers differ by, in words."""
-    if np.array_equal(target, taught, equal_nan=True):
+    if np.array_equal(lessons.score, lessons.taught(), equal_nan=True):
         return []
-    count = len(np.unique(kind))
+    count = len(np.unique(lessons.kind))
     return [f"requests of {count} kinds (source and tags) share what tiers differ by"]
 
 
 def _best_width(geometry: Geometry, lessons: Lessons) -> tuple[float, NDArray[np.float64]]:
     """Kernel width with the least cross-fitted loss, and its margins float64[n, learned]."""
-    folds = lessons.folds
-    taught = [lessons.taught(fold) for fold in range(folds.max() + 1)]
+    score, weight, folds = lessons.score, lessons.weight, lessons.folds
 
     def cross_fitted(width: float) -> NDArray[np.float64]:
-        margins = np.empty_like(lessons.score)
-        for fold, score in enumerate(taught):
+        margins = np.empty_like(score)
+        for fold in range(folds.max() + 1):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            neighbours = fit_neighbours(geometry, score, lessons.weight, inside, width)
+            neighbours = fit_neighbours(geometry, score, weight, inside, width)
             margins[outside] = neighbour_margins(neighbours, lessons.x.dense[outside])
         return margins
 

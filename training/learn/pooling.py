@@ -2,8 +2,9 @@
 
 One outcome hardly tells that: mostly both tiers suffice or both fail, and where they differ chance
 has a say. Requests with a source and tags in common (application, task, tenant) tell it better
-together. So members learn, of a request that shows every tier's outcome, its own difference and the
-mean one of its kind in equal parts; the level, how hard it is for all tiers, remains its own.
+together. So linear, forest and encoder learn, of a request that shows every tier's outcome, its own
+difference and the mean one of its kind in equal parts; the level, how hard it is for all tiers,
+remains its own. Neighbours do not: what past requests scored is told where a decision is explained.
 
 A kind's mean is shrunk towards that of all requests, as far as chance explains that kinds differ
 (empirical Bayes, Efron and Morris, 1975). Where chance explains all of it nothing is pooled.
@@ -44,7 +45,7 @@ def kinds(source: NDArray[np.object_], tags: NDArray[np.object_]) -> NDArray[np.
 def pooled(
     score: NDArray[np.float64], weight: NDArray[np.float64], kind: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """What members learn, float64[n, k] in [0, 1]; rows without every tier's score as they are.
+    """What is learned, float64[n, k] in [0, 1]; rows without every tier's score as they are.
 
     Nothing is pooled where less than half of the labelled rows are paired: what tiers differ by is
     learned in another way there (`learn.joint`, `learn.gaps`).
