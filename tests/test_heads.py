@@ -355,7 +355,7 @@ def test_the_linear_member_served_is_the_mean_of_its_penalties(log):
     lessons = lessons_of(log, log.requests.score)
     [way] = cross_fit(lessons)
     line = LinearBlend(way, np.array([0.0, 0.0, 1.0, 0.0]), np.array([0.3, 0.0, 0.2, 0.5]))
-    under = fit_ridges(*lessons.labelled(), line.way.ridges)
+    under = fit_ridges(*lessons.labelled(lessons.taught()), line.way.ridges)
     margins = [[linear_margins(one, log.x) for one in of_tier] for of_tier in under]
     wanted = blended(line.level, line.gap, np.moveaxis(np.array(margins), 0, -1))
     served = [linear_margins(one, log.x) for one in all_linears(lessons, line)]

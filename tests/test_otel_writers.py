@@ -18,6 +18,7 @@ from router.prompt import Prompt
 from tests.test_adapters import counts, lines, read
 from training.log.adapters.flat import conventional, listed
 from training.log.adapters.records import UNREADABLE
+from training.log.adapters.twins import RECENT, Told, Twins
 
 STARTED = 1_790_000_000_000_000_000
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -293,3 +294,15 @@ def test_no_attributes_end_the_reading(told: dict[str, Any]) -> None:
     for kind in ({}, {"openinference.span.kind": "LLM"}):
         with suppress(UNREADABLE):
             conventional(told | kind)
+
+
+def test_of_many_calls_only_the_last_are_looked_through():
+    """Whatever else was asked meanwhile; a call that was forgotten leaves nothing behind."""
+    twins, outer = Twins(), Told("hello", "m", "framework", 0, 100, "outer")
+    inner = Told("hello", "m", "client", 10, 90, "inner")
+    assert list(twins.inner(outer)) == []
+    for number in range(RECENT - 1):
+        assert list(twins.inner(Told(f"question {number}", "m", "client", 1, 2, "other"))) == []
+    assert list(twins.inner(inner)) == ["inner"]  # the outer one is the oldest that is known
+    assert list(twins.inner(inner._replace(key="late"))) == []
+    assert len(twins.recent) == sum(map(len, twins.alike.values())) == RECENT

@@ -87,10 +87,9 @@ class Lessons:
         return found
 
     def labelled(
-        self, fold: int | None = None
+        self, taught: NDArray[np.float64]
     ) -> tuple[Matrix, NDArray[np.float64], NDArray[np.float64]]:
         """Vectors, what is taught and weights, float64[m, k], of rows with a label of any tier."""
-        taught = self.taught(fold)
         rows = np.flatnonzero(~np.isnan(taught).all(axis=1))
         return self.x.take(rows), taught[rows], self.weight[rows]
 
@@ -232,19 +231,20 @@ def best_forest(ways: list[Way], lessons: Lessons) -> Way:
 
 def all_linears(lessons: Lessons, line: LinearBlend) -> list[Linear]:
     """Each tier's linear member, fitted on all rows."""
+    rows = lessons.labelled(lessons.taught())
     if line.way.together:
-        return fit_linears(*lessons.labelled(), line.penalty)
+        return fit_linears(*rows, line.penalty)
     used = np.flatnonzero(line.level + line.gap)
-    linears = fit_ridges(*lessons.labelled(), [line.way.ridges[j] for j in used])
+    linears = fit_ridges(*rows, [line.way.ridges[j] for j in used])
     return merge(linears, line.level[used], line.gap[used])
 
 
 def all_boosters(lessons: Lessons, way: Way) -> list[lgb.Booster]:
     """Each tier's forest, grown on all rows."""
-    seed, recipe, rounds = lessons.seed, lessons.recipe, way.rounds()
+    seed, recipe, rounds, taught = lessons.seed, lessons.recipe, way.rounds(), lessons.taught()
     if way.together:  # of the same trees, so rounds are the same, too
-        return grow_shared(*lessons.labelled(), rounds[0], seed, recipe)
-    found, taught = [], lessons.taught()
+        return grow_shared(*lessons.labelled(taught), rounds[0], seed, recipe)
+    found = []
     for k, count in enumerate(rounds):
         rows = lessons.rows(k)
         learned = taught[rows, k], lessons.weight[rows, k]
@@ -268,7 +268,7 @@ def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
     outside = np.flatnonzero(lessons.folds == number)
     held_out, ridges = lessons.x.take(outside), lessons.recipe.ridges
     found = []
-    for k, linears in enumerate(fit_ridges(*lessons.labelled(number), ridges)):
+    for k, linears in enumerate(fit_ridges(*lessons.labelled(taught), ridges)):
         rows = np.flatnonzero(~np.isnan(taught[:, k]))
         known = outside[~np.isnan(score[outside, k])]
         booster = fit_booster(
@@ -291,7 +291,7 @@ def fit_fold(lessons: Lessons, number: int) -> list[Fold]:
 def fit_fold_jointly(lessons: Lessons, ridge: Ridge, number: int) -> list[Fold]:
     """As `fit_fold`, of all tiers at once."""
     outside = np.flatnonzero(lessons.folds == number)
-    rows = lessons.labelled(number)
+    rows = lessons.labelled(lessons.taught(number))
     held_out = lessons.x.take(outside), lessons.score[outside], lessons.weight[outside]
     linears = fit_linears(*rows, ridge)
     told = lessons.rounds, lessons.seed, lessons.recipe

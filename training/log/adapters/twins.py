@@ -1,6 +1,6 @@
 """Two libraries that tell of one call: a framework and the client that it uses, say."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,18 +21,27 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """The last calls that were told of."""
+    """The last calls that were told of, in their order and by what was asked of which model."""
 
-    recent: deque[Told] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: deque[Told] = field(default_factory=deque)
+    alike: defaultdict[tuple[str, Any], deque[Told]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
 
     def inner(self, own: Told) -> Iterator[str]:
         """Keys of calls that another call holds: the same was asked, one during the other.
 
         Of the messages before the last, the two libraries tell differently.
         """
-        for other in self.recent:
-            if other[:2] == own[:2] and other.library != own.library:
+        for other in self.alike[own[:2]]:
+            if other.library != own.library:
                 inner, outer = sorted((own, other), key=lambda one: one.ended - one.started)
                 if outer.started <= inner.started and inner.ended <= outer.ended:
                     yield inner.key
         self.recent.append(own)
+        self.alike[own[:2]].append(own)
+        if len(self.recent) > RECENT:
+            oldest = self.recent.popleft()[:2]
+            self.alike[oldest].popleft()
+            if not self.alike[oldest]:
+                del self.alike[oldest]
