@@ -8,7 +8,7 @@ import pytest
 from tests.traffic_makers import TIERS, make_rows, write_log
 from training.errors import BadInput
 from training.label.rule import LabelRule, load_requests
-from training.measure.kinds import BAD, LOST, NEEDED, NEEDLESS, SAVED, kinds_of
+from training.measure.hindsight import BAD, LOST, NEEDED, NEEDLESS, SAVED, cases_of
 from training.measure.metrics import bad_downgrades
 from training.measure.offpolicy import always, ips_terms
 from training.measure.simulate import observe
@@ -65,9 +65,9 @@ def test_what_cannot_be_drawn_is_refused(requests) -> None:
         observe(once, np.full((n, 2), 0.5), 0)
 
 
-def test_kinds_of_decisions() -> None:
+def test_cases_of_decisions() -> None:
     tier = np.array([0, 0, 0, 1, 1, 1, 1])
     good = np.array([[1, 1], [0, 1], [0, 0], [1, 1], [0, 1], [0, 0], [1, 0]], dtype=bool)
-    found = kinds_of(tier, good)
+    found = cases_of(tier, good)
     assert found.tolist() == [SAVED, BAD, LOST, NEEDLESS, NEEDED, NEEDED, NEEDLESS]
     np.testing.assert_array_equal(found == BAD, bad_downgrades(tier, good))

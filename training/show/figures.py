@@ -12,7 +12,7 @@ import pandas as pd
 
 from router.policy import Policy
 from training.decide.operating import Step
-from training.measure.kinds import BAD, LOST, NEEDED, NEEDLESS, SAVED
+from training.measure.hindsight import BAD, LOST, NEEDED, NEEDLESS, SAVED
 from training.show.plots import BASELINES, INK, OURS, RANDOM, SOFT, STAR, bare
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PALE, SAND = "#a9c7c5", "#e3c27e"
 COLOURS = (OURS, *BASELINES, STAR, RANDOM)
-KIND_COLOURS = {SAVED: OURS, LOST: RANDOM, BAD: STAR, NEEDLESS: SAND, NEEDED: PALE}
+CASE_COLOURS = {SAVED: OURS, LOST: RANDOM, BAD: STAR, NEEDLESS: SAND, NEEDED: PALE}
 WIDTH = 9.2  # inches, of every picture
 LINE = 0.31  # inches, of a row of names
 MOST_LABELS = 14  # along an axis of bars

@@ -1,4 +1,4 @@
-"""Decisions sorted by how they turned out, for notebooks, where every tier's outcome is known."""
+"""Decisions sorted in hindsight, for notebooks, where every tier's outcome is known."""
 
 from typing import Final
 
@@ -10,11 +10,11 @@ BAD: Final = "cheaper tier failed: bad downgrade"
 LOST: Final = "cheaper tier failed, so would the top"
 NEEDED: Final = "top tier, and it was needed"
 NEEDLESS: Final = "top tier, a cheaper one would do"
-KINDS: Final = (SAVED, LOST, BAD, NEEDLESS, NEEDED)
+CASES: Final = (SAVED, LOST, BAD, NEEDLESS, NEEDED)
 
 
-def kinds_of(tier: NDArray[np.int64], sufficed: NDArray[np.bool_]) -> NDArray[np.str_]:
-    """Which of KINDS each decision is: text[n].
+def cases_of(tier: NDArray[np.int64], sufficed: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """Which of CASES each decision is: text[n].
 
     The top tier counts as needed also where no tier suffices.
 
