@@ -14,17 +14,14 @@ of the tier with the fewest rows drown the gap in noise. So the tiers share what
 What is served is each tier's own `Linear` and `Forest`, as when they learn apart.
 """
 
-from dataclasses import dataclass
-
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from router.head import Linear
-from training.learn.linear import standardise
+from training.learn.linear import Rows, standardise
 from training.learn.members import Matrix, Recipe, Ridge
 from training.learn.trees import forest_parameters, grow
 
@@ -48,26 +45,6 @@ def levels(score: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[n
     return np.asarray(logit((total + 0.5) / (counted.sum(axis=0) + 1.0)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """One tier's labelled rows: standardised features, TF-IDF terms, scores, weights."""
-
-    dense: NDArray[np.float64]
-    terms: sparse.csr_matrix
-    score: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-    def loss(
-        self, weights: NDArray[np.float64], bias: float
-    ) -> tuple[float, NDArray[np.float64], float]:
-        """Cross-entropy of a linear model, and its slope by weights and by bias."""
-        dim = self.dense.shape[1]
-        margin = self.dense @ weights[:dim] + self.terms @ weights[dim:] + bias
-        nats = float(self.weight @ (np.logaddexp(0.0, margin) - self.score * margin))
-        missed = self.weight * (expit(margin) - self.score)
-        return nats, np.append(missed @ self.dense, self.terms.T @ missed), float(missed.sum())
-
-
 def fit_linears(
     x: Matrix, score: NDArray[np.float64], weight: NDArray[np.float64], ridge: Ridge
 ) -> list[Linear]:
@@ -82,10 +59,7 @@ def fit_linears(
     dense, axes = standardise(x.dense, ridge.dense)
     known = np.unique(x.terms.indices)
     terms, count, width = x.terms[:, known], score.shape[1], dense.shape[1] + len(known)
-    rows = []
-    for k in range(count):
-        seen = np.flatnonzero(~np.isnan(score[:, k]))
-        rows.append(_Rows(dense[seen], terms[seen], score[seen, k], weight[seen, k]))
+    rows = [Rows.of(dense, terms, score[:, k], weight[:, k]) for k in range(count)]
     level = levels(score, weight)
     common, own = np.sqrt(CORRELATION), np.sqrt(1.0 - CORRELATION)
 

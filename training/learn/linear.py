@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from router.head import Linear, blended
 from router.ngrams import BUCKETS
@@ -48,6 +49,47 @@ class Axes:
         return Linear(weights, terms, bias, self.low, self.high)
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One tier's labelled rows.
+
+    Attributes:
+        dense: float64[n, dim], standardised.
+        terms: sparse float64[n, m], TF-IDF weights of known n-grams.
+        score: float64[n] in [0, 1].
+        weight: float64[n].
+    """
+
+    dense: NDArray[np.float64]
+    terms: sparse.csr_matrix
+    score: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        dense: NDArray[np.float64],
+        terms: sparse.csr_matrix,
+        score: NDArray[np.float64],
+        weight: NDArray[np.float64],
+    ) -> "Rows":
+        """Those whose score is observed, not NaN; if all are, nothing is copied."""
+        seen = ~np.isnan(score)
+        if seen.all():
+            return cls(dense, terms, score, weight)
+        return cls(dense[seen], terms[seen], score[seen], weight[seen])
+
+    def loss(
+        self, weights: NDArray[np.float64], bias: float
+    ) -> tuple[float, NDArray[np.float64], float]:
+        """Cross-entropy of a linear model, and its slope by weights and by bias."""
+        dim = self.dense.shape[1]
+        margin = self.dense @ weights[:dim] + self.terms @ weights[dim:] + bias
+        nats = float(self.weight @ (np.logaddexp(0.0, margin) - self.score * margin))
+        missed = self.weight * (expit(margin) - self.score)
+        return nats, np.append(missed @ self.dense, self.terms.T @ missed), float(missed.sum())
+
+
 def standardise(dense: NDArray[np.float32], scale: float) -> tuple[NDArray[np.float64], Axes]:
     """Dense features, float[n, d], clipped, centred and brought to the deviation `scale`."""
     mean, deviation = dense.mean(axis=0, dtype=np.float64), dense.std(axis=0, dtype=np.float64)
@@ -74,21 +116,13 @@ def fit_ridges(
         without slopes.
     """
     known = np.unique(x.terms.indices)
-    standard, axes = standardise(x.dense, 1.0)
-    dim = len(axes.scale)
-    rows = sparse.hstack([_as_sparse(standard), x.terms[:, known].tocsc()], format="csc").tocsr()
-    of_dense = rows.indices < dim
-    found: dict[tuple[int, Ridge], Linear] = {}
-    for scale in {ridge.dense for ridge in ridges}:
-        values = np.where(of_dense, rows.data * scale, rows.data)
-        scaled = sparse.csr_matrix((values, rows.indices, rows.indptr), shape=rows.shape)
-        penalties = [ridge for ridge in ridges if ridge.dense == scale]
-        for k in range(score.shape[1]):
-            models = _regress(scaled, score[:, k], weight[:, k], [ridge.c for ridge in penalties])
-            for ridge, (slopes, level) in zip(penalties, models, strict=True):
-                raw = np.concatenate([slopes[:dim] * scale, slopes[dim:]])
-                found[k, ridge] = axes.linear(raw, level, known)
-    return [[found[k, ridge] for ridge in ridges] for k in range(score.shape[1])]
+    dense, axes = standardise(x.dense, 1.0)
+    terms = x.terms[:, known]
+    found = []
+    for k in range(score.shape[1]):
+        rows = Rows.of(dense, terms, score[:, k], weight[:, k])
+        found.append([axes.linear(*_regress(rows, ridge), known) for ridge in ridges])
+    return found
 
 
 def merge(
@@ -112,33 +146,29 @@ def merge(
     ]
 
 
-def _regress(
-    rows: sparse.csr_matrix,
-    score: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    strengths: Sequence[float],
-) -> list[tuple[NDArray[np.float64], float]]:
-    """Slopes and level of one tier under each penalty."""
-    seen = np.flatnonzero(~np.isnan(score))
-    wins, losses = weight[seen] * score[seen], weight[seen] * (1.0 - score[seen])
-    won, lost = seen[wins > 0], seen[losses > 0]
-    if not len(won) or not len(lost):
-        total = score[seen].sum()
-        level = float(np.log((total + 0.5) / (len(seen) - total + 0.5)))
-        return [(np.zeros(rows.shape[1]), level)] * len(strengths)
-    examples = rows[np.concatenate([won, lost])]
-    outcome = np.repeat([1, 0], [len(won), len(lost)])
-    share = np.concatenate([wins[wins > 0], losses[losses > 0]])
-    given = examples, outcome, share
-    models = [LogisticRegression(C=c, max_iter=400).fit(*given) for c in strengths]
-    return [(model.coef_[0], float(model.intercept_[0])) for model in models]
+def _regress(rows: Rows, ridge: Ridge) -> tuple[NDArray[np.float64], float]:
+    """Slopes, by standardised dense features and by n-grams, and level of one tier.
 
+    The mean loss is minimised, as far as scikit-learn's `LogisticRegression` goes by default.
+    """
+    dim, width = rows.dense.shape[1], rows.dense.shape[1] + rows.terms.shape[1]
+    won, lost = rows.weight * rows.score, rows.weight * (1.0 - rows.score)
+    if not (won.any() and lost.any()):
+        count, wins = len(rows.score), float(rows.score.sum())
+        return np.zeros(width), float(np.log((wins + 0.5) / (count - wins + 0.5)))
+    total = float(rows.weight.sum())
+    stretch = np.ones(width)
+    stretch[:dim] = ridge.dense
 
-def _as_sparse(dense: NDArray[np.float64]) -> sparse.csc_matrix:
-    """float64[n, dim] as sparse with its zeros kept: to find and drop them would take longer."""
-    n, dim = dense.shape
-    rows, starts = np.tile(np.arange(n, dtype=np.int32), dim), np.arange(0, n * dim + 1, n)
-    return sparse.csc_matrix((dense.ravel(order="F"), rows, starts), shape=(n, dim))
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights = flat[:-1]
+        nats, slope, lean = rows.loss(stretch * weights, flat[-1])
+        nats += 0.5 * float(weights @ weights) / ridge.c
+        return nats / total, np.append(stretch * slope + weights / ridge.c, lean) / total
+
+    options = {"maxiter": 400, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(np.float64).eps}
+    found = minimize(loss, np.zeros(width + 1), jac=True, method="L-BFGS-B", options=options).x
+    return stretch * found[:-1], float(found[-1])
 
 
 def linear_margins(linear: Linear, x: Matrix) -> NDArray[np.float64]:
