@@ -151,9 +151,9 @@ class Watcher:
         found = mark(path, self._rules)
         self._absent = self._absent + 1 if found is None else 0
         if self._absent == 2:  # once may be between two renames
+            self._mark = None  # as above
             if path.is_dir() and any(path.iterdir()):
-                self._mark = None  # as above
-                raise ArtifactError(f"{path}: half an artifact: there is no manifest.sha256")
+                raise ArtifactError(f"{path}: half an artifact: no manifest.sha256 can be read")
             _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
             return
@@ -164,12 +164,14 @@ class Watcher:
             if router.swap(load_settled(path)):
                 self.swapped += 1
             self.refusal = None
-        except Exception:
-            if mark(path, self._rules) == found:
-                self._mark = found  # it is bad, not half-written: refuse it once
+        except Exception as error:
+            if mark(path, self._rules) != found:
+                return  # half-written
+            unread = isinstance(error.__cause__, OSError)  # rights, a network's disk: look again
+            self._mark = None if unread else found  # what is bad is refused once
+            if not unread:
                 self.refusal = None  # what was refused before was another artifact
-                raise
-            return
+            raise
         self._mark = found
 
     def _refuse(self, error: Exception) -> None:
