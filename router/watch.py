@@ -167,9 +167,10 @@ class Watcher:
         except Exception as error:
             if mark(path, self._rules) != found:
                 return  # half-written
-            unread = isinstance(error.__cause__, OSError)  # rights, a network's disk: look again
-            self._mark = None if unread else found  # what is bad is refused once
-            if not unread:
+            if _may_pass(error):
+                self._mark = None  # as above
+            else:
+                self._mark = found  # it is bad: refuse it once
                 self.refusal = None  # what was refused before was another artifact
             raise
         self._mark = found
@@ -180,6 +181,12 @@ class Watcher:
         self.refused += 1
         self.refusal = str(error)
         _logger.warning("suffice: refused, the artifact and the rules before stay: %s", error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a file is there and cannot be read; when it can be, it need not look changed."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
 
 
 def _follow(reference: "weakref.ref[Watcher]", stop: Event, seconds: float) -> None:

@@ -182,6 +182,24 @@ def test_what_can_be_read_again_is_served(
     assert watched.route("x").tier == "large"
 
 
+def test_what_is_bad_is_read_once(
+    watched: Router, current: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transformer takes a second of processor time to load."""
+    watcher, reads = watched.watcher, []
+    assert watcher is not None
+
+    def load(path: Path) -> Any:
+        reads.append(path)
+        return load_settled(path)
+
+    monkeypatch.setattr("router.watch.load_settled", load)
+    (current / "heads.npz").unlink()
+    for _ in range(3):
+        watcher.look()
+    assert (watcher.refused, len(reads)) == (1, 1)
+
+
 def test_a_folder_that_may_be_listed_again_ends_the_refusal(
     watched: Router, current: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
