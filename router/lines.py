@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from secrets import token_hex
 from time import gmtime, strftime
@@ -19,8 +20,9 @@ class LineFile:
 
     At `max_bytes` the file is renamed to ``NAME.<time>-<n>-<random>.SUFFIX`` and a new one begun;
     the oldest beyond `keep` are removed. Where another process renamed or removed it, it is opened
-    anew; where it cannot be renamed (a folder of another's, a mounted file), it grows on, and is
-    tried again at twice its size. A line that was cut (a full disk) is ended before the next one.
+    anew; where it cannot be renamed (a folder of another's, a mounted file) or is a link, it grows
+    on, and is tried again at twice its size. After a line that could not be written (a full disk),
+    the file is opened anew, and where it then ends in a cut line, whoever's, that one is ended.
     """
 
     __slots__ = (
@@ -49,14 +51,14 @@ class LineFile:
             OSError: it could not be written, or only a part of it.
         """
         file = self._opened()
-        line = json.dumps(values, default=str).encode() + b"\n"
-        if self._cut:
-            line = b"\n" + line
-        done = os.write(file, line)
-        if done:  # else the file is as it was
-            self._cut = done < len(line)
-        if done < len(line):
-            raise OSError(f"{self._path}: a line was cut")
+        line = b"\n" * self._cut + json.dumps(values, default=str).encode() + b"\n"
+        try:
+            if os.write(file, line) < len(line):
+                raise OSError(f"{self._path}: a line was cut")
+        except OSError:
+            self.close()
+            raise
+        self._cut = False
 
     def close(self) -> None:
         """Close the file; the next write opens it again."""
@@ -80,6 +82,7 @@ class LineFile:
             self._file = os.open(self._path, _FLAGS, 0o600)  # users' words may be in it
             status = os.fstat(self._file)
             self._identity = (status.st_dev, status.st_ino)
+            self._cut = stat.S_ISREG(status.st_mode) and _is_cut(self._path)
         return self._file
 
     def _rotate(self, size: int) -> None:
@@ -89,6 +92,8 @@ class LineFile:
         # Random, as two containers may give their processes one number, and a rename replaces.
         name = f"{stem}.{when}-{self._rotated:04d}-{token_hex(4)}{suffix}"
         try:
+            if self._path.is_symlink():  # renamed, it would leave its file behind
+                raise OSError
             self._path.rename(self._path.with_name(name))
         except FileNotFoundError:  # another process was quicker
             self.close()
@@ -102,6 +107,16 @@ class LineFile:
         rotated = [file for file in self._path.parent.iterdir() if own.fullmatch(file.name)]
         for file in sorted(rotated, key=age)[: -self._keep]:
             file.unlink(missing_ok=True)
+
+
+def _is_cut(file: Path) -> bool:
+    """Whether a file ends in the middle of a line."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) != b"\n"
+    except OSError:  # it is empty, or may not be read
+        return False
 
 
 def age(file: Path) -> float:

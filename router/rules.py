@@ -26,8 +26,8 @@ states a window or capabilities.
 
 Rules apply in this order: deny lists, windows and capabilities, pins, the session's floor. A denied
 tier is never chosen, not even when everything fails. The tenant's deny list is applied first, then
-the tags' in their order; a list that would leave no tier is ignored. If any other rule would leave
-no tier, the highest of the tiers left before it stays.
+the tags' in their order; a list that would leave no tier is ignored. A pin to a tier that is out is
+passed over. If any other rule would leave no tier, the highest of the tiers left before it stays.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

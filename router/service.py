@@ -235,7 +235,9 @@ class Router:
             reason = f"fallback:{type(error).__name__}"
             decision = served.stand_in(request, reason, started)
         if self._log is not None:
-            self._log.offer(decision, prompt, request, self._shadow_values(prompt, read, request))
+            with suppress(Exception):  # no memory, or locks that gevent has patched too late
+                more = self._shadow_values(prompt, read, request)
+                self._log.offer(decision, prompt, request, more)
         for callback in self._observers:
             with suppress(Exception):
                 callback(decision)

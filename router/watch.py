@@ -151,9 +151,9 @@ class Watcher:
         found = mark(path, self._rules)
         self._absent = self._absent + 1 if found is None else 0
         if self._absent == 2:  # once may be between two renames
+            self._mark = None  # as above
             if path.is_dir() and any(path.iterdir()):
-                self._mark = None  # as above
-                raise ArtifactError(f"{path}: half an artifact: there is no manifest.sha256")
+                raise ArtifactError(f"{path}: half an artifact: no manifest.sha256 can be read")
             _logger.warning("suffice: %s: there is no artifact; the one before stays", path)
         if found is None or found == self._mark:
             return
@@ -164,12 +164,15 @@ class Watcher:
             if router.swap(load_settled(path)):
                 self.swapped += 1
             self.refusal = None
-        except Exception:
-            if mark(path, self._rules) == found:
-                self._mark = found  # it is bad, not half-written: refuse it once
+        except Exception as error:
+            if mark(path, self._rules) != found:
+                return  # half-written
+            if _may_pass(error):
+                self._mark = None  # as above
+            else:
+                self._mark = found  # it is bad: refuse it once
                 self.refusal = None  # what was refused before was another artifact
-                raise
-            return
+            raise
         self._mark = found
 
     def _refuse(self, error: Exception) -> None:
@@ -178,6 +181,12 @@ class Watcher:
         self.refused += 1
         self.refusal = str(error)
         _logger.warning("suffice: refused, the artifact and the rules before stay: %s", error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a file is there and cannot be read; when it can be, it need not look changed."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
 
 
 def _follow(reference: "weakref.ref[Watcher]", stop: Event, seconds: float) -> None:

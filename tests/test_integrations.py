@@ -391,6 +391,22 @@ def test_a_session_is_known_however_litellm_is_told(
     assert asyncio.run(ask()) == "middle"  # the session's floor
 
 
+@pytest.mark.parametrize("way", ["classifier", "hook"])
+@pytest.mark.parametrize("beside", [{}, {"litellm_metadata": {}}])
+def test_a_tenant_is_known_on_every_path(beside: Any, way: str, artifact: Artifact) -> None:
+    """Of the responses API LiteLLM keeps its own metadata apart, and shows a plugin these only."""
+    rules = parse_rules({"pin": {"tenant": {"acme": "large"}}}, TIERS)
+    router = Router(replace(artifact, policy=Policy(0.0, constant=0), rules=rules))
+    data = {"model": "auto", "input": "hi", "metadata": {"tenant": "acme"}, **beside}
+    if way == "hook":
+        hook = SufficeHook(router)
+        assert asyncio.run(hook.async_pre_call_hook(None, None, data, ""))["model"] == "large"
+        return
+    data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, ""))
+    context = shown(data.get("litellm_metadata", data["metadata"]))
+    assert asyncio.run(SufficeClassifier(router).classify(context)) == "large"
+
+
 @pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])
 def test_odd_facts_of_a_caller_cost_nothing(tools: Any, router: Router) -> None:
     context = shown({"suffice_facts": {"tools": tools}, "spend_logs_metadata": {"suffice": 3}})

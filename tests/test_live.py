@@ -158,6 +158,64 @@ def test_half_an_artifact_that_stays_so_counts(watched: Router, current: Path) -
         assert (watcher.refusal, watcher.swapped) == (None, 0)
 
 
+def test_what_can_be_read_again_is_served(
+    watched: Router, current: Path, kinds: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights that were set right, a disk of the network that is back: no file looks changed."""
+    watcher, shut, opened = watched.watcher, [current / "heads.npz"], Path.open
+    assert watcher is not None
+
+    def open_(path: Path, *args: Any, **options: Any) -> Any:
+        if path in shut:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_)
+    put(kinds[2], current)
+    for _ in range(3):
+        watcher.look()
+    assert (watcher.swapped, watcher.refused) == (0, 1)
+    assert "heads.npz cannot be read: Permission denied" in str(watcher.refusal)
+    shut.clear()
+    watcher.look()
+    assert (watcher.swapped, watcher.refusal) == (1, None)
+    assert watched.route("x").tier == "large"
+
+
+def test_what_is_bad_is_read_once(
+    watched: Router, current: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transformer takes a second of processor time to load."""
+    watcher, reads = watched.watcher, []
+    assert watcher is not None
+
+    def load(path: Path) -> Any:
+        reads.append(path)
+        return load_settled(path)
+
+    monkeypatch.setattr("router.watch.load_settled", load)
+    (current / "heads.npz").unlink()
+    for _ in range(3):
+        watcher.look()
+    assert (watcher.refused, len(reads)) == (1, 1)
+
+
+def test_a_folder_that_may_be_listed_again_ends_the_refusal(
+    watched: Router, current: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = watched.watcher
+    assert watcher is not None
+    for number in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr("router.watch.mark", lambda *_: None)
+            patch.setattr(Path, "iterdir", lambda path: os.scandir("/proc/0"))
+            for _ in range(3):
+                watcher.look()
+        assert watcher.refused == number
+        watcher.look()
+        assert watcher.refusal is None
+
+
 def test_a_stopped_watcher_stays_stopped_after_a_fork(watched: Router) -> None:
     watched.close()
     assert watched.watcher is not None

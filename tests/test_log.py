@@ -234,6 +234,42 @@ def test_a_line_that_was_cut_does_not_spoil_the_next(
     assert (tmp_path / "d.jsonl").read_text().splitlines() == ['{"a":', '{"c": 3}', '{"d": 4}']
 
 
+def test_a_line_that_another_process_cut_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service is started anew when there is room again; or a sibling finds the disk full."""
+    path, write = tmp_path / "d.jsonl", os.write
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sibling = LineFile(path)
+    sibling.write({"a": 0})
+    monkeypatch.setattr("router.lines.os.write", lambda fd, text: write(fd, text[:5]))
+    with pytest.raises(OSError, match="cut"):
+        LineFile(path).write({"a": 1})
+    monkeypatch.setattr("router.lines.os.write", full)
+    with pytest.raises(OSError, match="No space"):
+        sibling.write({"b": 1})
+    monkeypatch.setattr("router.lines.os.write", write)
+    sibling.write({"b": 2})
+    with path.open("a") as stream:
+        stream.write('{"a":')  # as a machine that lost its power leaves it
+    LineFile(path).write({"c": 3})
+    whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    assert whole == ['{"a": 0}', '{"b": 2}', '{"c": 3}']
+
+
+def test_a_link_goes_on_leading_to_the_log(tmp_path: Path) -> None:
+    volume = tmp_path / "volume.jsonl"
+    (tmp_path / "d.jsonl").symlink_to(volume)
+    file = LineFile(tmp_path / "d.jsonl", max_bytes=100, keep=2)
+    for i in range(100):
+        file.write({"i": i})
+    assert [line["i"] for line in lines(volume)] == list(range(100))
+    assert (tmp_path / "d.jsonl").is_symlink()
+
+
 def test_files_rotate_and_the_oldest_go(tmp_path: Path) -> None:
     file = LineFile(tmp_path / "d.jsonl", max_bytes=1000, keep=3)
     for i in range(500):

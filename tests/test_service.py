@@ -230,6 +230,20 @@ def test_failures_fall_back_with_their_name(error: Exception, artifact: Artifact
     assert decision.reason == f"fallback:{type(error).__name__}"
 
 
+def test_a_log_that_fails_costs_no_decision(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under gunicorn's `--preload` with gevent, which patches locks after they are made."""
+    log = DecisionLog(lambda line: None)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("cannot release un-acquired lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DecisionLog, "_start", fail)
+        assert Router(artifact, log=log).route("hello").reason == "policy"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_estimates_that_are_not_finite_fall_back(value: float, artifact: Artifact) -> None:
     broken = Broken([value, 0.5, 0.4])

@@ -99,7 +99,7 @@ class SufficePlugin:
 
 
 class SufficeFacts(CustomLogger):
-    """A callback of the proxy that notes what plugins do not see: tools, output, JSON, session.
+    """A callback of the proxy that notes what plugins do not see: tools, output, JSON, whose it is.
 
     It also makes a place in the logs for what `SufficeClassifier` decides.
     """
@@ -115,7 +115,8 @@ class SufficeFacts(CustomLogger):
             "tools": len(offered) if isinstance(offered, list) else 0,
             "beside": _beside(data, offered),
             "session": _session(data),
-            **{key: facts[key] for key in ("max_tokens", "json_mode")},
+            # Of the responses API, and of Anthropic's, LiteLLM shows other metadata than these.
+            **{key: facts[key] for key in ("tenant", "max_tokens", "json_mode")},
         }
         _sign(metadata, {})
         return data
@@ -161,7 +162,7 @@ async def _decide(router: Router, context: RoutingContext) -> Decision:
         max_tokens=_room(known),
         json_mode=bool(known.get("json_mode")),
         session=_first(metadata, _SESSION) or _first(known, ("session",)),
-        tenant=_first(metadata, _TENANT),
+        tenant=_first(known, ("tenant",)) or _first(metadata, _TENANT),
         tags=_tags(metadata),
     )
 
