@@ -201,7 +201,7 @@ def near_duplicates(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.int64]:
         sketch = blank.copy()
         sketch.update_batch(own.tolist())
         for candidate in sorted(lsh.query(sketch)):
-            if _jaccard(own, kept[candidate]) >= JACCARD:
+            if _alike(own, kept[candidate]):
                 leader[row] = first[same] = candidate
                 break
         else:
@@ -210,9 +210,13 @@ def near_duplicates(prompts: Sequence[Prompt | Imprint]) -> NDArray[np.int64]:
     return leader
 
 
-def _jaccard(a: NDArray[Any], b: NDArray[Any]) -> float:
+def _alike(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two sets of shingles have a Jaccard similarity of at least JACCARD."""
+    few, many = sorted((len(a), len(b)))
+    if few / many < JACCARD:  # too few to have that in common
+        return False
     common = len(np.intersect1d(a, b, assume_unique=True))
-    return common / (len(a) + len(b) - common)
+    return common / (few + many - common) >= JACCARD
 
 
 def _join(sessions: NDArray[np.int64], twin: NDArray[np.int64]) -> NDArray[np.int64]:

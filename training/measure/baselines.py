@@ -31,13 +31,15 @@ def knn(
     Returns:
         float64[m, k].
     """
-    columns = []
+    columns, nearest = [], dict[bytes, NDArray[np.int64]]()
     for outcome in score.T:
         known = np.flatnonzero(~np.isnan(outcome))
-        count = min(NEIGHBOURS, len(known))
-        index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embedding[known])
-        nearest = index.kneighbors(asked, return_distance=False)
-        columns.append(outcome[known][nearest].mean(axis=1))
+        rows = known.tobytes()
+        if rows not in nearest:  # mostly every tier has scores on the same rows
+            count = min(NEIGHBOURS, len(known))
+            index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(embedding[known])
+            nearest[rows] = known[index.kneighbors(asked, return_distance=False)]
+        columns.append(outcome[nearest[rows]].mean(axis=1))
     return np.stack(columns, axis=1)
 
 
