@@ -13,6 +13,7 @@ from tests.traffic_makers import make_rows, write_log
 from training.errors import BadInput
 from training.evaluate import evaluate, score
 from training.log.traffic import read_traffic
+from training.measure.baselines import NEIGHBOURS, knn
 from training.measure.reliability import debiased_ece
 from training.measure.report import DOLLAR, GAIN, build_report
 from training.measure.rows import Rows
@@ -53,6 +54,20 @@ def report():
 def test_every_baseline_is_there(report):
     assert set(report.figures) >= BASELINES | {GAIN, DOLLAR, "policy"}
     assert set(report.against) >= {"kNN", "logistic regression", "random", "always top"}
+
+
+def test_neighbours_of_the_baseline_are_rows_whose_outcome_on_the_tier_is_known():
+    """One tier's outcomes are missing on some rows; two tiers share theirs."""
+    rng = np.random.default_rng(0)
+    fitted, asked = (rng.normal(size=(n, 8)).astype(np.float32) for n in (300, 20))
+    score = rng.random((300, 3))
+    score[rng.random(300) < 0.4, 1] = np.nan
+    found = knn(fitted, score, asked)
+    for row, (text, p) in enumerate(zip(asked, found, strict=True)):
+        order = np.argsort(np.square(fitted - text).sum(axis=1))
+        for k in range(3):
+            known = score[order, k][~np.isnan(score[order, k])]
+            assert p[k] == pytest.approx(known[:NEIGHBOURS].mean()), (row, k)
 
 
 def test_intervals_contain_their_values(report):
