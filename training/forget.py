@@ -33,7 +33,10 @@ from training.log.store import read_label, stored_files
 from training.tracking import run_files
 
 BATCH_ROWS = 4096
-HEADS = "artifact/heads.npz"  # of a run: where the ids' hashes are
+HEADS = (  # of a run: where the ids' hashes are, as `train` and as `retrain` keep an artifact
+    "artifact/heads.npz",
+    "model/data/artifact/heads.npz",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Forgotten:
         """For people."""
         removed = f"{self.dataset}: {self.rows} rows of {self.requests} requests removed"
         if self.unknown:
-            removed += ": no such user_id is in it, as given or under this table's key: "
+            removed += "; no such user_id is in it, as given or under this table's key: "
             removed += ", ".join(map(repr, self.unknown))
         beside = f"beside it {self.quarantined} bad rows and {self.answers} replayed answers"
         saw = "which artifacts saw them was not asked (--artifacts, --mlflow)"
@@ -294,7 +297,7 @@ def _who_saw(ids: set[str], artifacts: Sequence[Path], runs: bool) -> Iterator[S
             with np.load(path, allow_pickle=False) as arrays:
                 fitted = arrays["fitted"]
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise BadInput(f"MLflow run {run}: {HEADS} cannot be read ({error})") from error
+            raise BadInput(f"MLflow run {run}: {path.name} cannot be read ({error})") from error
         if count := _common(hashes, fitted):
             yield Saw(f"MLflow run {run}", version, count)
 
