@@ -666,6 +666,32 @@ def test_init_orders_by_bills_and_puts_models_without_last(workdir, capsys):
         assert ordered == [*expected, *(m for m in models if m not in known)]
 
 
+def test_init_writes_each_tier_of_the_log_once(workdir, capsys, quick):
+    """Tiers whose model was replaced, or shared by two of them; some rows do not say their tier."""
+    bills = {"small": ("m-1", 0.1, 0.4), "effort": ("m-1", 0.4, 1.6), "large": ("m-2", 5.0, 15.0)}
+    rows = []
+    for i, row in enumerate(make_rows(300, session=1)):
+        tier = row["tier"] if i % 5 or row["tier"] == "large" else "effort"
+        model, paid, made = bills[tier]
+        if tier == "large" and i > 400:
+            model, paid, made = "m-3", 2.0, 8.0
+        usd = (paid * row["input_tokens"] + made * row["output_tokens"]) / 1e6
+        named = None if tier == "large" and i % 3 == 0 else tier
+        rows.append(row | {"tier": named, "model": model, "cost_usd": usd})
+    write_log(workdir / "log.parquet", rows)
+    assert call(capsys, "init", "log.parquet").code == 0
+    text = (workdir / "tiers.toml").read_text(encoding="utf-8")
+    found = tomllib.loads(text)["tier"]
+    assert [(tier["name"], tier["model"]) for tier in found] == [
+        ("small", "m-1"),
+        ("effort", "m-1"),
+        ("large", "m-2"),
+    ]
+    prices = [(tier["input_usd_per_mtok"], tier["output_usd_per_mtok"]) for tier in found]
+    np.testing.assert_allclose(prices, [bills[tier["name"]][1:] for tier in found], rtol=1e-2)
+    assert "# 300 calls, 100 of them by other models" in text
+
+
 def test_init_never_overwrites(workdir, capsys):
     write_log(workdir / "log.parquet", make_rows(30))
     write_tiers(workdir, "mine")

@@ -237,7 +237,22 @@ def test_prompts_that_cannot_be_compared_are_told(trained, workdir, capsys, monk
     told = call(capsys, "drift", "--reference", "a", "--traffic", "same.parquet", "--json")
     found = json.loads(told.out)
     assert "prompts" not in {one["kind"] for one in found["findings"]}
-    assert any("prompts are not compared: 0 requests" in note for note in found["notes"])
+    assert {one["kind"] for one in found["findings"]} <= {"labels", "calibration", "models"}
+    for what in ("prompts are", "probabilities, mix and cost are"):
+        assert any(f"{what} not compared: 0 requests" in note for note in found["notes"])
+
+
+def test_long_sessions_count_once_and_too_few_are_told(trained, workdir, capsys):
+    """Of 600 requests in 60 sessions 60 could be compared: that is no *nothing is due*."""
+    for length, name in ((10, "few.parquet"), (5, "enough.parquet")):
+        rows = pd.DataFrame(make_rows(600, 7, session=length))
+        rows["request_id"] = "new-" + rows["request_id"]
+        write_log(workdir / name, rows)
+    drift = ("drift", "--reference", "a", "--traffic")
+    call(capsys, *drift, "few.parquet").refused("60 requests, one of each session", "at least 100")
+    told = call(capsys, *drift, "enough.parquet").out
+    assert "120 recent requests" in told
+    assert "one of each session" in told
 
 
 def test_the_rows_of_both_later_parts_are_in_the_baseline(trained, workdir):

@@ -103,6 +103,9 @@ def test_nobody_found_is_told(tmp_path: Path, capsys) -> None:
     done = call(capsys, "forget", out, "--user", "nobody")
     assert (done.code, "no such user_id is in it" in done.out) == (0, True)
     assert "no such user_id" not in call(capsys, "forget", out, "--user", "ann").out
+    told = call(capsys, "forget", out, "--user", "bob", "--user", "bop").out  # one is misspelt
+    assert "rows of 0 requests" not in told
+    assert "under this table's key: 'bop'; beside it" in told.replace("\n", " ")
 
 
 def test_answers_in_a_replays_journal_become_failures_and_their_price_stays(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def test_assume_top_suffices_fills_the_top_tier_only(tmp_path):
 
 def test_assume_top_suffices_is_refused_beside_observed_top_scores(tmp_path):
     requests = requests_of(make_rows(20), tmp_path)
-    with pytest.raises(BadInput, match="20 rows hold a score of the top tier"):
+    said = "20 rows hold a score of the top tier; train without the assumption"
+    with pytest.raises(BadInput, match=said):  # also where an artifact brings the rule
         LabelRule(assume_top_suffices=True).apply(requests)
 
 

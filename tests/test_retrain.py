@@ -451,6 +451,19 @@ def test_a_log_whose_schema_changed_half_way_is_refused(site, capsys):
     run(capsys)[0].refused("2.parquet", "column score", "changed half-way")
 
 
+def test_forget_finds_what_was_registered(site, capsys):
+    """A job keeps its artifact as a logged model: of `previous` and `anchor` there is no folder."""
+    rows = make_rows(1500)
+    write_log(site / "log.parquet", [row | {"user_id": row["session_id"][-1]} for row in rows])
+    first = run(capsys)[1]
+    assert first["status"] == "promoted"
+    done = call(capsys, "forget", "log.parquet", "--user", "3", "--mlflow", "--json")
+    (saw,) = json.loads(done.out)["saw"]
+    assert saw["place"] == f"MLflow run {first['run_id']}"
+    assert saw["version"] == first["artifact"]
+    assert saw["requests"] > 0
+
+
 @pytest.fixture
 def small_disk(site):
     """The serving folder on a disk of its own with room for one artifact, not for two."""

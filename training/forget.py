@@ -33,7 +33,10 @@ from training.log.store import read_label, stored_files
 from training.tracking import run_files
 
 BATCH_ROWS = 4096
-HEADS = "artifact/heads.npz"  # of a run: where the ids' hashes are
+HEADS = (  # of a run: where the ids' hashes are, as `train` and as `retrain` keep an artifact
+    "artifact/heads.npz",
+    "model/data/artifact/heads.npz",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,10 @@ class Saw:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was removed: rows and requests of the data set, lines beside it; and who saw them."""
+    """What was removed: rows and requests of the data set, lines beside it; and who saw them.
+
+    `unknown` are the ids, as given, that no row had.
+    """
 
     dataset: Path
     rows: int
@@ -56,6 +62,7 @@ class Forgotten:
     answers: int
     saw: tuple[Saw, ...]
     looked: bool
+    unknown: tuple[str, ...] = ()
 
     @property
     def artifacts(self) -> int:
@@ -69,8 +76,9 @@ class Forgotten:
     def as_text(self) -> list[str]:
         """For people."""
         removed = f"{self.dataset}: {self.rows} rows of {self.requests} requests removed"
-        if not self.rows:
-            removed += ": no such user_id is in it, as given or under this table's key"
+        if self.unknown:
+            removed += "; no such user_id is in it, as given or under this table's key: "
+            removed += ", ".join(map(repr, self.unknown))
         beside = f"beside it {self.quarantined} bad rows and {self.answers} replayed answers"
         saw = "which artifacts saw them was not asked (--artifacts, --mlflow)"
         if self.looked:
@@ -131,25 +139,28 @@ def _forget(
     if not files:
         raise BadInput(f"{dataset}: holds no Parquet file")
     known_as = _names(dataset, users)
-    names = pa.array(sorted(known_as))
-    found = {path: theirs for path in files if (theirs := _requests(path, names))}
-    ids = {request for each in found.values() for request in each}
+    names = pa.array(sorted(set().union(*known_as.values())))
+    found = {path: theirs for path in files if (theirs := _theirs(path, names))}
+    ids = {request for each in found.values() for request, _ in each}
+    seen = {user for each in found.values() for _, user in each}
+    unknown = tuple(user for user, named in known_as.items() if not named & seen)
     saw = tuple(_who_saw(ids, artifacts, runs))
     tell(saw)
     quarantined = _clear_quarantine(dataset.with_name(f"{dataset.name}.quarantine.jsonl"), users)
-    answers = _clear_journal(journal_path(dataset), ids, known_as)
+    answers = _clear_journal(journal_path(dataset), ids, set(names.to_pylist()))
     _remove(dataset, list(found), names)
     rows = sum(len(each) for each in found.values())
     looked = bool(artifacts) or runs
-    return Forgotten(dataset, rows, len(ids), quarantined, answers, saw, looked)
+    return Forgotten(dataset, rows, len(ids), quarantined, answers, saw, looked, unknown)
 
 
-def _names(dataset: Path, users: Sequence[str]) -> set[str]:
-    """The users as the table may name them: as given, and hashed where it holds hashes."""
+def _names(dataset: Path, users: Sequence[str]) -> dict[str, set[str]]:
+    """As what the table may name each user: as given, and hashed where it holds hashes."""
     label = read_label(dataset)
     if label in (None, PLAIN):
-        return set(users)
-    return {*users, *map(Pseudonyms(dataset, keep=False).of, users)}
+        return {user: {user} for user in users}
+    hashed = Pseudonyms(dataset, keep=False).of
+    return {user: {user, hashed(user)} for user in users}
 
 
 def _matches(batch: pa.RecordBatch, names: pa.Array) -> pa.Array:
@@ -157,17 +168,17 @@ def _matches(batch: pa.RecordBatch, names: pa.Array) -> pa.Array:
     return pc.fill_null(pc.is_in(users, value_set=names), False)
 
 
-def _requests(path: Path, names: pa.Array) -> list[str]:
-    """request_id of each row of the people, in one file."""
+def _theirs(path: Path, names: pa.Array) -> list[tuple[str, str]]:
+    """request_id and user_id of each row of the people, in one file."""
     try:
         with pq.ParquetFile(path) as file:
             if missing := {"user_id", "request_id"} - set(file.schema_arrow.names):
                 raise BadInput(f"{path}: no column {', '.join(sorted(missing))}")
             batches = file.iter_batches(BATCH_ROWS, columns=["request_id", "user_id"])
             return [
-                str(request)
+                (str(row["request_id"]), str(row["user_id"]))
                 for batch in batches
-                for request in batch.filter(_matches(batch, names)).column("request_id").to_pylist()
+                for row in batch.filter(_matches(batch, names)).to_pylist()
             ]
     except pa.ArrowException as error:
         raise BadInput(f"{path}: not a whole Parquet file ({error})") from None
@@ -286,7 +297,7 @@ def _who_saw(ids: set[str], artifacts: Sequence[Path], runs: bool) -> Iterator[S
             with np.load(path, allow_pickle=False) as arrays:
                 fitted = arrays["fitted"]
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise BadInput(f"MLflow run {run}: {HEADS} cannot be read ({error})") from error
+            raise BadInput(f"MLflow run {run}: {path.name} cannot be read ({error})") from error
         if count := _common(hashes, fitted):
             yield Saw(f"MLflow run {run}", version, count)
 

@@ -24,12 +24,12 @@ _PRICES = ("input_usd_per_mtok", "output_usd_per_mtok")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A model of a log.
+    """A tier of a log.
 
     Attributes:
         usd: its mean bill, inf where there is none.
         name, model: of the tier.
-        calls: that it answered.
+        calls: that the tier answered, in words.
         prices: of a million input and output tokens; None where the log does not tell.
         why: what the prices rest on, or why there are none.
     """
@@ -37,7 +37,7 @@ class _Seen:
     usd: float
     name: str
     model: str
-    calls: int
+    calls: str
     prices: tuple[float, float] | None
     why: str
 
@@ -59,12 +59,20 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     frame = frame[frame["model"].notna() & (frame["status"] != "error")]
     if frame.empty:
         raise BadInput(f"{traffic}: column model: no answered call names a model")
-    seen = [_seen(name, rows) for name, rows in frame.groupby(frame["model"].map(plain_model))]
+    plain = frame["model"].map(plain_model)
+    seen = [_seen(str(name), rows) for name, rows in frame.groupby(_tier_names(frame, plain))]
     seen.sort(key=lambda one: one.usd)
     ordered = isfinite(seen[-1].usd)
     tables = [line for one in seen for line in ("", *_table(one))]
     write_text(out, "\n".join([_CHECK if ordered else _UNKNOWN, *tables, ""]))
     return _told(out, seen, ordered)
+
+
+def _tier_names(frame: pd.DataFrame, plain: pd.Series) -> pd.Series:
+    """Of each call, as the log says it, else as it mostly says it of the model; else the model."""
+    named = frame["tier"].notna()
+    mostly = frame["tier"][named].groupby(plain[named]).agg(lambda names: names.mode().iloc[0])
+    return frame["tier"].fillna(plain.map(mostly)).fillna(plain)
 
 
 def _told(out: Path, seen: list[_Seen], ordered: bool) -> list[str]:
@@ -85,7 +93,7 @@ def _table(one: _Seen) -> list[str]:
     lines = [
         "[[tier]]",
         f"name = {_quoted(one.name)}",
-        f"model = {_quoted(one.model)}  # {one.calls} calls",
+        f"model = {_quoted(one.model)}  # {one.calls}",
     ]
     if one.prices is None:
         return [*lines, f"# prices: {one.why}", *(f"# {key} =  # FILL IN" for key in _PRICES)]
@@ -100,13 +108,15 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _seen(key: object, rows: pd.DataFrame) -> _Seen:
-    """What the answered calls of one model say of it."""
-    named = rows["tier"].dropna()
-    name = str(named.mode().iloc[0]) if len(named) else str(key)
-    bills = rows[rows["cost_usd"] > 0]
+def _seen(name: str, rows: pd.DataFrame) -> _Seen:
+    """What the answered calls of one tier say of it: of the model that answered most of them."""
+    plain = rows["model"].map(plain_model)
+    own = rows[plain == plain.mode().iloc[0]]
+    bills = own[own["cost_usd"] > 0]
     mean = float(bills["cost_usd"].mean()) if len(bills) else inf
-    return _Seen(mean, name, str(rows["model"].mode().iloc[0]), len(rows), *_prices(bills))
+    others = len(rows) - len(own)
+    calls = f"{len(rows)} calls" + f", {others} of them by other models" * bool(others)
+    return _Seen(mean, name, str(own["model"].mode().iloc[0]), calls, *_prices(bills))
 
 
 def _prices(bills: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:

@@ -10,8 +10,9 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +126,21 @@ def fetch_file(tag: str, value: str, file: str, into: Path) -> Path | None:
     return None
 
 
-def run_files(file: str) -> Iterator[tuple[str, str, Path]]:
-    """(run id, artifact version, local copy) of each run of ours that has the file; newest first.
+def run_files(files: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
+    """(run id, artifact version, local copy) of each of the files in our runs; newest run first.
 
-    A copy is there until the next one is asked for.
+    A file may be in a model that the run logged. A copy is there until the next one is asked for.
 
     Raises:
         EnvironmentProblem: the store cannot be reached.
     """
     with connected("did not give the files of its runs", making=False) as (mlflow, _):
         experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-        client, token, folder = mlflow.MlflowClient(), None, file.rpartition("/")[0]
+        client, token = mlflow.MlflowClient(), None
         while True:
             runs = client.search_runs([experiment.experiment_id], page_token=token)
-            for run in runs:
-                name = run.info.run_id
+            for run, file in product(runs, files):
+                name, folder = run.info.run_id, file.rpartition("/")[0]
                 if not any(found.path == file for found in client.list_artifacts(name, folder)):
                     continue
                 with tempfile.TemporaryDirectory() as into:

@@ -26,6 +26,9 @@ def score(
 ) -> None:
     """Score every request of a traffic table with an artifact.
 
+    Writes P(suffices) and expected cost of each tier, and the tier that the policy chooses. Rules
+    are not applied: the service may send a request elsewhere.
+
     Example: suffice score artifacts/current --traffic traffic.parquet --out scores.parquet
     """
     from training.evaluate import score as run

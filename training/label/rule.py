@@ -64,8 +64,8 @@ class LabelRule:
         observed = int((~np.isnan(requests.score[:, -1])).sum())
         if observed:
             raise BadInput(
-                f"[label] assume_top_suffices: {observed} rows hold a score of the top tier; take "
-                "the assumption out, what was observed is better"
+                f"[label] assume_top_suffices: {observed} rows hold a score of the top tier; train "
+                "without the assumption, what was observed is better"
             )
         score = requests.score.copy()
         score[:, -1] = 1.0

@@ -24,7 +24,7 @@ from training.log.models import plain_model
 from training.log.requests import by_time, gather, of_tiers, tier_index
 from training.log.traffic import TrafficTable, read_traffic
 from training.measure.world import like_traffic
-from training.watch.baseline import fetch_baseline, sample
+from training.watch.baseline import Sample, fetch_baseline, sample
 from training.watch.two_sample import LEAST, RISK, Finding, compare
 
 PRICED = 0.02  # relative gap between bills and the artifact's prices that means another price
@@ -59,7 +59,8 @@ class Drift:
 
     def as_text(self) -> list[str]:
         """For a terminal."""
-        table = Table(title=f"{self.recent} recent requests against {self.reference} of training")
+        title = f"{self.recent} recent requests against {self.reference} of training"
+        table = Table(title=f"{title}, one of each session")
         for column in ("what", "change", "95 %", "p, corrected", ""):
             table.add_column(column, justify="left" if column in ("what", "") else "right")
         for found in self.findings:
@@ -92,9 +93,12 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     known = standing & known_ids(arrays, requests)
     requests = requests.take(np.flatnonzero(standing & ~known))
     told = f"{known.sum()} requests left out: the artifact was fitted or chosen on them"
-    if len(requests) < LEAST:
+    if (independent := len(set(requests.sessions.tolist()))) < LEAST:
         more = f" ({told})" if known.any() else ""
-        raise BadInput(f"{traffic}: {len(requests)} requests, at least {LEAST} are needed{more}")
+        raise BadInput(
+            f"{traffic}: {independent} requests, one of each session; at least {LEAST} are "
+            f"needed{more}"
+        )
     prompts = list(requests.prompts)
     x = vectorize(predictor.vectorizer, prompts)
     estimates = estimates_of(predictor, x, prompts)
@@ -105,12 +109,22 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     unlabelled = int(np.isnan(recent.score).all(axis=1).sum())
     notes = (told,) * bool(known.any())
     notes += (f"{unlabelled} recent requests carry no score",) * bool(unlabelled)
-    if (unfitted := int(reference.unfitted.sum())) < LEAST:
-        notes += (
-            f"prompts are not compared: {unfitted} requests of training, one of each session, were "
-            f"not fitted on, {LEAST} are needed",
-        )
+    notes += _not_compared(reference)
     return Drift(len(reference), len(recent), (*findings, *facts), (*left_out, *notes))
+
+
+def _not_compared(reference: Sample) -> tuple[str, ...]:
+    """What the training holds too few requests for, one of each session."""
+    parts = (
+        ("prompts are", reference.unfitted, "were not fitted on"),
+        ("probabilities, mix and cost are", reference.decided, "carry the router's choice"),
+    )
+    return tuple(
+        f"{what} not compared: {rows.sum()} requests of training, one of each session, {why}, "
+        f"{LEAST} are needed"
+        for what, rows, why in parts
+        if rows.sum() < LEAST
+    )
 
 
 def _prices(table: TrafficTable, tiers: Sequence[Tier]) -> list[Finding]:

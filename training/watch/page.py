@@ -41,7 +41,7 @@ def render(found: Drift, artifact: Artifact, traffic: str) -> str:
             ("Recent", f"{count(found.recent, 'request')} of {traffic}, one of each session"),
             (
                 "Reference",
-                f"{count(found.reference, 'request')} that the artifact was fitted or chosen on; "
+                f"{count(found.reference, 'request')} of the artifact's training, likewise; "
                 + describe_window(training["since"], training["until"]),
             ),
             (
