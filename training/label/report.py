@@ -86,7 +86,10 @@ class LabelReport:
         return table
 
     def _agreement(self) -> Table:
-        table = Table(title="Where two sources speak of the same answers (95 % intervals)")
+        table = Table(
+            title="Where two sources speak of the same answers (95 % intervals)",
+            caption="yes and no: of all that the stronger judged so; silence is no error",
+        )
         columns = ("stronger", "weaker", "rows", "agree", "says yes to a no")
         for name in (*columns, "says no to a yes"):
             table.add_column(name, justify="left" if name.endswith("er") else "right")
