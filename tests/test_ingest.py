@@ -303,6 +303,15 @@ def test_append_and_replace(tmp_path: Path) -> None:
     assert report.total["ingested"] == 3
     assert report.rows == 4
     assert any("the last one counts" in note for note in report.notes)
+    assert not any("had a score" in note for note in report.notes)
+
+
+def test_a_score_that_a_later_row_takes_away_is_told(tmp_path: Path) -> None:
+    """As where a log is ingested again without the file of its outcomes."""
+    out = tmp_path / "t.parquet"
+    ingest([_csv(tmp_path / "1.csv", "a,x,m,1", "b,y,m,0", "c,z,m,")], out)
+    report = ingest([_csv(tmp_path / "2.csv", "a,x,m,", "b,y,m,1", "c,z,n,")], out)
+    assert any(note.startswith("1 of these had a score") for note in report.notes), report.notes
 
 
 def test_append_to_a_table_from_elsewhere(tmp_path: Path) -> None:

@@ -345,7 +345,9 @@ def test_a_row_is_taken_or_told_of(values: dict[str, Any]) -> None:
 def test_duplicates_are_resolved_as_a_dictionary_would(
     rows: list[tuple[int, int]], width: int
 ) -> None:
-    hashes = row_hashes([(str(key), "t") for key, _ in rows], [(content,) for _, content in rows])
+    """Of the contents, 0 has no score."""
+    keys, contents = [(str(key), "t") for key, _ in rows], [(content,) for _, content in rows]
+    hashes = row_hashes(keys, contents, np.array([content > 0 for _, content in rows], bool))
     chunks = [hashes[i : i + width] for i in range(0, len(rows), width)]
     resolved = resolve(chunks)
     last = dict(rows)
@@ -354,17 +356,18 @@ def test_duplicates_are_resolved_as_a_dictionary_would(
     identical = sum(last[key] == content for key, content in rows) - len(last)
     assert resolved.identical == identical
     assert resolved.conflicting == len(rows) - len(last) - identical
+    assert resolved.unscored == sum(content > 0 and not last[key] for key, content in rows)
 
 
 def test_keys_do_not_run_into_each_other() -> None:
-    one, two = row_hashes([("ab", "c"), ("a", "bc")], [(1,), (1,)])
+    one, two = row_hashes([("ab", "c"), ("a", "bc")], [(1,), (1,)], np.ones(2, bool))
     assert (one["high"], one["low"]) != (two["high"], two["low"])
 
 
 def test_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.log.keys.PART", 100)
     rows = [(f"{row % 3000}", "t") for row in range(5000)]
-    resolved = resolve([row_hashes(rows, [("x",)] * 5000)])
+    resolved = resolve([row_hashes(rows, [("x",)] * 5000, np.ones(5000, bool))])
     assert resolved.keep.tolist() == [True] * 3000 + [False] * 2000
     assert resolved.identical == 2000
 

@@ -1,7 +1,8 @@
 """Which rows say the same thing twice, found in 24 bytes a row.
 
-A row is known by a 128-bit hash of its key and a 64-bit hash of its content. Hashes are kept in
-plain arrays and compared at the end, part by part, so that no set of strings ever grows.
+A row is known by a 128-bit hash of its key and a 64-bit hash of its content, whose last bit says
+whether it has a score. Hashes are kept in plain arrays and compared at the end, part by part, so
+that no set of strings ever grows.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,11 +24,13 @@ class Resolved:
     Attributes:
         keep: bool[n].
         identical, conflicting: dropped rows with the content of the kept one, and with another.
+        unscored: the conflicting ones that have a score where the kept one has none.
     """
 
     keep: npt.NDArray[np.bool_]
     identical: int
     conflicting: int
+    unscored: int
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -39,6 +42,11 @@ class Resolved:
             told.append(
                 f"{self.conflicting} rows dropped whose request_id and tier come again with other "
                 "values: the last one counts"
+            )
+        if self.unscored:
+            told.append(
+                f"{self.unscored} of these had a score, and the last one has none: give their "
+                "outcomes or feedback again, too"
             )
         return tuple(told)
 
@@ -55,13 +63,19 @@ def key_hashes(keys: Iterable[tuple[str, str]]) -> Any:
     return hashes
 
 
-def row_hashes(keys: Iterable[tuple[str, str]], contents: Iterable[tuple[Any, ...]]) -> Any:
+def row_hashes(
+    keys: Iterable[tuple[str, str]],
+    contents: Iterable[tuple[Any, ...]],
+    scored: npt.NDArray[np.bool_],
+) -> Any:
     """HASHES[n] of (request_id, tier or model) pairs and of the rows' values.
 
     Contents are compared by Python's own hash: it is salted, so it holds within one process only.
+    `scored` are the rows with a score, bool[n].
     """
     hashes = key_hashes(keys)
     hashes["content"] = [hash(content) for content in contents]
+    hashes["content"] = hashes["content"] & ~1 | scored
     return hashes
 
 
@@ -83,13 +97,15 @@ def resolve(chunks: Sequence[Any]) -> Resolved:
     `chunks` are HASHES[m] arrays in row order; peak memory is theirs and one byte a row.
     """
     keep = np.ones(_count(chunks), bool)
-    identical = conflicting = 0
+    identical = conflicting = unscored = 0
     for rows, hashes in _parts(chunks):
-        dropped, same = _dropped(hashes)
+        dropped, kept = _dropped(hashes)
         keep[rows[dropped]] = False
-        identical += same
-        conflicting += len(dropped) - same
-    return Resolved(keep, identical, conflicting)
+        was, stays = hashes["content"][dropped], hashes["content"][kept]
+        identical += int((was == stays).sum())
+        conflicting += int((was != stays).sum())
+        unscored += int((was & ~stays & 1).sum())
+    return Resolved(keep, identical, conflicting, unscored)
 
 
 def _count(chunks: Sequence[Any]) -> int:
@@ -110,13 +126,13 @@ def _parts(chunks: Sequence[Any]) -> Iterator[tuple[npt.NDArray[np.intp], Any]]:
             yield rows, np.concatenate([c[w] for c, w in zip(chunks, found, strict=True)])
 
 
-def _dropped(hashes: Any) -> tuple[npt.NDArray[np.intp], int]:
-    """Positions to drop in one part, and how many of them equal the row that is kept."""
+def _dropped(hashes: Any) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Positions to drop in one part, and for each that of the row that is kept."""
     order = np.lexsort((hashes["low"], hashes["high"]))  # stable: equal keys stay in row order
     high, low = hashes["high"][order], hashes["low"][order]
     new = np.append(True, (high[1:] != high[:-1]) | (low[1:] != low[:-1]))
     if new.all():
-        return np.empty(0, np.intp), 0
+        return np.empty(0, np.intp), np.empty(0, np.intp)
     firsts = np.flatnonzero(new)
     lasts = np.append(firsts[1:], len(order)) - 1
     group = np.cumsum(new) - 1
@@ -126,4 +142,4 @@ def _dropped(hashes: Any) -> tuple[npt.NDArray[np.intp], int]:
     kept = np.minimum.reduceat(np.where(wins, place, len(order)), firsts)
     lost = np.ones(len(order), bool)
     lost[kept] = False
-    return order[lost], int((lost & wins).sum())
+    return order[lost], order[kept[group[lost]]]

@@ -65,7 +65,8 @@ def hashes_of(batch: pa.RecordBatch) -> Any:
     """Key and content hashes of a batch of the table, also without text (training.log.keys)."""
     names = [name for name in (*SCHEMA.names, TEXT_HASH) if name in batch.schema.names]
     values = {name: _hashable(batch.column(name)) for name in names}
-    return row_hashes(_keys(values), zip(*values.values(), strict=True))
+    scored = batch.column("score").is_valid().to_numpy(zero_copy_only=False)
+    return row_hashes(_keys(values), zip(*values.values(), strict=True), scored)
 
 
 def key_hashes_of(batch: pa.RecordBatch) -> Any:
