@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 
 from router.head import Blend, Constant, blended
 from router.neighbours import Neighbours
@@ -31,7 +33,7 @@ from training.learn.heads import (
     member_margins,
     probabilities,
 )
-from training.learn.linear import fit_ridges, linear_margins
+from training.learn.linear import fit_ridges, linear_margins, standardise
 from training.learn.members import STANDARD, Matrix
 from training.learn.prototypes import fit_geometry
 from training.learn.trees import Bins
@@ -393,6 +395,28 @@ def test_the_linear_member_takes_a_score_as_a_share_of_a_success(log):
     four = linear_margins(fit_one(x, rows, np.ones(240)), log.x)
     graded = fit_one(log.x.take(np.arange(60)), share / 4, np.full(60, 4.0))
     np.testing.assert_allclose(four, linear_margins(graded, log.x), atol=0.02)
+
+
+@pytest.mark.parametrize("ridge", STANDARD.ridges)
+def test_the_linear_member_is_scikit_learn_s(log, ridge):
+    """Graded and weighted rows, of which some are unlabelled, as a success and a failure each."""
+    rng = np.random.default_rng(3)
+    score, weight = rng.random(900), rng.uniform(0.2, 3.0, 900)
+    score[:300] = log.requests.score[:300, 0]
+    score[rng.random(900) < 0.2] = np.nan
+    seen = np.flatnonzero(~np.isnan(score))
+    dense, _ = standardise(log.x.dense, ridge.dense)
+    known = np.unique(log.x.terms.indices)
+    features = sparse.hstack([dense, log.x.terms[:, known]]).tocsr()
+    theirs = LogisticRegression(C=ridge.c, max_iter=400).fit(
+        features[np.tile(seen, 2)],
+        np.repeat([1, 0], len(seen)),
+        np.concatenate([weight[seen] * score[seen], weight[seen] * (1 - score[seen])]),
+    )
+    ours = fit_ridges(log.x, score[:, None], weight[:, None], [ridge])[0][0]
+    np.testing.assert_allclose(
+        linear_margins(ours, log.x), theirs.decision_function(features), atol=2e-3
+    )
 
 
 def test_the_linear_member_does_not_run_away(log):
