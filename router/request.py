@@ -20,8 +20,7 @@ class Request:
         max_tokens: output tokens asked for; None where the request does not say.
         json_mode: whether the answer must be JSON.
         session: the conversation that this is a turn of; an empty text becomes None.
-        tenant: on whose behalf the request is made; an int or a UUID becomes the text that rules,
-            which are texts, spell it as.
+        tenant: on whose behalf the request is made.
         tags: names that rules may refer to; whatever was given, kept as a tuple of texts.
     """
 
@@ -41,8 +40,6 @@ class Request:
             object.__setattr__(self, "tags", _texts(self.tags))
         if self.session is not None and not (type(self.session) is str and self.session):
             object.__setattr__(self, "session", _session(self.session))
-        if self.tenant is not None and type(self.tenant) is not str:
-            object.__setattr__(self, "tenant", _spelt(self.tenant))
 
 
 def is_text(thing: Any) -> TypeGuard[str]:
@@ -64,13 +61,6 @@ def _session(session: Any) -> Any:
     """The session, None for an empty text (a header that was not sent) or an unreadable one."""
     try:
         return None if isinstance(session, str) and not session else session
-    except Exception:
-        return None
-
-
-def _spelt(tenant: Any) -> str | None:
-    try:
-        return str(tenant)
     except Exception:
         return None
 

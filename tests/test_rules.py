@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -125,14 +124,6 @@ def test_deny_lists_that_leave_nothing_together(ruled: Callable[..., Router]) ->
     assert told(router.route("hello", tags=["b", "a"])) == ("large", "rule:deny")
     assert router.route("hello", tags=["b", "a"], tenant="acme").tier == "large"
     assert router.route("hello", tags=["a", "b"], tenant="acme").tier == "middle"
-
-
-def test_a_tenant_need_not_be_a_text(ruled: Callable[..., Router]) -> None:
-    """A service's own key, which the rules file spells as text."""
-    team = UUID(int=7)
-    router = ruled(f'[rules.pin.tenant]\n"{team}" = "large"\n"42" = "middle"\n')
-    assert told(router.route("hello", tenant=team)) == ("large", "rule:pin")  # type: ignore[arg-type]
-    assert told(router.route("hello", tenant=42)) == ("middle", "rule:pin")  # type: ignore[arg-type]
 
 
 def test_pins_by_tenant_and_tag_need_no_model(ruled: Callable[..., Router]) -> None:
