@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.builders import make_artifact
 
 HEAVY = set(
@@ -49,13 +47,3 @@ def test_a_serving_install_says_what_jobs_need() -> None:
     assert done.returncode == 3
     needs = "typer is not installed, and jobs need it: pip install 'suffice[train]'"
     assert done.stderr == f"error: {needs}\n"
-
-
-@pytest.mark.parametrize("package", ["litellm", "openai", "opentelemetry"])
-def test_an_integration_names_the_extra_that_it_needs(package: str) -> None:
-    program = f"import sys; sys.modules[{package!r}] = None; import router.integrations.{package}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError: ")
-    assert last.endswith(f"pip install 'suffice[{package}]'")

@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
+from openai import AsyncOpenAI, OpenAI
+from openai._models import FinalRequestOptions
+
 from router.decision import Decision
 from router.request import read_body
 from router.service import Router
-
-try:
-    from openai import AsyncOpenAI, OpenAI
-    from openai._models import FinalRequestOptions
-except ImportError as error:
-    raise ImportError("the client needs openai: pip install 'suffice[openai]'") from error
 
 AUTO: Final = "auto"
 _ROUTED: Final = ("/chat/completions", "/responses")
