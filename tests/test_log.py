@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -68,12 +69,15 @@ def test_messages_are_logged_as_they_were(artifact: Artifact, tmp_path: Path) ->
     ring.append(ring)
     router.route(ring, session="r", tags=["t"])
     router.route("x" * 2_000_000)
+    router.route("hi", session=UUID(int=7), tenant=7, tags=[7])  # type: ignore[arg-type, list-item]
     assert log.flush()
-    first, second, third = lines(tmp_path / "d.jsonl")
+    first, second, third, fourth = lines(tmp_path / "d.jsonl")
     assert json.loads(first["messages"]) == messages[:1]
     assert (first["session_id"], first["tags"]) == ("s", ["t"])
     assert (second["messages"], third["messages"]) == (None, None)
     assert (second["session_id"], second["tags"]) == ("r", ["t"])
+    assert (fourth["session_id"], fourth["tenant"]) == (str(UUID(int=7)), "7")
+    assert fourth["tags"] == ["7"]
 
 
 def test_a_sink_that_stalls_drops_and_counts(artifact: Artifact) -> None:
