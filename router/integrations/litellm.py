@@ -17,15 +17,17 @@ sent beside the messages (`system`) reach them only if `SufficeFacts` is one of 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from litellm.integrations.custom_logger import CustomLogger
-from litellm.types.router import RoutingContext
-
 from router.decision import Decision
+from router.integrations import extra
 from router.prompt import Prompt
 from router.request import read_body, unread_chars
 from router.rules import RESERVED_OUTPUT
 from router.served import BYTES_A_TOKEN
 from router.service import Router
+
+with extra("litellm"):
+    from litellm.integrations.custom_logger import CustomLogger
+    from litellm.types.router import RoutingContext
 
 _FACTS: Final = "suffice_facts"
 _LOGGED: Final = "spend_logs_metadata"  # what LiteLLM carries into all of its logs
