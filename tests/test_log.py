@@ -587,6 +587,18 @@ def test_decisions_are_joined_with_outcomes(served: tuple[Path, list[Decision]])
         assert abs(row["at"].timestamp() - decision.at) < 1e-3
 
 
+def test_a_decision_on_no_messages_is_skipped(artifact: Artifact, tmp_path: Path) -> None:
+    """The router takes them, and nothing can be learned; in a small log one is more than 1 %."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    made = [Router(artifact, log=log).route(asked) for asked in ("hi", [], [])]
+    assert log.flush()
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        print(json.dumps({"decision_id": made[1].id, "messages": []}), file=file)
+    report = ingest([tmp_path], tmp_path / "t.parquet")
+    assert (report.total["ingested"], report.total["skipped"]) == (1, 2)
+    assert "2 rows skipped: an empty list of messages" in report.notes
+
+
 def test_an_outcome_may_be_of_another_tier(artifact: Artifact, tmp_path: Path) -> None:
     """The provider of the tier that was chosen failed, and the service asked another one."""
     log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
