@@ -375,6 +375,11 @@ def test_a_mistake_names_its_place(text: str, words: str, ruled: Callable[..., R
         ruled(text)
 
 
+def test_a_byte_order_mark_says_nothing(ruled: Callable[..., Router]) -> None:
+    """Notepad writes one."""
+    assert told(ruled(f"\ufeff{PINNED}").route("hello", tags=["s"])) == ("small", "rule:pin")
+
+
 def test_a_file_that_is_not_there(artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(RulesError, match=r"none\.toml: No such file"):
         Router(artifact, rules=tmp_path / "none.toml")
