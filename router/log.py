@@ -20,7 +20,7 @@ from router.decision import Decision
 from router.forks import renew_after_fork
 from router.lines import LineFile
 from router.prompt import as_mapping
-from router.request import Request, is_text, without_bytes
+from router.request import Request, without_bytes
 
 CAPACITY: Final = 10_000  # lines that may wait
 MAX_WAITING: Final = 64 * 2**20  # characters of requests that may wait
@@ -189,8 +189,8 @@ class DecisionLog:
             messages = None
         return {
             "messages": messages,
-            "session_id": request.session if is_text(request.session) else None,
-            "tenant": request.tenant if is_text(request.tenant) else None,
+            "session_id": request.session,
+            "tenant": request.tenant,
             "tags": list(request.tags),
         }
 
@@ -252,10 +252,7 @@ def _as_text(raw: Any) -> str | None:
 def _chars(content: Mapping[str, Any], request: Request) -> int:
     """Characters that a waiting line keeps in memory: its messages, and who asked."""
     texts = (content.get("messages"), request.session, request.tenant, *request.tags)
-    try:
-        return sum(len(text) for text in texts if is_text(text))
-    except Exception:  # a text whose own methods fail
-        return 0
+    return sum(len(text) for text in texts if text)
 
 
 def _write(reference: "weakref.ref[DecisionLog]") -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from router.prompt import Messages, as_mapping, as_part, as_turn, is_image, parts_of
 
@@ -17,11 +17,15 @@ class Request:
 
     Attributes:
         tools: the tools offered.
-        max_tokens: output tokens asked for; None where the request does not say.
+        max_tokens: output tokens asked for; None where the request does not say, or no number.
         json_mode: whether the answer must be JSON.
-        session: the conversation that this is a turn of; an empty text becomes None.
+        session: the conversation that this is a turn of.
         tenant: on whose behalf the request is made.
-        tags: names that rules may refer to; whatever was given, kept as a tuple of texts.
+        tags: names that rules may refer to; whatever was given, kept as a tuple.
+
+    Session, tenant and tags are kept as texts whatever they were given as (a UUID, a number), since
+    rules and logs name them so. What cannot be read is none, and so is an empty session or tenant
+    (a header that was not sent).
     """
 
     tools: Sequence[Any] | None = None
@@ -32,35 +36,41 @@ class Request:
     tags: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        """Read the tags once (a generator yields them only once), and drop those that are no texts.
+        """Read the tags (once: a generator yields them only once) and all that is of another type.
 
         Never raises, whatever the caller gave: a fallback needs a request, too.
         """
         if type(self.tags) is not tuple or self.tags:
             object.__setattr__(self, "tags", _texts(self.tags))
-        if self.session is not None and not (type(self.session) is str and self.session):
-            object.__setattr__(self, "session", _session(self.session))
-
-
-def is_text(thing: Any) -> TypeGuard[str]:
-    """Whether a thing is a text; False if even asking raises, as with an unbound proxy."""
-    try:
-        return isinstance(thing, str)
-    except Exception:
-        return False
+        if self.session is not None:
+            object.__setattr__(self, "session", _text(self.session) or None)
+        if self.tenant is not None:
+            object.__setattr__(self, "tenant", _text(self.tenant) or None)
+        if self.max_tokens is not None and type(self.max_tokens) is not int:
+            object.__setattr__(self, "max_tokens", _whole(self.max_tokens))
 
 
 def _texts(tags: Any) -> tuple[str, ...]:
     try:
-        return (tags,) if isinstance(tags, str) else tuple(filter(is_text, tags))
+        listed = (tags,) if isinstance(tags, str | bytes) else tags
+        return tuple(text for tag in listed if (text := _text(tag)) is not None)
     except Exception:  # None, or whatever else has no tags
         return ()
 
 
-def _session(session: Any) -> Any:
-    """The session, None for an empty text (a header that was not sent) or an unreadable one."""
+def _text(name: Any) -> str | None:
+    """A name as a plain text; None where there is none, or it cannot be read."""
     try:
-        return None if isinstance(session, str) and not session else session
+        if issubclass(type(name), str):  # by its type, as a proxy only says that it is a text
+            return str.__str__(name)
+        return None if name is None else str(name)
+    except Exception:
+        return None
+
+
+def _whole(number: Any) -> int | None:
+    try:
+        return int(number)
     except Exception:
         return None
 

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from router.prompt import Prompt
-from router.request import Request, is_text
+from router.request import Request
 from router.sessions import Seen
 from router.tier import Tier
 
@@ -234,7 +234,7 @@ class Rules:
 
 def _keys(request: Request) -> Iterator[Key]:
     """The keys of a request in pins and deny lists; the tenant first."""
-    if is_text(request.tenant):
+    if request.tenant is not None:
         yield "tenant", request.tenant
     for tag in request.tags:
         yield "tag", tag

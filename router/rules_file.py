@@ -24,7 +24,7 @@ def load_rules(path: Path, tiers: Sequence[Tier]) -> Rules:
             names the key and the nearest known one.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RulesError(f"{path}: {error.strerror}") from error
     except ValueError as error:

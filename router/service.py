@@ -141,7 +141,7 @@ class Router:
 
     @property
     def watcher(self) -> Watcher | None:
-        """What follows the artifact, after `watch`; it counts what it swapped and refused."""
+        """What follows the artifact, after `watch`; it counts what was swapped and refused."""
         return self._watcher
 
     def watch(
@@ -162,10 +162,12 @@ class Router:
         """
         origin = self._origin if path is None else Origin(os.fspath(path)).absolute()
         pause = origin.pause if seconds is None else seconds
-        before = self._watcher
-        self._watcher = Watcher(self, origin.find, self._rules_file, pause)
+        watcher, before = Watcher(self, origin.find, self._rules_file, pause), self._watcher
         if before is not None:
             before.stop()
+            watcher.swapped += before.swapped  # a counter of metrics never goes down
+            watcher.refused += before.refused
+        self._watcher = watcher
         return self
 
     def swap(self, artifact: Artifact) -> bool:
@@ -263,7 +265,14 @@ class Router:
             return self.route(prompt, tools, **facts)
 
     def route_batch(self, prompts: Sequence[str | Messages]) -> list[Decision]:
-        """Decide many requests; each as `route` would."""
+        """Decide many requests; each as `route` would.
+
+        Raises:
+            TypeError: `prompts` is one prompt or message, whose letters or keys would be decided.
+        """
+        if isinstance(prompts, str | bytes | Mapping):
+            one = type(prompts).__name__
+            raise TypeError(f"route_batch: a list of prompts is needed, got one {one}; see route")
         return [self.route(prompt) for prompt in prompts]
 
     def _prepared(self, artifact: Artifact) -> Served:

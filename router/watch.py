@@ -71,7 +71,8 @@ class Watcher:
     """Looks at a folder every few seconds in a thread of its own, as long as the router lives.
 
     Attributes:
-        swapped: artifacts, or new rules of one, put in place.
+        swapped: artifacts, or new rules of one, put in place; here and below, those of a watcher
+            before this one count, too.
         refused: artifacts, or rules files, that were there and bad; what was before stayed.
         refusal: why the last one was refused, None after a good one.
     """

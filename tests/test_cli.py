@@ -204,9 +204,10 @@ def test_route_words_messages_and_json(job, workdir, capsys):
     assert told.code == 0
     assert re.match(r"(small|large) \(vendor/\1-1\), policy\n  small: suffices with prob", told.out)
     chat = [{"role": "user", "content": "prove the eigenvalue theorem of norway"}]
-    (workdir / "m.json").write_text(json.dumps(chat), encoding="utf-8")
-    told = call(capsys, "route", job.artifact, "--messages", "m.json", "--json")
-    assert json.loads(told.out)["tier"] == "large"
+    for encoding in ("utf-8", "utf-8-sig"):  # with a byte-order mark, as Notepad writes it
+        (workdir / "m.json").write_text(json.dumps(chat), encoding=encoding)
+        told = call(capsys, "route", job.artifact, "--messages", "m.json", "--json")
+        assert json.loads(told.out)["tier"] == "large"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,11 @@ def test_tiers_that_are_refused(text, words, tmp_path):
         read_tiers(write_tiers(tmp_path, text))
 
 
+def test_a_byte_order_mark_says_nothing(tmp_path):
+    """Notepad writes one."""
+    assert read_tiers(write_tiers(tmp_path, "\ufeff" + TIERS_TOML)) == TIERS
+
+
 def test_files_that_are_not_there_or_not_text(tmp_path):
     with pytest.raises(BadInput, match=r"nowhere\.toml"):
         read_tiers(tmp_path / "nowhere.toml")

@@ -381,7 +381,7 @@ def test_a_session_is_known_however_litellm_is_told(
     async def ask(**more: Any) -> Any:
         data = {"model": "auto", "messages": ASKED, **told, **more}
         if way == "hook":
-            return (await hook.async_pre_call_hook(None, None, data, ""))["model"]
+            return (await hook.async_pre_call_hook(None, None, data, "acompletion"))["model"]
         data = await facts.async_pre_call_hook(None, None, data, "")
         context = shown(data["metadata"])
         return await SufficeClassifier(router).classify(context)
@@ -400,11 +400,18 @@ def test_a_tenant_is_known_on_every_path(beside: Any, way: str, artifact: Artifa
     data = {"model": "auto", "input": "hi", "metadata": {"tenant": "acme"}, **beside}
     if way == "hook":
         hook = SufficeHook(router)
-        assert asyncio.run(hook.async_pre_call_hook(None, None, data, ""))["model"] == "large"
+        data = asyncio.run(hook.async_pre_call_hook(None, None, data, "aresponses"))
+        assert data["model"] == "large"
         return
     data = asyncio.run(SufficeFacts().async_pre_call_hook(None, None, data, ""))
     context = shown(data.get("litellm_metadata", data["metadata"]))
     assert asyncio.run(SufficeClassifier(router).classify(context)) == "large"
+
+
+@pytest.mark.parametrize("kind", ["aembedding", "image_generation", "moderation", "aspeech"])
+def test_what_is_no_chat_is_left_alone(kind: str, router: Router) -> None:
+    data = {"model": "auto", "input": "hi"}
+    assert asyncio.run(SufficeHook(router).async_pre_call_hook(None, None, {**data}, kind)) == data
 
 
 @pytest.mark.parametrize("tools", [10**12, -3, "x", None, [1]])
@@ -435,7 +442,8 @@ def test_decisions_are_in_litellms_own_log(artifact: Artifact, upstream: Stub) -
     async def ask() -> None:
         for text, (callback, model, metadata) in asked.items():
             data = {"model": model, "messages": [{"role": "user", "content": text}]}
-            data = await callback.async_pre_call_hook(None, None, data | {"metadata": metadata}, "")
+            data |= {"metadata": metadata}
+            data = await callback.async_pre_call_hook(None, None, data, "acompletion")
             await plain.acompletion(**data)
         for _ in range(200):
             if set(asked) <= set(kept):

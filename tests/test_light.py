@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.builders import make_artifact
 
 HEAVY = set(
@@ -38,6 +40,15 @@ def test_one_decision_loads_nothing_heavy(tmp_path: Path) -> None:
     assert {"router", "numpy", "tokenizers"} <= set(loaded)
     assert not HEAVY & set(loaded)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["litellm", "openai", "opentelemetry"])
+def test_a_serving_install_says_what_an_integration_needs(name: str) -> None:
+    program = f"import sys; sys.modules[{name!r}] = None; import router.integrations.{name}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: ") and name in last
+    assert last.endswith(f": pip install 'suffice[{name}]'")
 
 
 def test_a_serving_install_says_what_jobs_need() -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -68,12 +69,15 @@ def test_messages_are_logged_as_they_were(artifact: Artifact, tmp_path: Path) ->
     ring.append(ring)
     router.route(ring, session="r", tags=["t"])
     router.route("x" * 2_000_000)
+    router.route("hi", session=UUID(int=7), tenant=7, tags=[7])  # type: ignore[arg-type, list-item]
     assert log.flush()
-    first, second, third = lines(tmp_path / "d.jsonl")
+    first, second, third, fourth = lines(tmp_path / "d.jsonl")
     assert json.loads(first["messages"]) == messages[:1]
     assert (first["session_id"], first["tags"]) == ("s", ["t"])
     assert (second["messages"], third["messages"]) == (None, None)
     assert (second["session_id"], second["tags"]) == ("r", ["t"])
+    assert (fourth["session_id"], fourth["tenant"]) == (str(UUID(int=7)), "7")
+    assert fourth["tags"] == ["7"]
 
 
 def test_a_sink_that_stalls_drops_and_counts(artifact: Artifact) -> None:
@@ -581,6 +585,18 @@ def test_decisions_are_joined_with_outcomes(served: tuple[Path, list[Decision]])
         assert row["propensity"] == decision.propensity
         assert (row["score"], row["response"], row["output_tokens"]) == (i % 2, str(i), 3)
         assert abs(row["at"].timestamp() - decision.at) < 1e-3
+
+
+def test_a_decision_on_no_messages_is_skipped(artifact: Artifact, tmp_path: Path) -> None:
+    """The router takes them, and nothing can be learned; in a small log one is more than 1 %."""
+    log = DecisionLog(tmp_path / "decisions.jsonl", messages=True)
+    made = [Router(artifact, log=log).route(asked) for asked in ("hi", [], [])]
+    assert log.flush()
+    with (tmp_path / "outcomes.jsonl").open("w") as file:
+        print(json.dumps({"decision_id": made[1].id, "messages": []}), file=file)
+    report = ingest([tmp_path], tmp_path / "t.parquet")
+    assert (report.total["ingested"], report.total["skipped"]) == (1, 2)
+    assert "2 rows skipped: an empty list of messages" in report.notes
 
 
 def test_an_outcome_may_be_of_another_tier(artifact: Artifact, tmp_path: Path) -> None:

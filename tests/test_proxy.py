@@ -89,6 +89,12 @@ def test_the_hook_picks_without_the_complexity_router(
     assert served(upstream) == "vendor/middle-1"
 
 
+def test_the_hook_leaves_an_embedding_alone(client: openai.OpenAI) -> None:
+    name = "cheapest-that-suffices"
+    with pytest.raises(openai.BadRequestError, match=f"Invalid model name.*{name}"):
+        client.embeddings.create(model=name, input="hi")
+
+
 def test_a_stream(client: openai.OpenAI, upstream: Stub) -> None:
     chunks = list(client.chat.completions.create(model="auto", messages=ASKED, stream=True))  # type: ignore
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,10 @@ def test_input_and_requested_output_must_fit(ruled: Callable[..., Router]) -> No
     for none in (None, -1, -(10**9), 0, float("nan")):  # as clients say that there is no limit
         long = router.route("word " * 5900, max_tokens=none)  # type: ignore[arg-type]
         assert told(long) == ("middle", "rule:context_window")
+    given: list[tuple[Any, str]] = [("8000", "small"), ("8190", "middle"), (8190.0, "middle")]
+    for asked, tier in [*given, ("many", "small"), ([8190], "small"), (float("inf"), "small")]:
+        decision = router.route("hello", max_tokens=asked)
+        assert decision.tier == tier and "fallback" not in decision.reason, asked
     many = [{**TOOL, "description": "x" * 40_000}]
     only = ruled("[rules]\ncapabilities = false\n")
     assert told(only.route("hello", tools=many)) == ("middle", "rule:context_window")
@@ -155,6 +160,22 @@ def test_odd_tags_hide_no_rule(tags: Any, ruled: Callable[..., Router]) -> None:
     rules = '[rules.deny.tenant]\nacme = ["large"]\n[rules.pin.tag]\nx = "small"\n'
     decision = ruled(rules, Policy(-1e9)).route("hello", tenant="acme", tags=tags)
     assert told(decision) in (("middle", "rule:deny"), ("small", "rule:pin"))
+
+
+@pytest.mark.parametrize("name", [7, UUID(int=7), b"acme"])
+def test_a_name_that_is_no_text_is_read_as_one(name: Any, ruled: Callable[..., Router]) -> None:
+    """As a session is: services have numbers and UUIDs for their tenants."""
+    router = ruled(f'[rules.deny.tenant]\n"{name}" = ["large"]\n', Policy(-1e9))
+    assert told(router.route("hello", tenant=name)) == ("middle", "rule:deny")
+    fallen = router.route(None, tenant=name)  # type: ignore[arg-type]
+    assert told(fallen) == ("middle", "fallback:TypeError")
+    router = ruled(f'[rules.pin.tag]\n"{name}" = "middle"\n')
+    for tags in ([name], {None: 0, name: 1}):
+        assert told(router.route("hello", tags=tags)) == ("middle", "rule:pin")
+    router = ruled(HARD)
+    for session in (name, str(name)):  # a caller that reads it from somewhere else
+        router.route(PICTURE, session=session)
+        assert router.route("go on", session=name).reason == "rule:session_floor"
 
 
 def test_always_the_same_tier_obeys_rules_too(ruled: Callable[..., Router]) -> None:
@@ -352,6 +373,11 @@ def test_tools_are_a_part_of_what_a_cache_keeps(ruled: Callable[..., Router]) ->
 def test_a_mistake_names_its_place(text: str, words: str, ruled: Callable[..., Router]) -> None:
     with pytest.raises(RulesError, match=rf"(?s)rules\.toml.*{words}"):
         ruled(text)
+
+
+def test_a_byte_order_mark_says_nothing(ruled: Callable[..., Router]) -> None:
+    """Notepad writes one."""
+    assert told(ruled(f"\ufeff{PINNED}").route("hello", tags=["s"])) == ("small", "rule:pin")
 
 
 def test_a_file_that_is_not_there(artifact: Artifact, tmp_path: Path) -> None:

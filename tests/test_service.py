@@ -287,6 +287,9 @@ def test_a_batch_is_decided_as_its_prompts_are(router: Router) -> None:
     for prompt, decision in zip(prompts, batch, strict=True):
         assert same(decision, router.route(prompt))
     assert router.route_batch([]) == []
+    for one in ("abc", b"abc", {"role": "user", "content": "hi"}):
+        with pytest.raises(TypeError, match=f"list of prompts.*one {type(one).__name__}"):
+            router.route_batch(one)  # type: ignore[arg-type]
 
 
 def test_threads_get_the_same_answers(router: Router) -> None:

@@ -17,20 +17,28 @@ sent beside the messages (`system`) reach them only if `SufficeFacts` is one of 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from litellm.integrations.custom_logger import CustomLogger
-from litellm.types.router import RoutingContext
-
 from router.decision import Decision
+from router.integrations import extra
 from router.prompt import Prompt
 from router.request import read_body, unread_chars
 from router.rules import RESERVED_OUTPUT
 from router.served import BYTES_A_TOKEN
 from router.service import Router
 
+with extra("litellm"):
+    from litellm.integrations.custom_logger import CustomLogger
+    from litellm.types.router import RoutingContext
+
 _FACTS: Final = "suffice_facts"
 _LOGGED: Final = "spend_logs_metadata"  # what LiteLLM carries into all of its logs
 _SIGNATURE: Final = "suffice"
 _MOST_TOOLS: Final = 128  # of one request, by OpenAI's API
+# Types of call that ask for text; others (embeddings, images, moderation) have a model as well.
+_CHATS: Final = frozenset(
+    """acompletion completion atext_completion text_completion aresponses responses
+    acompact_responses _aresponses_websocket anthropic_messages agenerate_content
+    agenerate_content_stream acreate_interaction""".split()
+)
 _TENANT: Final = ("tenant", "user_api_key_team_id", "user_api_key_end_user_id")
 _SESSION: Final = ("session_id", "litellm_session_id")
 
@@ -130,7 +138,7 @@ class SufficeHook(CustomLogger):
     """
 
     def __init__(self, router: Router, model: str = "auto") -> None:
-        """Pick by a router wherever `model` is asked for; model groups are named as the tiers."""
+        """Pick by a router where a chat asks for `model`; model groups are named as the tiers."""
         super().__init__()
         self.router = router
         self._model = model
@@ -139,7 +147,7 @@ class SufficeHook(CustomLogger):
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
         """Pick the model group of a request."""
-        if data.get("model") == self._model:
+        if data.get("model") == self._model and call_type in _CHATS:
             prompt, facts = read_body(data)
             metadata = _metadata(data)
             facts["tenant"] = facts["tenant"] or _first(metadata, _TENANT)

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
-from openai import AsyncOpenAI, OpenAI
-from openai._models import FinalRequestOptions
-
 from router.decision import Decision
+from router.integrations import extra
 from router.request import read_body
 from router.service import Router
+
+with extra("openai"):
+    from openai import AsyncOpenAI, OpenAI
+    from openai._models import FinalRequestOptions
 
 AUTO: Final = "auto"
 _ROUTED: Final = ("/chat/completions", "/responses")

@@ -12,11 +12,13 @@ import weakref
 from collections.abc import Iterable
 from typing import Final
 
-from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-
 from router.decision import Decision
+from router.integrations import extra
 from router.service import Router
+
+with extra("opentelemetry"):
+    from opentelemetry import metrics
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 BUCKETS: Final = (5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.5)
 

@@ -57,7 +57,7 @@ def read_request(path: Path) -> tuple[str | Messages, dict[str, Any]]:
         BadInput: no such file, no JSON, or neither of the two.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

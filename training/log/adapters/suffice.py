@@ -61,4 +61,6 @@ def _decision(record: Numbered, outcomes: Shelf) -> Record:
         values |= {key: outcome[key] for key in OF_AN_OUTCOME if outcome.get(key) is not None}
     if "messages" not in values:
         return Skip(line, "no messages: log them with the decision or with its outcome")
+    if values["messages"] in ("[]", []):  # the router decides that, too
+        return Skip(line, "an empty list of messages")
     return Row(line, values)
