@@ -139,7 +139,8 @@ def _forget(
     if not files:
         raise BadInput(f"{dataset}: holds no Parquet file")
     known_as = _names(dataset, users)
-    names = pa.array(sorted(set().union(*known_as.values())))
+    everyone = set().union(*known_as.values())
+    names = pa.array(sorted(everyone))
     found = {path: theirs for path in files if (theirs := _theirs(path, names))}
     ids = {request for each in found.values() for request, _ in each}
     seen = {user for each in found.values() for _, user in each}
@@ -147,7 +148,7 @@ def _forget(
     saw = tuple(_who_saw(ids, artifacts, runs))
     tell(saw)
     quarantined = _clear_quarantine(dataset.with_name(f"{dataset.name}.quarantine.jsonl"), users)
-    answers = _clear_journal(journal_path(dataset), ids, set(names.to_pylist()))
+    answers = _clear_journal(journal_path(dataset), ids, everyone)
     _remove(dataset, list(found), names)
     rows = sum(len(each) for each in found.values())
     looked = bool(artifacts) or runs

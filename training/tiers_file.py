@@ -59,8 +59,8 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     frame = frame[frame["model"].notna() & (frame["status"] != "error")]
     if frame.empty:
         raise BadInput(f"{traffic}: column model: no answered call names a model")
-    plain = frame["model"].map(plain_model)
-    seen = [_seen(str(name), rows) for name, rows in frame.groupby(_tier_names(frame, plain))]
+    frame = frame.assign(plain=frame["model"].map(plain_model))
+    seen = [_seen(str(name), rows) for name, rows in frame.groupby(_tier_names(frame))]
     seen.sort(key=lambda one: one.usd)
     ordered = isfinite(seen[-1].usd)
     tables = [line for one in seen for line in ("", *_table(one))]
@@ -68,11 +68,11 @@ def write_tiers(traffic: Path, out: Path) -> list[str]:
     return _told(out, seen, ordered)
 
 
-def _tier_names(frame: pd.DataFrame, plain: pd.Series) -> pd.Series:
+def _tier_names(frame: pd.DataFrame) -> pd.Series:
     """Of each call, as the log says it, else as it mostly says it of the model; else the model."""
-    named = frame["tier"].notna()
-    mostly = frame["tier"][named].groupby(plain[named]).agg(lambda names: names.mode().iloc[0])
-    return frame["tier"].fillna(plain.map(mostly)).fillna(plain)
+    named = frame[frame["tier"].notna()]
+    mostly = named.groupby("plain")["tier"].agg(lambda names: names.mode().iloc[0])
+    return frame["tier"].fillna(frame["plain"].map(mostly)).fillna(frame["plain"])
 
 
 def _told(out: Path, seen: list[_Seen], ordered: bool) -> list[str]:
@@ -110,8 +110,7 @@ def _quoted(text: str) -> str:
 
 def _seen(name: str, rows: pd.DataFrame) -> _Seen:
     """What the answered calls of one tier say of it: of the model that answered most of them."""
-    plain = rows["model"].map(plain_model)
-    own = rows[plain == plain.mode().iloc[0]]
+    own = rows[rows["plain"] == rows["plain"].mode().iloc[0]]
     bills = own[own["cost_usd"] > 0]
     mean = float(bills["cost_usd"].mean()) if len(bills) else inf
     others = len(rows) - len(own)

@@ -13,6 +13,7 @@ import resource
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, logit
@@ -37,9 +38,8 @@ STRETCH = 1.5
 Floats = NDArray[np.float64]
 
 
-def prompts_of(shared_data: Path, folder: Path, count: int) -> tuple[list[str], list[str]]:
+def prompts_of(frame: pd.DataFrame, count: int) -> tuple[list[str], list[str]]:
     """Different texts, and the subject of each."""
-    frame = outcomes.routellm(shared_data / "routellm" / "mmlu", folder / "mmlu.parquet")
     frame = frame.drop_duplicates("request_id")
     texts = [json.loads(messages)[0]["content"] for messages in frame["messages"]]
     halves = [text.partition("\nA. ")[::2] for text in texts]
@@ -53,9 +53,8 @@ def prompts_of(shared_data: Path, folder: Path, count: int) -> tuple[list[str], 
     return list(made), list(made.values())
 
 
-def chances(shared_data: Path, folder: Path, prompts: list[str]) -> Floats:
+def chances(frame: pd.DataFrame, folder: Path, prompts: list[str]) -> Floats:
     """P(tier suffices) in this world, float64[n, 2]."""
-    frame = outcomes.routellm(shared_data / "routellm" / "mmlu", folder / "mmlu.parquet")
     division = outcomes.split_requests(frame, 0.7, 0)
     job(*division, NAMES, 0, folder / "teacher")
     teacher = Router.load(folder / "teacher" / "artifact-0")
@@ -109,8 +108,9 @@ def apgr(gain: Floats, p: Floats) -> float:
 @pytest.mark.parametrize("size", SIZES)
 def test_heads_and_members(size: int, shared_data: Path, tmp_path: Path) -> None:
     draws = SIZES[size]
-    prompts, subjects = prompts_of(shared_data, tmp_path, size * draws + FRESH)
-    p = chances(shared_data, tmp_path, prompts)
+    frame = outcomes.routellm(shared_data / "routellm" / "mmlu", tmp_path / "mmlu.parquet")
+    prompts, subjects = prompts_of(frame, size * draws + FRESH)
+    p = chances(frame, tmp_path, prompts)
     tiers = outcomes.write_tiers(NAMES, tmp_path / "tiers.toml")
     found: dict[str, list[float]] = {}
     took = 0.0

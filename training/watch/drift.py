@@ -93,7 +93,7 @@ def drift(artifact_path: Path, traffic: Path) -> Drift:
     known = standing & known_ids(arrays, requests)
     requests = requests.take(np.flatnonzero(standing & ~known))
     told = f"{known.sum()} requests left out: the artifact was fitted or chosen on them"
-    if (independent := len(set(requests.sessions.tolist()))) < LEAST:
+    if (independent := len(np.unique(requests.sessions))) < LEAST:
         more = f" ({told})" if known.any() else ""
         raise BadInput(
             f"{traffic}: {independent} requests, one of each session; at least {LEAST} are "
