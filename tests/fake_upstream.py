@@ -1,6 +1,7 @@
 """An OpenAI-compatible server on loopback with fixed answers: no call leaves the machine."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ CALL = {
     "type": "function",
     "function": {"name": "weather", "arguments": '{"city": "Accra"}'},
 }
+OBJECT = '{"city": "Accra"}'  # the answer where the caller asks for JSON
 USAGE = {"prompt_tokens": 12, "completion_tokens": 5, "total_tokens": 17}
 
 
@@ -49,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
                 {"object": "list", "data": [vector], "model": asked["model"], "usage": usage}
             )
             return
-        content = asked["messages"][-1]["content"]
+        said = [message["content"] for message in asked["messages"] if message["role"] == "user"]
+        content = said[-1]
         prompt = content if isinstance(content, str) else content[0]["text"]
         if "fail" in prompt:
             error = {"message": "Rate limit reached", "type": "requests", "param": None}
@@ -72,13 +75,16 @@ class _Handler(BaseHTTPRequestHandler):
         usage = (asked.get("stream_options") or {}).get("include_usage")
         base = {k: whole[k] for k in ("id", "created", "model")}
         base["object"] = "chat.completion.chunk"
-        words = answer_to(prompt).split(" ")
+        [choice] = whole["choices"]
+        words = re.findall(r"\s*\S+", choice["message"]["content"] or "")
+        calls = choice["message"].get("tool_calls", [])
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": f"{' ' if n else ''}{word}"} for n, word in enumerate(words)]
+        deltas += [{"content": word} for word in words]
+        deltas += [{"tool_calls": [{"index": n, **call}]} for n, call in enumerate(calls)]
         chunks = [
             {**base, "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas
         ]
-        last = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        last = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
         chunks.append({**base, "choices": [last]})
         if usage:
             chunks.append({**base, "choices": [], "usage": USAGE})
@@ -86,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
+        if "break" in prompt:
+            chunks[2:] = [{"error": {"message": "Server overloaded", "type": "server_error"}}]
         for chunk in chunks:
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
@@ -94,9 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _completion(asked: dict[str, Any], prompt: str) -> dict[str, Any]:
     number = next(_Handler.numbers)
-    message: dict[str, Any] = {"role": "assistant", "content": answer_to(prompt), "refusal": None}
+    told = OBJECT if asked.get("response_format") else answer_to(prompt)
+    message: dict[str, Any] = {"role": "assistant", "content": told, "refusal": None}
     reason = "stop"
-    if "tools" in asked:
+    if "tools" in asked and asked["messages"][-1]["role"] != "tool":
         message |= {"content": None, "tool_calls": [CALL]}
         reason = "tool_calls"
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}

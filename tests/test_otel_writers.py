@@ -284,14 +284,132 @@ def test_what_is_listed_is_what_was_flat(tree: list[Any], random: Any) -> None:
     assert listed({**dict(told), "other.0.role": "x"}, "p.") == tree
 
 
+AI = "ai.telemetry.metadata"
+TRACELOOP = "traceloop.association.properties"
+
+
+def ai_sdk(*said: Any, **more: Any) -> dict[str, Any]:
+    """Attributes of the AI SDK for a call of the provider; `said` are the parts of its message."""
+    told = {"ai.operationId": "ai.generateText.doGenerate", "ai.model.id": "gpt-4o-mini"}
+    parts = [{"type": "text", "text": "hello"}, *said]
+    asked = json.dumps([{"role": "user", "content": parts}])
+    return {**told, "ai.prompt.messages": asked, "ai.response.text": "re: hello", **more}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {f"{TRACELOOP}.session_id": "s", f"{TRACELOOP}.user_id": "u"},
+        {f"{TRACELOOP}.chat_id": "s", f"{TRACELOOP}.user_id": "u", f"{TRACELOOP}.chat": "x"},
+        {f"{AI}.threadId": "s", f"{AI}.userId": "u", f"{AI}.requestId": "x"},
+        {f"{AI}.session.id": "s", f"{AI}.user.id": "u"},
+        {"ai.settings.context.conversationID": "s", "ai.settings.context.userID": "u"},
+        {f"{AI}.sessionId": "x", f"{AI}.userId": "x", "session.id": "s", "user.id": "u"},
+    ],
+)
+@pytest.mark.parametrize("above", [False, True])
+def test_people_under_names_of_the_application(tmp_path: Path, told: Any, above: bool) -> None:
+    """They were null, as only session.id and user.id were read."""
+    own, app = ({}, told) if above else (told, {})
+    for call in (openllmetry(**own), ai_sdk(**own)):
+        source = written(tmp_path, span("call", call, "app"), span("app", app))
+        (tmp_path / "t.parquet").unlink(missing_ok=True)
+        _, frame = read(tmp_path, source)
+        assert frame[["session_id", "user_id"]].values.tolist() == [["s", "u"]]
+
+
+def test_tags_of_metadata(tmp_path: Path) -> None:
+    told = ai_sdk(**{f"{AI}.tags": ["a", "b"]}), openinference(**{"tag.tags": ["a", "b"]})
+    _, frame = read(tmp_path, written(tmp_path, *(span(f"l-{n}", t) for n, t in enumerate(told))))
+    assert [list(tags) for tags in frame["tags"]] == [["a", "b"]] * 2
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        {"type": "image", "image": {"0": 137, "1": 80}},  # what 4.0 wrote of bytes
+        {"type": "image", "image": PNG.split(",")[1]},
+        {"type": "file", "mediaType": "image/png", "data": PNG.split(",")[1]},
+        {"type": "file", "mediaType": "image/png", "data": "https://a/x.png"},
+        {"type": "image", "image": "https://a/x.png"},
+    ],
+)
+def test_pictures_of_the_ai_sdk(tmp_path: Path, picture: dict[str, Any]) -> None:
+    _, frame = read(tmp_path, written(tmp_path, span("a", ai_sdk(picture))))
+    [messages] = frame["messages"]
+    prompt = Prompt.of(json.loads(messages))
+    assert (prompt.images, prompt.text) == (1, "hello")
+    assert ("137" in messages, "iVBOR" in messages) == (False, False)
+    assert ("https://a/x.png" in messages) == ("https://a/x.png" in picture.values())
+
+
+def test_tokens_under_both_names_of_the_ai_sdk(tmp_path: Path) -> None:
+    old = ai_sdk(**{"ai.usage.promptTokens": 5, "ai.usage.completionTokens": 2})
+    new = ai_sdk(**{"ai.usage.inputTokens": 5, "ai.usage.outputTokens": 2})
+    _, frame = read(tmp_path, written(tmp_path, span("a-1", old), span("a-2", new)))
+    assert frame[["input_tokens", "output_tokens"]].values.tolist() == [[5, 2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (ai_sdk(**{"ai.prompt.messages": '[{"role":"user","con'}), "content was not captured"),
+        (ai_sdk(**{"ai.operationId": "ai.streamText"}), "(ai.streamText, around the calls)"),
+        (ai_sdk(**{"ai.operationId": "ai.rerank.doRerank"}), "(ai.rerank.doRerank)"),
+    ],
+)
+def test_what_is_not_read_of_the_ai_sdk(tmp_path: Path, told: dict[str, Any], why: str) -> None:
+    report, _ = read(tmp_path, written(tmp_path, span("a", told), span("b", ai_sdk())))
+    assert counts(report) == {"read": 2, "ingested": 1, "skipped": 1}
+    assert why in str(report.notes)
+
+
+def test_openinference_over_the_ai_sdk(tmp_path: Path) -> None:
+    """Its processor puts its own attributes beside those of the AI SDK, on both spans of a call."""
+    outer = ai_sdk(**openinference(**{"ai.operationId": "ai.generateText"}))
+    spans = span("ai-1", ai_sdk(**openinference())), span("ai-2", outer)
+    report, _ = read(tmp_path, written(tmp_path, *spans))
+    assert counts(report) == {"read": 2, "ingested": 1, "skipped": 1}
+
+
+def test_results_of_tools_that_the_provider_runs(tmp_path: Path) -> None:
+    """They are told in the answer, after their call: the answer was the result."""
+    parts = [
+        {"type": "text", "content": "found"},
+        {"type": "tool_call", "id": "c", "name": "search", "arguments": {}},
+        {"type": "tool_call_response", "id": "c", "response": {"hits": 1}},
+    ]
+    said = [{"role": "user", "parts": [{"type": "text", "content": "hello"}]}]
+    said.append({"role": "assistant", "parts": parts})
+    told = {"gen_ai.input.messages": json.dumps(said)}
+    told |= {"gen_ai.output.messages": json.dumps(said[1:])}
+    _, frame = read(tmp_path, written(tmp_path, span("a", genai("hello", **told))))
+    assert frame["response"].tolist() == ["found"]
+    roles = [message["role"] for message in json.loads(frame["messages"].iloc[0])]
+    assert roles == ["user", "assistant", "tool"]
+
+
+def test_a_stream_that_broke_is_no_answer(tmp_path: Path) -> None:
+    """By its reason alone: the AI SDK gives such a span no status."""
+    raised = {"attributes": [{"key": "exception.type", "value": value("TimeoutError")}]}
+    broken = span("a-1", ai_sdk(**{"ai.response.finishReason": "error"}))
+    failed = span("a-2", ai_sdk(), status=ERROR, events=[{"name": "exception", **raised}])
+    report, frame = read(tmp_path, written(tmp_path, broken, failed))
+    assert counts(report) == {"read": 2, "failed": 2}
+    assert sorted(frame["error"]) == ["ERROR", "TimeoutError"]
+
+
 STEPS = st.lists(NAMES | st.sampled_from(["0", "1", "10", "message", "contents"]), max_size=4)
 PREFIXES = st.sampled_from(["gen_ai.prompt.", "gen_ai.completion.", f"{SAID}."])
 VALUES = st.none() | st.text(max_size=5) | st.integers() | st.just('[{"type": "text"}]')
+OF_AI = st.sampled_from(["ai.prompt.messages", "ai.response.toolCalls", "ai.response.text"])
+KEYS = st.builds(lambda p, s: p + ".".join(s), PREFIXES, STEPS) | OF_AI
 
 
-@given(st.dictionaries(st.builds(lambda p, s: p + ".".join(s), PREFIXES, STEPS), VALUES))
+@given(st.dictionaries(KEYS, VALUES))
 def test_no_attributes_end_the_reading(told: dict[str, Any]) -> None:
-    for kind in ({}, {"openinference.span.kind": "LLM"}):
+    ai = {"ai.operationId": "ai.streamText.doStream"}
+    for kind in ({}, {"openinference.span.kind": "LLM"}, ai):
         with suppress(UNREADABLE):
             conventional(told | kind)
 

@@ -1,7 +1,8 @@
 """Calls told in flat attributes, one for each field of a message, as the conventions have them.
 
 OpenLLMetry wrote `gen_ai.prompt.0.content` before it followed the GenAI conventions; OpenInference
-writes `llm.input_messages.0.message.content`. Both become `gen_ai.input.messages` and the like.
+writes `llm.input_messages.0.message.content`. Both become `gen_ai.input.messages` and the like, as
+what the AI SDK writes does by `vercel`.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from training.log.adapters.chat import text_of
 from training.log.adapters.records import decoded, decoded_object
+from training.log.adapters.vercel import of_ai_sdk
 
 OPENLLMETRY = ("gen_ai.prompt.", "gen_ai.completion.")
 HIDDEN = "__REDACTED__"  # what OpenInference writes for a text that is not to be kept
@@ -19,8 +21,10 @@ def conventional(told: dict[str, Any]) -> dict[str, Any]:
 
     What the span tells by the conventions itself stays as it is.
     """
-    kind = told.get("openinference.span.kind")
-    if isinstance(kind, str):
+    kind, operation = told.get("openinference.span.kind"), told.get("ai.operationId")
+    if isinstance(operation, str):  # OpenInference adds its attributes to those of the AI SDK
+        made = of_ai_sdk(told, operation)
+    elif isinstance(kind, str):
         made = _of_openinference(told, kind)
     elif any(name.startswith(OPENLLMETRY) for name in told):
         made = _of_openllmetry(told)
@@ -52,7 +56,6 @@ def _of_openinference(told: dict[str, Any], kind: str) -> dict[str, Any]:
         "gen_ai.response.finish_reasons": [reason] if reason else None,
         "gen_ai.usage.input_tokens": told.get("llm.token_count.prompt"),
         "gen_ai.usage.output_tokens": told.get("llm.token_count.completion"),
-        "app.tags": told.get("tag.tags"),
         "gen_ai.input.messages": _messages(told, "llm.input_messages."),
         "gen_ai.output.messages": _messages(told, "llm.output_messages."),
     }

@@ -3,26 +3,19 @@ and the SDKs write them.
 
 Conventions up to 1.36 have the messages in events, one each (`gen_ai.user.message`, …); later ones
 in `gen_ai.input.messages` and `gen_ai.output.messages` of the span, or of one event. Files of spans
-and of events are given together. Flat attributes of other writers are read by `flat`. Field by
-field in data/README.md.
+and of events are given together. `genai` reads the messages; attributes of other writers are made
+those of the conventions by `flat`. Field by field in data/README.md.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training.log.adapters.chat import (
-    answer,
-    bare_model,
-    feedback,
-    text_of,
-    thumb,
-    tokens,
-    unique_id,
-)
+from training.log.adapters.chat import bare_model, feedback, text_of, thumb, tokens, unique_id
 from training.log.adapters.flat import conventional
+from training.log.adapters.genai import from_events, messages_of
+from training.log.adapters.people import people_of
 from training.log.adapters.records import UNREADABLE, Numbered, bad, decoded, records
 from training.log.adapters.rows import Bad, Record, Row, Skip
 from training.log.adapters.shelf import Shelf
@@ -30,7 +23,6 @@ from training.log.adapters.twins import Told, Twins
 
 SPANS, EVENTS = "spans of OTLP", "log events of OTLP"
 CHAT = ("chat", "generate_content")  # a set would need values that can be hashed
-ROLES = ("system", "developer", "user", "assistant", "tool")
 DETAILS = "gen_ai.client.inference.operation.details"
 VERDICT = "gen_ai.evaluation.result"
 FAILED = (2, "2", "STATUS_CODE_ERROR")
@@ -85,13 +77,7 @@ def _quietly(keep: Callable[..., None], *given: Any) -> None:
 
 def _keep_spans(record: dict[str, Any], around: Shelf, twins: Twins) -> None:
     for span, attributes, _, scope in _spans(record):
-        told = {
-            "session_id": attributes.get("session.id"),
-            "user_id": attributes.get("user.id") or attributes.get("enduser.id"),
-            "tags": attributes.get("app.tags") or attributes.get("tags"),
-            "parent": span.get("parentSpanId"),
-        }
-        around.put(_key(span), told)
+        around.put(_key(span), {**people_of(attributes), "parent": span.get("parentSpanId")})
         _quietly(_keep_twins, span, attributes, scope, around, twins)
 
 
@@ -100,7 +86,7 @@ def _keep_twins(
 ) -> None:
     """Framework and client tell of one call: the inner span of the two is not read."""
     told = conventional(attributes)
-    messages, _ = _messages(told)
+    messages, _ = messages_of(told)
     if messages is None or _no_chat(span, told) or _no_prompt(messages):
         return
     asked = text_of(messages[-1].get("content"))
@@ -153,21 +139,23 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
         return why
     events = around.find(f"event {_key(span)}")
     details: dict[str, Any] = next((e for e in events if e["name"] == DETAILS), {})
-    messages, answered = _messages(details | told)
+    messages, answered = messages_of(details | told)
     if messages is None:
-        messages, answered = _from_events(events)
+        messages, answered = from_events(events)
     if around.find(f"twice {_key(span)}"):
         return TWICE
     if why := _no_prompt(messages):
         return why
     started, ended = int(span["startTimeUnixNano"]), int(span.get("endTimeUnixNano") or 0)
     given = unique_id(told.get("gen_ai.response.id"))
-    failed = (span.get("status") or {}).get("code") in FAILED
+    reasons = decoded(told.get("gen_ai.response.finish_reasons")) or None
+    reason = reasons[0] if isinstance(reasons, list) else reasons
+    # A stream that breaks is an error by its reason alone, as the AI SDK tells it up to version 6.
+    failed = (span.get("status") or {}).get("code") in FAILED or reason == "error"
     if not (failed or given or answered) and told.get("logfire.span_type") == "span":
         return OPENED
     if told.get("logfire.span_type") == "log":  # written when a stream has ended
         started -= int(told.get("duration", 0) * 1e9)
-    reasons = decoded(told.get("gen_ai.response.finish_reasons")) or None
     verdicts = [e for e in events if e["name"] == VERDICT]
     return {
         "request_id": given or f"span-{_key(span)}",
@@ -178,8 +166,8 @@ def _call(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str
         **tokens(_used(told, "input", "prompt"), _used(told, "output", "completion")),
         "latency_ms": (ended - started) / 1e6 if ended else None,
         "response": answered,
-        "finish_reason": reasons[0] if isinstance(reasons, list) else reasons,
-        "error": (told.get("error.type") or "ERROR") if failed else None,
+        "finish_reason": reason,
+        "error": _error(span, told) if failed else None,
         "status": "error" if failed else "ok",
         **feedback(_verdict(verdicts + (around.find(f"answer {given}") if given else []))),
     }
@@ -203,6 +191,12 @@ def _no_prompt(messages: list[dict[str, Any]] | None) -> str | None:
     return LOST if lost else None
 
 
+def _error(span: dict[str, Any], told: dict[str, Any]) -> Any:
+    raised = [_attributes(event) for event in span.get("events") or []]
+    types = [told.get("error.type"), *(one.get("exception.type") for one in raised)]
+    return next(filter(None, types), "ERROR")
+
+
 def _model(told: dict[str, Any]) -> Any:
     return bare_model(told.get("gen_ai.request.model") or told.get("gen_ai.response.model"))
 
@@ -213,11 +207,7 @@ def _used(told: dict[str, Any], name: str, old: str) -> Any:
 
 def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any]:
     """Session, user and tags, from the span or the nearest one above it that has them."""
-    found = {
-        "session_id": told.get("session.id") or told.get("gen_ai.conversation.id"),
-        "user_id": told.get("user.id") or told.get("enduser.id"),
-        "tags": told.get("app.tags"),
-    }
+    found = people_of(told)
     above, seen = span.get("parentSpanId"), set()
     while above and above not in seen and not all(found.values()):
         seen.add(above)
@@ -238,75 +228,6 @@ def _verdict(events: list[dict[str, Any]]) -> float | None:
             given = float(value > 0)
         found = found if given is None else given
     return found
-
-
-def _messages(told: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
-    """Messages and answer by the newer conventions; None where there are none."""
-    given = decoded(told.get("gen_ai.input.messages"))
-    if not isinstance(given, list):
-        return None, None
-    messages = [m for said in given for m in _from_parts(said)]
-    if system := decoded(told.get("gen_ai.system_instructions")):
-        messages = [*_from_parts({"role": "system", "parts": system}), *messages]
-    made = decoded(told.get("gen_ai.output.messages"))
-    if not isinstance(made, list) or not made:
-        return messages, None
-    return messages, answer(_from_parts(made[0])[0])
-
-
-def _from_parts(said: dict[str, Any]) -> list[dict[str, Any]]:
-    """A message of parts in the form of a chat request; results of tools are messages of their own.
-
-    A message that lost its parts has the content []; one that has content in place of parts is in
-    that form already.
-    """
-    if "parts" not in said and said.get("content") is not None:
-        return [said]
-    texts: list[str] = []
-    others: list[dict[str, Any]] = []
-    calls, results = [], []
-    for part in said.get("parts") or []:
-        kind = part.get("type")
-        if kind == "text":
-            texts.append(part.get("content") or "")
-        elif kind == "tool_call":
-            made = part.get("arguments")
-            text = made if isinstance(made, str) else json.dumps(made, ensure_ascii=False)
-            function = {"name": part.get("name"), "arguments": text}
-            calls.append({"id": part.get("id"), "type": "function", "function": function})
-        elif kind == "tool_call_response":
-            result = part.get("response", part.get("result"))
-            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-            results.append({"role": "tool", "tool_call_id": part.get("id"), "content": text})
-        elif kind != "reasoning":
-            bare = {k: v for k, v in part.items() if k != "content"}
-            size = {"characters": len(str(part["content"]))} if part.get("content") else {}
-            others.append(bare | size)
-    if results and not (texts or calls or others):
-        return results
-    content: Any = texts[0] if texts else None if calls else []
-    if others or len(texts) > 1:
-        content = [*({"type": "text", "text": text} for text in texts), *others]
-    message = {"role": said.get("role"), "content": content}
-    return [*results, message | ({"tool_calls": calls} if calls else {})]
-
-
-def _from_events(events: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], str | None]:
-    """Messages and answer by the older conventions, an event each, in the order of the log."""
-    messages: list[dict[str, Any]] = []
-    answered = None
-    for event in events:
-        body = event["body"] if isinstance(event["body"], dict) else {}
-        role = str(event["name"]).removeprefix("gen_ai.").removesuffix(".message")
-        if role in ROLES:
-            message = {"role": role, **body}
-            if role == "tool" and "id" in message:
-                message["tool_call_id"] = message.pop("id")
-            missing = None if message.get("tool_calls") else ""  # no body: the text was empty
-            messages.append({**message, "content": message.get("content", missing)})
-        elif event["name"] == "gen_ai.choice" and not int(body.get("index") or 0):
-            answered = answer(body.get("message") or {})
-    return messages, answered
 
 
 def _spans(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any, str]]:
