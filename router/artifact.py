@@ -226,7 +226,7 @@ def _golden(raw: bytes, tiers: list[str], predictor: Predictor) -> tuple[Mapping
 
 
 def _check_machine(transformer: Predictor, golden: Sequence[Mapping[str, Any]]) -> None:
-    """Compare this machine's int8 arithmetic with training's: old processors saturate its sums.
+    """Compare this machine's int8 arithmetic with training's; they differ only by rounding.
 
     With two stages, golden lines state the second's probabilities of every prompt, even of those
     that the gate keeps from it.

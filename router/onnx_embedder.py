@@ -15,6 +15,9 @@ MAX_TOKENS: Final = 512
 INPUT: Final = "input_ids"
 # Its operator takes 0.22 ms at 110 tokens, the two that it replaces 0.05 (onnxruntime 1.32).
 _SLOW: Final = "SkipLayerNormFusion"
+# x86 without VNNI adds pairs of int8 products in 16 bits and cuts off what does not fit, which
+# costs MiniLM's vectors a cosine of .989 (mean) to the right ones. Whole sums take a fifth longer.
+_WHOLE_SUMS: Final = ("session.x64quantprecision", "1")
 
 
 class OnnxEmbedder:
@@ -132,6 +135,7 @@ def _session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # a failure is an exception, not a line on stderr
+    options.add_session_config_entry(*_WHOLE_SUMS)
     try:
         session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[_SLOW]

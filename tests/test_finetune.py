@@ -307,6 +307,18 @@ def test_a_tuner_that_was_kept_goes_on_as_if_nothing_had_happened(model, example
     np.testing.assert_allclose(second.margins(rows), through.margins(rows), atol=1e-3)
 
 
+def test_either_precision_teaches_the_same(model, examples, monkeypatch):
+    """Which of them is quicker depends on the processor."""
+    taught = []
+    for halves in (False, True):
+        monkeypatch.setattr("training.learn.tuner._halves_pay", lambda device, pay=halves: pay)
+        tuner = Tuner(model, examples, np.arange(600), 1, seed=0)
+        tuner.epoch(lambda batch, batches: True)
+        taught.append(tuner.margins(np.arange(600)))
+    apart = np.abs(taught[0] - taught[1]).max()
+    assert 0 < apart < 0.1 * np.abs(taught[0]).max()
+
+
 def test_a_clock_without_limit_allows_everything():
     assert Clock(None).allows(1e12)
     assert not Clock(0.1).allows(7.0)
