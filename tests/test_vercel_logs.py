@@ -82,7 +82,8 @@ def _check_row(version: str, prompt: str, step: int, row: pd.Series) -> None:
     elif version.startswith("7") and prompt in OBJECTS:  # which have no runtime context there
         assert people == (None, None, [])
     else:
-        assert people == ("session-1", "user-1", ["team:a"])
+        task = ["answer"] if prompt == "plain question" else []
+        assert people == ("session-1", "user-1", ["team:a", *task])
     assert 0 < row["latency_ms"] < 60_000
     tokens = row[["input_tokens", "output_tokens"]]
     if prompt in FAILED:

@@ -82,7 +82,7 @@ const radar =
 const twice = version >= 5 ? { stopWhen: ai.stepCountIs(2) } : { maxSteps: 2 };
 const system = version >= 7 ? "instructions" : "system";
 
-await ai.generateText({ ...told, prompt: "plain question" });
+await ai.generateText({ ...told, ...telemetry({ functionId: "answer" }), prompt: "plain question" });
 await ai.generateText({
   ...told,
   model: server("gpt-4o"),

@@ -206,7 +206,10 @@ def _used(told: dict[str, Any], name: str, old: str) -> Any:
 
 
 def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[str, Any]:
-    """Session, user and tags, from the span or the nearest one above it that has them."""
+    """Session, user and tags, from the span or the nearest one above it that has them.
+
+    The task, too, is a tag.
+    """
     found = people_of(told)
     above, seen = span.get("parentSpanId"), set()
     while above and above not in seen and not all(found.values()):
@@ -214,6 +217,9 @@ def _people(span: dict[str, Any], told: dict[str, Any], around: Shelf) -> dict[s
         for parent in around.find(f"{span.get('traceId')}:{above}")[:1]:
             found = {name: value or parent.get(name) for name, value in found.items()}
             above = parent.get("parent")
+    task = found.pop("task")
+    if task and isinstance(found["tags"], list | None):
+        found["tags"] = [*(found["tags"] or []), task]
     return found
 
 

@@ -6,10 +6,11 @@ from typing import Any
 # context (from 7 on), and Traceloop's association properties.
 OWN = ("ai.telemetry.metadata.", "ai.settings.context.", "traceloop.association.properties.")
 SESSION = ("sessionid", "conversationid", "threadid", "chatid")
+TASK = ("ai.telemetry.functionId", "gen_ai.agent.name")  # which call of the application it is
 
 
 def people_of(told: dict[str, Any]) -> dict[str, Any]:
-    """Session, user and tags; None where the span has none."""
+    """Session, user, tags and task; None where the span has none."""
     own: dict[str, Any] = {}
     for name, value in told.items():
         if name.startswith(OWN):
@@ -19,6 +20,7 @@ def people_of(told: dict[str, Any]) -> dict[str, Any]:
         "session_id": _first(told, "session.id", "gen_ai.conversation.id") or _first(own, *SESSION),
         "user_id": _first(told, "user.id", "enduser.id") or _first(own, "userid"),
         "tags": _first(told, "app.tags", "tags", "tag.tags") or _first(own, "tags"),
+        "task": _first(told, *TASK),
     }
 
 
