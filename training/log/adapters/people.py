@@ -6,6 +6,7 @@ from typing import Any
 # context (from 7 on), and Traceloop's association properties.
 OWN = ("ai.telemetry.metadata.", "ai.settings.context.", "traceloop.association.properties.")
 SESSION = ("sessionid", "conversationid", "threadid", "chatid")
+NO_SIGNS = str.maketrans("", "", "._-")
 TASK = ("ai.telemetry.functionId", "gen_ai.agent.name")  # which call of the application it is
 
 
@@ -13,9 +14,8 @@ def people_of(told: dict[str, Any]) -> dict[str, Any]:
     """Session, user, tags and task; None where the span has none."""
     own: dict[str, Any] = {}
     for name, value in told.items():
-        if name.startswith(OWN):
-            rest = next(name.removeprefix(prefix) for prefix in OWN if name.startswith(prefix))
-            own.setdefault(rest.translate({ord(sign): None for sign in "._-"}).lower(), value)
+        for prefix in filter(name.startswith, OWN):
+            own.setdefault(name.removeprefix(prefix).translate(NO_SIGNS).lower(), value)
     return {
         "session_id": _first(told, "session.id", "gen_ai.conversation.id") or _first(own, *SESSION),
         "user_id": _first(told, "user.id", "enduser.id") or _first(own, "userid"),
